@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools.train_miniature.batches import Packed, Stream
+from tools.train_miniature.batches import Packed, Repeats, Stream
 from tools.train_miniature.config import MiniConfig
 from tools.train_miniature.model import Miniature
 from tools.train_miniature.ngram import KneserNey
@@ -85,6 +85,16 @@ def test_packed_rows_start_documents() -> None:
     for row in rows:
         values = row[row != PAD]
         assert np.count_nonzero(values == values[0]) == values[0]
+
+
+def test_repeated_rows_weigh_only_what_can_be_copied() -> None:
+    ids, weight = Repeats(1000, seed=0).take(64)
+    assert ids.shape == (1, 65)
+    assert weight.shape == (1, 64)
+    period = int((weight == 0).sum())
+    assert 8 <= period < 22
+    targets = np.flatnonzero(weight[0]) + 1
+    assert (ids[0, targets] == ids[0, targets - period]).all()
 
 
 def test_stream_rows_overlap_by_one() -> None:

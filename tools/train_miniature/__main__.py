@@ -17,12 +17,14 @@ from .package import MINIATURE, write_folder
 from .prepare import prepare
 from .report import measure, plot, summarize
 from .tokenizer import EOS, IM_END, load_encoding
-from .train import Recipe, train
+from .train import Recipe, continue_from, train
 
 DOCS = Path(__file__).parents[2] / "docs/benchmarks"
 
 
 def _train(folder: Path, args: argparse.Namespace) -> None:
+    if args.continue_from and not (folder / "state.pt").exists():
+        continue_from(folder, args.continue_from)
     now = time.time()
     train(folder, Recipe(started=now, deadline=now + 60 * args.minutes, workers=args.workers))
 
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="working folder for data, checkpoints and logs")
     parser.add_argument("--library", type=Path, default=Path(sysconfig.get_path("stdlib")), help="Python sources")
     parser.add_argument("--minutes", type=float, default=75.0, help="time budget of training")
+    parser.add_argument("--continue-from", type=Path, help="published miniature whose weights a new run begins with")
     parser.add_argument("--workers", type=int, default=2, help="training processes, one per core")
     parser.add_argument("--prompt", default="def ", help="text to continue, for sample")
     parser.add_argument("--chat", action="store_true", help="treat the prompt as a user message")

@@ -47,6 +47,23 @@ class Stream:
         return pool[:rows]
 
 
+class Repeats:
+    """Rows of random tokens that repeat themselves: text that only a model that looks back and copies can predict."""
+
+    def __init__(self, vocabulary: int, *, seed: int) -> None:
+        self.vocabulary = vocabulary
+        self._rng = np.random.default_rng((seed, 2))
+
+    def take(self, length: int) -> tuple[Ids, npt.NDArray[np.float32]]:
+        """Return [1, length + 1] ids and [1, length] weights of the targets, 0 where nothing tells the token."""
+        period = int(self._rng.integers(8, length // 3))
+        part = self._rng.integers(0, self.vocabulary, period).astype(np.uint16)
+        row = np.resize(part, length + 1)
+        weight = np.ones(length, dtype=np.float32)
+        weight[:period] = 0.0  # the first token repeated is still a guess
+        return row[None], weight[None]
+
+
 class Packed:
     """Short documents packed whole into rows (first fit); every row starts a document and ends in padding."""
 

@@ -71,7 +71,7 @@ def code_conversations(files: Iterable[SourceFile], rng: random.Random) -> list[
     return out
 
 
-def conversations(files: Iterable[SourceFile], *, tasks: int = 5000, tools: int = 6000, seed: int = 5) -> list[str]:
+def conversations(files: Iterable[SourceFile], *, tasks: int = 7000, tools: int = 12000, seed: int = 5) -> list[str]:
     """Return all training conversations, shuffled; ``files`` must be training files only."""
     rng = random.Random(seed)
     out = code_conversations(files, rng)

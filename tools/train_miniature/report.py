@@ -14,6 +14,7 @@ from .batches import load_docs
 from .evaluate import by_position, score
 from .export import load_miniature
 from .tokenizer import EOS, load_encoding
+from .train import EARLIER
 
 SAMPLE = Path(__file__).parents[2] / "tests/miniature/held_out_sample.txt"
 """The start of a held-out file, small enough for a test to score again."""
@@ -64,7 +65,7 @@ def without_abandoned(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def summarize(folder: Path, target: Path) -> dict[str, Any]:
-    """Write and return the results: data, recipe, n-gram baselines, scores and the curve.
+    """Write and return the results: data, recipe, n-gram baselines, scores and the curve, the earlier run's first.
 
     A run whose recipe was changed on the way describes that in ``stages.json``, which is copied as it is.
     """
@@ -78,13 +79,14 @@ def summarize(folder: Path, target: Path) -> dict[str, Any]:
     held_out_files = facts.pop("held_out_files")
     stages = folder / "stages.json"
     log = without_abandoned(log)
+    earlier = json.loads((folder / EARLIER).read_text()) if (folder / EARLIER).exists() else None
     results = {
         "model": json.loads((folder / "scores.json").read_text()),
         "ngram_bits_per_byte": json.loads((folder / "ngram.json").read_text()),
         "training": {
             "tokens": int(max(e["tokens"] for e in log)),
             "steps": max(e["step"] for e in log),
-            "minutes": round(active / 60, 1),
+            "minutes": round(active / 60 + (earlier["training"]["minutes"] if earlier else 0), 1),
         },
         "data": facts,
         "held_out_files": held_out_files,
@@ -98,6 +100,9 @@ def summarize(folder: Path, target: Path) -> dict[str, Any]:
             ],
         },
     }
+    if earlier:
+        results["curve"] = {name: earlier["curve"][name] + points for name, points in results["curve"].items()}
+        results["stages"] = earlier["stages"] + results["stages"]
     target.write_text(json.dumps(results, indent=1) + "\n")
     return results
 

@@ -21,13 +21,16 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from .batches import Ids, Packed, Stream, load_docs
-from .config import MiniConfig
-from .export import save_checkpoint
+from .batches import Ids, Packed, Repeats, Stream, load_docs
+from .config import N_RANKS, MiniConfig
+from .export import load_miniature, save_checkpoint
 from .model import Layer, Miniature, MoE
 from .optim import Slot, load_state, make_slots, owner_of, state_dict, update
 from .quant import fake_quantize
 from .tokenizer import PAD
+
+EARLIER = "earlier.json"
+"""In a run's folder: the results file of the run that it goes on from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,9 @@ class Recipe:
     long_every: int = 12
     chat_rows: int = 2
     """Rows of chat turns in a micro-batch of ``micro_rows``; the rest is code."""
+    repeats_until: float = 0.35
+    """Until this share of the budget one code row of a micro-batch is a repeated random sequence: copying has to be
+    learned before arguments can be copied from a request into a tool call."""
     chat_from: float = 0.25
     """Before this share of the budget all rows are code: chat turns are easier to learn once Python is."""
     constant_until: float = 0.25
@@ -61,10 +67,10 @@ class Recipe:
         """Return the share of the time budget passed, 0 to 1."""
         return min(1.0, max(0.0, (now - self.started) / (self.deadline - self.started)))
 
-    def lr_scale(self, progress: float, step: int) -> float:
-        """Return the learning rate factor: linear warmup, constant, then linear to zero."""
+    def lr_scale(self, progress: float, step: int, first: int = 0) -> float:
+        """Return the learning rate factor: linear warmup after step ``first``, constant, then linear to zero."""
         decay = min(1.0, (1.0 - progress) / (1.0 - self.constant_until))
-        return min(step / self.warmup_steps, 1.0) * max(decay, 0.0)
+        return min((step - first) / self.warmup_steps, 1.0) * max(decay, 0.0)
 
 
 def _shared(x: Tensor) -> Tensor:
@@ -101,6 +107,11 @@ def _flatten(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
+def _weighted(rows: Ids) -> tuple[Tensor, Tensor]:
+    ids = torch.from_numpy(rows.astype(np.int64))
+    return ids, (ids[:, 1:] != PAD).float()
+
+
 def moe_layers(model: Miniature) -> list[MoE]:
     """Return the routed blocks, the extra layer's last."""
     layers = [layer for layer in [*model.layers, model.mtp.layer] if isinstance(layer, Layer)]
@@ -123,9 +134,11 @@ class Worker:
         self.mine = [owner == rank for owner in owner_of(self.slots, recipe.workers)]
         self.master: dict[str, Tensor] = {}
         seed = recipe.seed * 1000 + rank * 100 + int(shared.control[0])
+        self.first = int(shared.control[0])
         self.code = Stream(load_docs(folder / "code.npz"), seed=seed)
         self.chat: Packed | None = None
         self.chat_seed = seed
+        self.repeats = Repeats(N_RANKS, seed=seed)
         self.valid = self._validation_rows()
         if (folder / f"optim{rank}.pt").exists():
             saved = torch.load(folder / f"optim{rank}.pt", weights_only=True)
@@ -139,16 +152,26 @@ class Worker:
         picks = np.random.default_rng(7).permutation(len(rows))[: 16 * self.recipe.workers]
         return rows[picks[self.rank :: self.recipe.workers]]
 
-    def _batch(self, step: int, micro: int, progress: float) -> Ids:
+    def _batch(self, step: int, progress: float) -> tuple[Tensor, Tensor]:
+        """Return ids [B, S + 1] and the weights of their targets [B, S]."""
         r = self.recipe
-        if progress >= r.long_from and step % r.long_every == 0:
-            return self.code.take(max(1, r.micro_rows * r.row_tokens // r.long_tokens), r.long_tokens)
         if self.chat is None and progress >= r.chat_from and (self.folder / "chat.npz").exists():
             self.chat = Packed(load_docs(self.folder / "chat.npz"), seed=self.chat_seed)
-        if self.chat is None:
-            return self.code.take(r.micro_rows, r.row_tokens)
-        chat = self.chat.take(r.chat_rows, r.row_tokens)
-        return np.concatenate((self.code.take(r.micro_rows - r.chat_rows, r.row_tokens), chat))
+        if progress >= r.long_from and step % r.long_every == 0:
+            rows = max(1, r.micro_rows * r.row_tokens // r.long_tokens)
+            source = self.chat if self.chat is not None and (step // r.long_every + self.rank) % 2 else self.code
+            return _weighted(source.take(rows, r.long_tokens))
+        parts = []
+        code_rows = r.micro_rows
+        if self.chat is not None:
+            parts.append(_weighted(self.chat.take(r.chat_rows, r.row_tokens)))
+            code_rows -= r.chat_rows
+        if progress < r.repeats_until:
+            ids, weight = self.repeats.take(r.row_tokens)
+            parts.append((torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(weight)))
+            code_rows -= 1
+        parts.append(_weighted(self.code.take(code_rows, r.row_tokens)))
+        return torch.cat([ids for ids, _ in parts]), torch.cat([weight for _, weight in parts])
 
     def _gradients(self, step: int, progress: float) -> None:
         r, sums = self.recipe, self.shared.sums[self.rank]
@@ -156,10 +179,9 @@ class Worker:
         self.shared.load[self.rank].zero_()
         sums.zero_()
         scale = 1.0 / (r.workers * r.micro_steps * r.micro_rows * r.row_tokens)
-        for micro in range(r.micro_steps):
-            ids = torch.from_numpy(self._batch(step, micro, progress).astype(np.int64))
+        for _ in range(r.micro_steps):
+            ids, weight = self._batch(step, progress)
             target = ids[:, 1:]
-            weight = (target != PAD).float()
             hidden = self.model.hidden(ids[:, :-1])
             loss = self.model.head_loss(hidden, target, weight)
             (loss * scale).backward()  # type: ignore[no-untyped-call]
@@ -184,7 +206,7 @@ class Worker:
 
     def _update(self, step: int, progress: float) -> None:
         r = self.recipe
-        scale = r.lr_scale(progress, step)
+        scale = r.lr_scale(progress, step, self.first)
         for slot, mine in zip(self.slots, self.mine, strict=True):
             if not mine or (slot.name.startswith("mtp.") and progress < r.mtp_from):
                 continue
@@ -277,10 +299,20 @@ class Worker:
             "progress": progress,
             "loss": sums[0] / max(sums[1], 1),
             "mtp": sums[2] / sums[3] if sums[3] else None,
-            "lr": self.recipe.lr_scale(progress, step),
+            "lr": self.recipe.lr_scale(progress, step, self.first),
             "max_load": float((load.amax(1) / load.mean(1).clamp_min(1)).max()),
         }
         self._log(entry)
+
+
+def continue_from(folder: Path, miniature: Path) -> None:
+    """Let a new run in ``folder`` begin with the published weights in ``miniature``; its optimizer starts anew."""
+    model = load_miniature(miniature / "model.safetensors")
+    biases = torch.stack([moe.bias for moe in moe_layers(model)])
+    earlier = json.loads((miniature / "training.json").read_text())
+    counts = {key: earlier["training"][source] for key, source in (("step", "steps"), ("tokens", "tokens"))}
+    torch.save({"params": _flatten(model), "bias": biases, **counts}, folder / "state.pt")
+    (folder / EARLIER).write_text(json.dumps(earlier))
 
 
 def _worker(rank: int, recipe: Recipe, shared: Shared, barrier: Barrier, folder: Path) -> None:
