@@ -99,6 +99,16 @@ def test_thinking_off_renders_closed_reasoning(run_bench, say):
     run_bench(scenario, say("Hello"))
 
 
+@pytest.mark.parametrize("effort", ["low", "medium", "high"])
+def test_every_effort_but_none_reasons(run_bench, say, effort):
+    async def scenario(bench):
+        message = (await bench.chat(reasoning_effort=effort)).json()["choices"][0]["message"]
+        assert bench.prompt_text().endswith("<think>")
+        assert (message["reasoning"], message["content"]) == ("Hm", "Hello")
+
+    run_bench(scenario, say("Hm</think>Hello"))
+
+
 def test_tool_calls_complete(run_bench, say):
     async def scenario(bench):
         body = (await bench.chat(tools=[TOOL])).json()

@@ -69,7 +69,8 @@ REFUSED = [
     ({"chat_template_kwargs": {"thinkin": False}}, "chat_template_kwargs.thinkin"),
     ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages"),
     ({"chat_template_kwargs": {"thinking": True}, "thinking": {"type": "disabled"}}, "thinking"),
-    ({"reasoning_effort": "high"}, "reasoning_effort"),
+    ({"reasoning_effort": "minimal"}, "reasoning_effort"),
+    ({"reasoning_effort": "high", "thinking": {"type": "disabled"}}, "reasoning_effort"),
     ({"chat_template_kwargs": {"thinking": "no"}}, "chat_template_kwargs.thinking"),
 ]
 

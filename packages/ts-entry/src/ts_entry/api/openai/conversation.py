@@ -12,6 +12,8 @@ from ts_entry.chat.prompts import ForcedCall
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
 _THINK: Final = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>(?P<content>.*)", re.DOTALL)
+_EFFORTS: Final = {"none": False, "low": True, "high": True}
+"""``reasoning_effort`` to whether the model reasons. Effort is a hint, and the model has one way to reason."""
 ToolMode = Literal["auto", "none"] | ForcedCall
 
 
@@ -188,7 +190,7 @@ def _variables(request: ChatRequest, known: frozenset[str]) -> dict[str, Any]:
         if "thinking" not in known:
             raise InvalidRequestError(f"'{param}': this model's template has no switch for it.", param=param)
         if chosen.setdefault("thinking", thinking) != thinking:
-            raise InvalidRequestError(f"'{param}' contradicts 'chat_template_kwargs.thinking'; send one.", param=param)
+            raise InvalidRequestError(f"'{param}' contradicts another field about thinking; send one.", param=param)
     return chosen
 
 
@@ -197,13 +199,14 @@ def _thinking_wishes(request: ChatRequest) -> list[tuple[str, bool]]:
     wishes = []
     if request.thinking is not None:
         wishes.append(("thinking", request.thinking.type == "enabled"))
-    if request.reasoning_effort not in (None, "medium"):
-        if request.reasoning_effort != "none":
+    effort = request.reasoning_effort
+    if effort not in (None, "medium"):
+        if effort not in _EFFORTS:
             raise InvalidRequestError(
-                f"'reasoning_effort' is {short(request.reasoning_effort)}: this model has no levels of effort; send "
-                '"none" to switch reasoning off, "medium" for how the model reasons anyway, or leave it out.',
+                f"'reasoning_effort' is {short(effort)}: this model reasons or does not; send \"none\" to switch "
+                'reasoning off, "low", "medium" or "high" to have it on, or leave it out.',
                 param="reasoning_effort",
                 code="unsupported_parameter",
             )
-        wishes.append(("reasoning_effort", False))
+        wishes.append(("reasoning_effort", _EFFORTS[effort]))
     return wishes
