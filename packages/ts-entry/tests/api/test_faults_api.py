@@ -69,7 +69,7 @@ def test_an_engine_that_dies_ends_streams_with_one_error_event(run_bench, endles
                     bench.engine.detach("worker 0 was killed")
         assert events[-1] == "[DONE]"
         error = json.loads(events[-2])["error"]
-        assert "worker 0 was killed" in error["message"]
+        assert error["message"] == "Worker 0 was killed."
         assert error["code"] == "engine_unavailable"
         assert sum("error" in event for event in events) == 1
         assert bench.engine.in_flight == 0
@@ -85,7 +85,7 @@ def test_an_engine_that_dies_fails_whole_answers_and_comes_back(run_bench, endle
         bench.engine.detach("worker 0 was killed")
         response = await task
         assert response.status_code == 503
-        assert "worker 0 was killed" in response.json()["error"]["message"]
+        assert response.json()["error"]["message"] == "Worker 0 was killed."
         refused = await bench.http.post("/v1/chat/completions", json=CHAT)
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "5"
@@ -123,6 +123,20 @@ def test_other_rejections_are_400(run_bench, make_reply, code, expected):
         assert response.json()["error"]["code"] == expected
 
     run_bench(scenario, make_reply(reject=(code, "because")))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "param", "body"),
+    [("/v1/chat/completions", "messages", CHAT), ("/v1/completions", "prompt", {"model": "kimi-k2.5", "prompt": "x"})],
+)
+def test_a_prompt_too_long_for_the_engine_names_its_field(run_bench, make_reply, path, param, body, stream):
+    async def scenario(bench):
+        response = await bench.http.post(path, json={**body, "stream": stream})
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == param
+
+    run_bench(scenario, make_reply(reject=("too_long", "prompt of 9 exceeds the context")))
 
 
 def test_a_long_prefill_starts_the_stream_and_keeps_it_alive(run_bench, silent, monkeypatch):

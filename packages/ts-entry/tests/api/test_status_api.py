@@ -34,7 +34,7 @@ def test_health_shows_progress(run_bench, make_reply):
         assert (await bench.http.get("/health")).status_code == 503
         response = await bench.http.post("/v1/chat/completions", json=CHAT)
         assert response.status_code == 503
-        assert "loading weights, 40%" in response.json()["error"]["message"]
+        assert response.json()["error"]["message"] == "Loading weights, 40%."
 
     run_bench(scenario, make_reply([65]))
 

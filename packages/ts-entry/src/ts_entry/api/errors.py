@@ -59,7 +59,7 @@ class InvalidRequestError(ApiError):
 class ContextLengthError(InvalidRequestError):
     """The prompt does not fit."""
 
-    def __init__(self, message: str, *, param: str) -> None:
+    def __init__(self, message: str, *, param: str | None) -> None:
         super().__init__(message, param=param, code="context_length_exceeded")
 
 
@@ -124,13 +124,18 @@ class UnavailableError(ApiError):
     retry_after = RESTART_SECONDS
 
 
-def api_error(error: EngineError) -> ApiError:
-    """What a client is told about an error of the engine."""
+def api_error(error: EngineError, *, param: str | None = None) -> ApiError:
+    """What a client is told about an error of the engine; ``param`` names the field that held the prompt."""
     text = str(error)
     if not isinstance(error, RequestRejectedError):
-        return UnavailableError(f"The engine does not serve: {text.rstrip('.')}.", code="engine_unavailable")
+        return UnavailableError(_sentence(text), code="engine_unavailable")
     if error.code == "queue_full":
         return QueueFullError(text, code="queue_full")
     if error.code == "too_long":
-        return ContextLengthError(text, param="messages")
+        return ContextLengthError(text, param=param)
     return InvalidRequestError(text, code=error.code)
+
+
+def _sentence(text: str) -> str:
+    """With a capital and one full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

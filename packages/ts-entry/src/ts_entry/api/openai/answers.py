@@ -19,12 +19,16 @@ GRACE_SECONDS: Final = 0.5
 KEEP_ALIVE_SECONDS: Final = 15.0
 
 
-async def outputs(mailbox: Mailbox, stream: EventStream | None = None) -> AsyncIterator[list[TokenOutput]]:
+async def outputs(
+    mailbox: Mailbox, stream: EventStream | None = None, *, param: str
+) -> AsyncIterator[list[TokenOutput]]:
     """Batches of outputs. While there is none yet, ``stream`` is started and kept alive.
+
+    ``param`` is the field that held the prompt.
 
     Raises:
         ClientDisconnectedError: the client hung up.
-        EngineError: the request was rejected, or the engine went down.
+        ApiError: the request was rejected, or the engine went down.
     """
     waiting = None if stream is None else GRACE_SECONDS
     while True:
@@ -37,7 +41,10 @@ async def outputs(mailbox: Mailbox, stream: EventStream | None = None) -> AsyncI
         waiting = None
         batch = []
         for event in events:
-            output = output_of(event)
+            try:
+                output = output_of(event)
+            except EngineError as error:
+                raise api_error(error, param=param) from None
             if output is None:
                 raise ClientDisconnectedError
             batch.append(output)
@@ -64,8 +71,6 @@ async def run_stream(streamed: Streamed, stream: EventStream) -> None:
 
 
 def _told(error: Exception) -> ApiError:
-    if isinstance(error, EngineError):
-        return api_error(error)
     if isinstance(error, ApiError):
         return error
     logger.exception("a stream failed", exc_info=error)

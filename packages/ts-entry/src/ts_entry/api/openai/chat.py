@@ -210,7 +210,7 @@ class _StreamedChat:
         answer, chunk = self._answer, self._chunks.chunk
         pending = [chunk(b'{"role":"assistant","content":""}')]
         pending += [chunk(_delta(event)) for event in answer.parser.begin()]
-        async for batch in outputs(answer.mailbox, self._stream):
+        async for batch in outputs(answer.mailbox, self._stream, param="messages"):
             for output in batch:
                 for events in answer.take(output):
                     # A token without text of its own still gets its chunk: clients count them.
@@ -248,7 +248,7 @@ def _delta(event: Event) -> bytes:
 async def _complete(answer: _Answer) -> dict[str, Any]:
     """The whole answer as a response body."""
     events = list(answer.parser.begin())
-    async for batch in outputs(answer.mailbox):
+    async for batch in outputs(answer.mailbox, param="messages"):
         for output in batch:
             for more in answer.take(output):
                 events += more

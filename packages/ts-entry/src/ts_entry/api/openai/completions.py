@@ -225,7 +225,7 @@ class _StreamedCompletion:
     async def run(self) -> None:
         """Send the answers."""
         answers = self._answers
-        async for batch in outputs(answers.mailbox, self._stream):
+        async for batch in outputs(answers.mailbox, self._stream, param="prompt"):
             pending: list[bytes] = []
             for output in batch:
                 self._add(output, pending)
@@ -250,7 +250,7 @@ class _StreamedCompletion:
 async def _complete(answers: _Answers) -> dict[str, Any]:
     """The whole answer as a response body."""
     texts: list[list[str]] = [[] for _ in answers.choices]
-    async for batch in outputs(answers.mailbox):
+    async for batch in outputs(answers.mailbox, param="prompt"):
         for output in batch:
             if (taken := answers.take(output)) is not None:
                 texts[taken[0].index] += taken[1]
