@@ -246,9 +246,9 @@ def test_a_worker_ends_with_its_parent(stage: Stage) -> None:
     parent = subprocess.Popen([sys.executable, "-c", code, path])
     stage.welcome()
     stage.hear(Ready)
+    stage.hear(Heartbeat)
     parent.kill()
     parent.wait()
-    stage.hear(Heartbeat)
     deadline = time.monotonic() + 30
     while stage.control.poll(2.0):
         stage.control.recv()
