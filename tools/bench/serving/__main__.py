@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tools.bench.serving import scenarios
+from tools.bench.serving import machine, scenarios
 from tools.bench.serving.client import Timing, stream
 from tools.bench.serving.launch import MINIATURE, TS_ENTRY, free_port, sample_text, server
 
@@ -116,7 +116,8 @@ def main() -> None:
         results["transformers bf16"] = transformers_peer.measure(MINIATURE, text, torch.bfloat16, args.threads)
     print(table(results))
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+        record = {"machine": machine.describe(), "tokens a second": results}
+        args.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

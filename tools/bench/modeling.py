@@ -1,12 +1,13 @@
 """What the compiled forward costs above its kernels, and how long loading takes.
 
-Usage: overhead.py [CHECKPOINT]   (default: the bundled miniature)
+Usage: uv run python tools/bench/modeling.py [CHECKPOINT] [--json FILE]   (default: the bundled miniature)
 
 The kernels' public functions are replaced by ones that return prepared tensors of the right shape, so that what is
 left of a decode step is Python: the compiled code, the leaves' forwards, and the views that they make.
 """
 
-import sys
+import argparse
+import json
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -79,10 +80,14 @@ def python_seconds(model: LoadedModel, batch: Any, cache: Any) -> tuple[float, i
 def main() -> None:
     """Print load time, a decode step, and Python's share of it."""
     default = Path(ts_modeling.__file__).parent / "miniatures" / "kimi_k25"
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, nargs="?", default=default)
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
     start = perf_counter()
-    model = load_model(folder)
-    print(f"load: {perf_counter() - start:.3f} s, {model.config.num_hidden_layers} layers")
+    model = load_model(options.checkpoint)
+    load = perf_counter() - start
+    print(f"load: {load:.3f} s, {model.config.num_hidden_layers} layers")
     rows = Sequences(1, 64, page_size=16)
     cache = model.new_cache(rows.num_pages, rows.page_size)
     model.forward(rows.batch(prefills=[(0, list(range(20)))]), cache)
@@ -90,6 +95,9 @@ def main() -> None:
     step = timed(model.forward, batch, cache)
     python, calls = python_seconds(model, batch, cache)
     print(f"decode step: {step * 1e6:.0f} us; Python without kernels: {python * 1e6:.0f} us for {calls} kernel calls")
+    if options.json:
+        figures = {"load_s": load, "step_us": step * 1e6, "python_us": python * 1e6, "kernel_calls": calls}
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":
