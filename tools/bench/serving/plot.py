@@ -5,6 +5,7 @@ Usage: uv run python -m tools.bench.serving.plot RESULTS.json PLOT.png
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 from tools.bench.serving import scenarios
@@ -29,12 +30,10 @@ def plot(source: Path, target: Path) -> None:
     for i, case in enumerate(cases):
         if case.target:
             axes.hlines(case.target, i, i + 0.8, color="black", lw=1, ls=":", label="" if i else "aim")
-    axes.set_xticks([i + 0.4 for i in range(len(cases))], [c.name.replace(": ", ":\n") for c in cases], fontsize=7)
+    axes.set_xticks([i + 0.4 for i in range(len(cases))], [textwrap.fill(c.name, 24) for c in cases], fontsize=7)
     axes.set(yscale="log", ylabel="tokens a second")
     machine = record["machine"]
-    axes.set_title(
-        f"Bundled miniature through HTTP, {machine['cores']} cores, {machine['processor']}, {machine['date']}"
-    )
+    axes.set_title("Bundled miniature through HTTP: " + ", ".join(machine[k] for k in ("processor", "cores", "date")))
     axes.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(target, dpi=110)
