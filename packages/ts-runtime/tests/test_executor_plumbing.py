@@ -11,11 +11,13 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 from ts_modeling import ForwardBatch
-from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE, SamplingParams, SlotAdmit, StepPlan
+from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE, UNUSABLE, SamplingParams, SlotAdmit, StepPlan
 from ts_runtime.devices import CpuDevice
 from ts_runtime.errors import PlanError
 from ts_runtime.executor import Executor
 from ts_runtime.kv_pool import PoolSize
+from ts_runtime.sampler import draw
+from ts_runtime.staging import Draw
 from ts_runtime.testing import PlanMaker
 
 VOCAB, PAGE, PAGES, SLOTS, CHUNK, LONGEST = 97, 4, 64, 6, 32, 48
@@ -188,3 +190,23 @@ def test_impossible_slots_and_sampling_are_refused(admits: Any, releases: Any, m
     empty = np.zeros(0, np.int32)
     with pytest.raises(PlanError, match=message):
         make_executor().launch(StepPlan(1, admits, releases), [empty, empty, empty])
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_token_is_drawn_only_where_the_highest_logit_is_a_number(temperature: float) -> None:
+    logits = torch.tensor([[0.0, 9.0], [NAN, 1.0], [NAN, NAN], [-INF, -INF], [NAN, -INF], [INF, 0.0], [-INF, 2.0]])
+    count = len(logits)
+    zeros, ones = torch.zeros(count, dtype=torch.int64), torch.ones(count)
+    rows = Draw(
+        slots=zeros,
+        positions=zeros,
+        temperature=torch.full((count,), temperature),
+        top_k=torch.ones(count, dtype=torch.int32),
+        top_p=ones,
+        seeds=zeros,
+        greedy=not temperature,
+    )
+    assert draw(logits, rows, CpuDevice()).tolist() == [1, 1, UNUSABLE, UNUSABLE, UNUSABLE, UNUSABLE, 1]

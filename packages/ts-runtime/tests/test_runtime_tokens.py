@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from ts_modeling import LoadedModel, load_model
 from ts_modeling.testing import oracle, oracle_logits, write_checkpoint
-from ts_protocol.messages import SamplingParams
+from ts_protocol.messages import UNUSABLE, SamplingParams
 from ts_runtime.devices import CpuDevice
 from ts_runtime.executor import Executor
 from ts_runtime.kv_pool import PoolSize
@@ -16,6 +17,7 @@ from ts_runtime.testing import GREEDY, PlanMaker
 
 PAGE, PAGES, SLOTS, LONGEST, ANSWER = 16, 80, 5, 256, 12
 LENGTHS = (45, 17, 130, 1)
+BROKEN_TOKEN = 319
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,25 @@ def test_greedy_tokens_equal_transformers_batched_together(
     model: LoadedModel, prompts: list[list[int]], answers: list[list[int]], chunk: int
 ) -> None:
     assert serve(Server(model, chunk=chunk, seed=chunk), prompts, [GREEDY] * len(prompts)) == answers
+
+
+@pytest.mark.parametrize("params", [GREEDY, SamplingParams(temperature=1.0, seed=3)])
+def test_a_request_whose_numbers_break_down_says_so_and_harms_no_other(
+    tmp_path: Path, prompts: list[list[int]], params: SamplingParams
+) -> None:
+    write_checkpoint(tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    tensors = load_file(path)
+    (embedding,) = (tensor for name, tensor in tensors.items() if "embed_tokens" in name)
+    embedding[BROKEN_TOKEN] = float("nan")
+    save_file(tensors, path)
+    broken = load_model(tmp_path, dtype="float32")
+    healthy = [[token for token in prompt if token != BROKEN_TOKEN] for prompt in prompts[:2]]
+    alone = [serve(Server(broken, chunk=64), [prompt], [params])[0] for prompt in healthy]
+    assert not any(UNUSABLE in answer for answer in alone)
+    first, bad, last = serve(Server(broken, chunk=64), [healthy[0], [5, BROKEN_TOKEN, 6], healthy[1]], [params] * 3)
+    assert [first, last] == alone
+    assert bad == [UNUSABLE] * ANSWER
 
 
 def test_a_preempted_request_goes_on_as_if_nothing_had_been(

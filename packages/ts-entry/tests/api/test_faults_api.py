@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 from ts_entry.api.openai import answers
+from ts_protocol.messages import RequestFailed
 
 CHAT = {"model": "kimi-k2.5", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -123,6 +124,23 @@ def test_other_rejections_are_400(run_bench, make_reply, code, expected):
         assert response.json()["error"]["code"] == expected
 
     run_bench(scenario, make_reply(reject=(code, "because")))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_the_engine_gives_up_is_an_error_of_that_request_alone(run_bench, endless, stream):
+    async def scenario(bench):
+        body = {**CHAT, "max_tokens": 30, "stream": stream}
+        requests = [asyncio.create_task(bench.http.post("/v1/chat/completions", json=body)) for _ in range(2)]
+        await until(lambda: bench.engine.metrics.generation_tokens > 6)
+        bench.scheduler.channel.send(RequestFailed(1, "not a number"))
+        texts = [response.text for response in await asyncio.gather(*requests)]
+        (failed,) = (text for text in texts if "error" in text)
+        error = json.loads(failed.split("data: ")[-2] if stream else failed)["error"]
+        assert error["message"] == "Not a number."
+        assert (error["type"], error["code"]) == ("server_error", "generation_failed")
+        assert bench.engine.metrics.finished == {"error": 1, "length": 1}
+
+    run_bench(scenario, endless)
 
 
 @pytest.mark.parametrize("stream", [False, True])

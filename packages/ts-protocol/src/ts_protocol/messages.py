@@ -7,7 +7,7 @@ dtype and shape, and ``FRAME_COLUMNS`` says it to the channels. Nothing is ever 
 All structs are array-like: compact, and fields with defaults may be appended without breaking an older reader.
 
     entry  --Submit, Abort-->                 scheduler --StepPlan-->   worker
-    entry  <--TokenBatch, Rejected, Stats--   scheduler <--StepResult-- worker
+    entry  <--TokenBatch, Rejected, RequestFailed, Stats--   scheduler <--StepResult-- worker
     supervisor (in entry) <--Progress, Ready, Failed, Heartbeat-- scheduler, worker
 """
 
@@ -83,6 +83,13 @@ class Rejected(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="reje
     message: str
 
 
+class RequestFailed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="request_failed"):
+    """A request that was taken has ended without an answer; ``message`` says why. No other request is concerned."""
+
+    request_id: int
+    message: str
+
+
 class Stats(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="stats"):
     """Counters (cumulative) and gauges of the scheduler, sent at most twice a second while they change."""
 
@@ -104,6 +111,10 @@ ROW_SAMPLE: Final = 1
 """Row flag: the row's last position yields a sampled token."""
 ROW_TOKEN_ON_DEVICE: Final = 2
 """Row flag: the row is one token long and its token is the slot's last sampled one, which stays on the device."""
+
+
+UNUSABLE: Final = -1
+"""In place of a token: the row's logits allow none (not a number, or infinite)."""
 
 
 class SlotAdmit(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -129,7 +140,10 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="plan
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="result"):
-    """A finished step. One int32 frame: the sampled token of each ``ROW_SAMPLE`` row, in row order."""
+    """A finished step. One int32 frame: the sampled token of each ``ROW_SAMPLE`` row, in row order.
+
+    ``UNUSABLE`` stands for a token that could not be drawn; only that row's request fails.
+    """
 
     step: int
 
@@ -211,7 +225,7 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag="heartbeat"):
 
 
 EntryToScheduler = Hello | Submit | Abort
-SchedulerToEntry = Welcome | Refused | TokenBatch | Rejected | Stats
+SchedulerToEntry = Welcome | Refused | TokenBatch | Rejected | RequestFailed | Stats
 SchedulerToWorker = Welcome | Refused | StepPlan
 WorkerToScheduler = Hello | StepResult
 ChildToSupervisor = Progress | Ready | Failed | Heartbeat

@@ -41,7 +41,7 @@ class Executor:
         self._stager = Stager(self.slots, limits, device=device)
 
     def launch(self, plan: StepPlan, frames: list[IntArray]) -> Fetch:
-        """Start a step; its result is the sampled token of each sampling row, in row order.
+        """Start a step; its result is the sampled token of each sampling row, or ``UNUSABLE``, in row order.
 
         Raises:
             PlanError: the plan contradicts the worker's state or limits.
@@ -64,5 +64,6 @@ class Executor:
         if not len(step.draw.slots):
             return Ready(np.zeros(0, np.int32))
         tokens = draw(logits, step.draw, self._device)
-        self.slots.last_token_dev.index_copy_(0, step.draw.slots, tokens)
+        fed = tokens.clamp(min=0)  # the row of an unusable token may run once more, for nothing
+        self.slots.last_token_dev.index_copy_(0, step.draw.slots, fed)
         return self._device.fetch(tokens)

@@ -1,10 +1,18 @@
 """The core as messages: what the entry sends becomes calls, what the core plans and settles becomes messages."""
 
+from collections import deque
+from typing import Final
+
 import msgspec
+import numpy as np
+import numpy.typing as npt
 from ts_protocol.messages import (
+    ROW_SAMPLE,
+    UNUSABLE,
     Abort,
     KvCapacity,
     Rejected,
+    RequestFailed,
     SamplingParams,
     SlotAdmit,
     Stats,
@@ -18,6 +26,7 @@ from ts_protocol.wire import IntArray
 
 from ts_scheduler._core import Config, Scheduler
 
+NO_TOKEN: Final = "The model gave no usable numbers for this request (NaN or infinity), so it has ended; others go on."
 PlanFrames = tuple[StepPlan, IntArray, IntArray, IntArray]
 
 
@@ -44,6 +53,10 @@ class Engine:
             )
         )
         self._sampling: dict[int, SamplingParams] = {}
+        self._owners: dict[int, int] = {}
+        """Slot to request, as of the last plan; never changed in place."""
+        self._in_flight: deque[tuple[IntArray, dict[int, int]]] = deque()
+        """Rows and owners of the steps that have not settled."""
 
     @property
     def live_requests(self) -> list[int]:
@@ -77,20 +90,41 @@ class Engine:
         if plan is None:
             return None
         admits = [SlotAdmit(slot, self._sampling[request_id]) for slot, request_id in plan.admits]
+        if admits:
+            self._owners = self._owners | dict(plan.admits)
+        self._in_flight.append((plan.rows, self._owners))
         return StepPlan(plan.step, admits, plan.releases), plan.rows, plan.tokens, plan.pages
 
-    def settle(self, message: StepResult, tokens: IntArray) -> TokenBatch:
+    def settle(self, message: StepResult, tokens: IntArray) -> list[TokenBatch | RequestFailed]:
         """Take a step's result; what it gave, for the entry.
 
         Raises:
             SettleError: it does not fit what was planned.
         """
+        unusable = tokens == UNUSABLE
+        if not unusable.any():
+            return self._settle(message.step, tokens)
+        # Ended before the core settles, so that no page of theirs gets into the prefix index.
+        failed = [RequestFailed(request_id, NO_TOKEN) for request_id in self._end(unusable)]
+        return [*self._settle(message.step, np.where(unusable, np.int32(0), tokens)), *failed]
+
+    def _settle(self, step: int, tokens: IntArray) -> list[TokenBatch | RequestFailed]:
         outputs = []
-        for request_id, token, cached_tokens, finish in self._core.settle(message.step, tokens):
+        for request_id, token, cached_tokens, finish in self._core.settle(step, tokens):
             if finish is not None:
                 del self._sampling[request_id]
             outputs.append(TokenOutput(request_id, (token,), cached_tokens, finish))
-        return TokenBatch(outputs)
+        self._in_flight.popleft()
+        return [TokenBatch(outputs)] if outputs else []
+
+    def _end(self, unusable: npt.NDArray[np.bool_]) -> list[int]:
+        """End the requests of these sampling rows of the oldest step; those that had not ended already."""
+        if not self._in_flight:
+            return []
+        rows, owners = self._in_flight[0]
+        slots = rows[(rows[:, 3] & ROW_SAMPLE) != 0, 0]
+        chosen = [owners[slot] for slot, bad in zip(slots.tolist(), unusable.tolist(), strict=False) if bad]
+        return [request_id for request_id in chosen if self.abort(Abort(request_id)) is not None]
 
     def stats(self) -> Stats:
         """Counters and gauges of now."""

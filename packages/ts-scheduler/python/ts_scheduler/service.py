@@ -124,9 +124,7 @@ class Service:
                 if rank != 0 or not isinstance(message, StepResult):
                     raise _out_of_turn(rank, message)
                 self._steps += 1
-                batch = engine.settle(message, arrays[0])
-                if batch.outputs:
-                    self._outgoing.append(batch)
+                self._outgoing += engine.settle(message, arrays[0])
 
     def _receive_requests(self, engine: Engine, kv: KvCapacity) -> None:
         while (received := self._entry.try_recv()) is not None:

@@ -9,6 +9,7 @@ ApiError
 ├── BodyTooLargeError            413
 ├── QueueFullError               429
 ├── InternalServerError          500
+├── GenerationError              500   the engine could not go on with this request
 └── UnavailableError             503   the engine does not serve now
 """
 
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from ts_entry.engine.errors import EngineError, RequestRejectedError
+from ts_entry.engine.errors import EngineError, RequestFailedError, RequestRejectedError
 
 RETRY_SECONDS: Final = 1
 """``Retry-After`` of a full queue; an unavailable engine takes ``RESTART_SECONDS``."""
@@ -116,6 +117,10 @@ class InternalServerError(ApiError):
         super().__init__("The server failed on this request; its log has the details.", code="internal_error")
 
 
+class GenerationError(ApiError):
+    """The engine could not go on with this request."""
+
+
 class UnavailableError(ApiError):
     """The engine does not serve now."""
 
@@ -127,6 +132,8 @@ class UnavailableError(ApiError):
 def api_error(error: EngineError, *, param: str | None = None) -> ApiError:
     """What a client is told about an error of the engine; ``param`` names the field that held the prompt."""
     text = str(error)
+    if isinstance(error, RequestFailedError):
+        return GenerationError(_sentence(text), code="generation_failed")
     if not isinstance(error, RequestRejectedError):
         return UnavailableError(_sentence(text), code="engine_unavailable")
     if error.code == "queue_full":

@@ -17,6 +17,7 @@ from ts_protocol.messages import (
     KvCapacity,
     Refused,
     Rejected,
+    RequestFailed,
     SamplingParams,
     SchedulerToEntry,
     Stats,
@@ -208,6 +209,7 @@ class EngineClient:
 
         Raises:
             RequestRejectedError: the scheduler did not take it.
+            RequestFailedError: the engine could not go on with it.
             EngineUnavailableError: the engine does not serve, or went down meanwhile.
         """
         mailbox = Mailbox()
@@ -235,10 +237,10 @@ class EngineClient:
                 self._deliver(output, now)
         elif isinstance(message, Stats):
             self.stats = message
-        elif isinstance(message, Rejected):
+        elif isinstance(message, Rejected | RequestFailed):
             request = self._requests.pop(message.request_id, None)
             if request is not None:
-                self.metrics.finished["rejected"] += 1
+                self.metrics.finished["rejected" if isinstance(message, Rejected) else "error"] += 1
                 self._count_in_flight()
                 request.mailbox.put(message)
         elif isinstance(message, Welcome | Refused) and self._answer is not None and not self._answer.done():

@@ -2,7 +2,8 @@
 
 EngineError                    everything below
 ├── EngineUnavailableError     the engine is starting, draining, down, or went down with the request in flight
-└── RequestRejectedError       the scheduler did not take the request; ``code`` says why
+├── RequestRejectedError       the scheduler did not take the request; ``code`` says why
+└── RequestFailedError         the engine took the request and could not go on with it
 """
 
 from ts_protocol.messages import RejectionCode
@@ -22,3 +23,7 @@ class RequestRejectedError(EngineError):
     def __init__(self, code: RejectionCode, message: str) -> None:
         super().__init__(message)
         self.code: RejectionCode = code
+
+
+class RequestFailedError(EngineError):
+    """The engine took the request and could not go on with it; other requests are not concerned."""

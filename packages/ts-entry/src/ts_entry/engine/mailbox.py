@@ -3,9 +3,9 @@
 import asyncio
 
 import msgspec
-from ts_protocol.messages import Rejected, TokenOutput
+from ts_protocol.messages import Rejected, RequestFailed, TokenOutput
 
-from ts_entry.engine.errors import EngineUnavailableError, RequestRejectedError
+from ts_entry.engine.errors import EngineUnavailableError, RequestFailedError, RequestRejectedError
 
 
 class EngineLost(msgspec.Struct, frozen=True):
@@ -18,7 +18,7 @@ class ClientGone(msgspec.Struct, frozen=True):
     """The client hung up."""
 
 
-MailEvent = TokenOutput | Rejected | EngineLost | ClientGone
+MailEvent = TokenOutput | Rejected | RequestFailed | EngineLost | ClientGone
 
 
 class Mailbox:
@@ -62,12 +62,15 @@ def output_of(event: MailEvent) -> TokenOutput | None:
 
     Raises:
         RequestRejectedError: the scheduler did not take the request.
+        RequestFailedError: the engine could not go on with it.
         EngineUnavailableError: the engine went down.
     """
     if isinstance(event, TokenOutput):
         return event
     if isinstance(event, Rejected):
         raise RequestRejectedError(event.code, event.message)
+    if isinstance(event, RequestFailed):
+        raise RequestFailedError(event.message)
     if isinstance(event, EngineLost):
         raise EngineUnavailableError(event.reason)
     return None
