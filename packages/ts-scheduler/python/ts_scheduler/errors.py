@@ -1,6 +1,7 @@
 """What can go wrong in the scheduler.
 
 SchedulerError
+├── ConfigError     a limit that no scheduler can be made with
 ├── SettleError     a worker's result does not fit what was planned
 └── PeerLostError   a process that the scheduler cannot go on without has gone, or speaks out of turn
 """
@@ -12,6 +13,10 @@ SettleCode = Literal["unknown_step", "out_of_order", "wrong_count", "invalid_tok
 
 class SchedulerError(Exception):
     """Base of this package's errors."""
+
+
+class ConfigError(SchedulerError):
+    """A limit that no scheduler can be made with; the message names the field."""
 
 
 class SettleError(SchedulerError):

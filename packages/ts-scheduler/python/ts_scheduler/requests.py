@@ -25,6 +25,7 @@ from ts_protocol.messages import (
 from ts_protocol.wire import IntArray
 
 from ts_scheduler._core import Config, Scheduler
+from ts_scheduler.errors import ConfigError
 
 NO_TOKEN: Final = "The model gave no usable numbers for this request (NaN or infinity), so it has ended; others go on."
 PlanFrames = tuple[StepPlan, IntArray, IntArray, IntArray]
@@ -39,19 +40,24 @@ class Engine:
     """The core behind messages. Owns what the core does not need to know: how each request samples."""
 
     def __init__(self, kv: KvCapacity, *, chunk_tokens: int, max_queued: int, prefix_caching: bool) -> None:
-        """Raises ``ValueError`` naming the field that is out of range."""
-        self._core = Scheduler(
-            Config(
-                page_size=kv.page_size,
-                num_pages=kv.num_pages,
-                max_num_seqs=kv.max_num_seqs,
-                max_model_len=kv.max_model_len,
-                vocab_size=kv.vocab_size,
-                chunk_tokens=chunk_tokens,
-                max_queued=max_queued,
-                prefix_caching=prefix_caching,
+        """Raises ``ConfigError`` naming the field that is out of range."""
+        try:
+            self._core = Scheduler(
+                Config(
+                    page_size=kv.page_size,
+                    num_pages=kv.num_pages,
+                    max_num_seqs=kv.max_num_seqs,
+                    max_model_len=kv.max_model_len,
+                    vocab_size=kv.vocab_size,
+                    chunk_tokens=chunk_tokens,
+                    max_queued=max_queued,
+                    prefix_caching=prefix_caching,
+                )
             )
-        )
+        except ValueError as error:
+            raise ConfigError(f"the scheduler cannot be configured so: {error}") from None
+        except TypeError:  # an integer beyond 32 bits
+            raise ConfigError("the scheduler's limits are integers below 2^31; lower the largest") from None
         self._sampling: dict[int, SamplingParams] = {}
         self._owners: dict[int, int] = {}
         """Slot to request, as of the last plan; never changed in place."""

@@ -14,6 +14,7 @@ from ts_protocol.messages import (
 )
 from ts_protocol.wire import IntArray
 from ts_scheduler import SettleError
+from ts_scheduler.errors import ConfigError
 from ts_scheduler.requests import Engine, PlanFrames
 
 KV = KvCapacity(page_size=2, num_pages=32, max_num_seqs=4, max_model_len=32, vocab_size=50)
@@ -52,6 +53,13 @@ def drain(engine: Engine) -> dict[int, list[int]]:
             for output in message.outputs:
                 got.setdefault(output.request_id, []).extend(output.tokens)
     return got
+
+
+@pytest.mark.parametrize("field", ["chunk_tokens", "max_queued"])
+@pytest.mark.parametrize("value", [0, 2**31])
+def test_a_limit_out_of_range_is_refused(field: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=field if value == 0 else "below 2\\^31"):
+        make_engine(**{field: value})
 
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["alone", "with the next step planned"])

@@ -104,9 +104,7 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
             worker_addresses=(directory.address("worker-0"),),
             control_address=directory.address("control"),
             fingerprint=FINGERPRINT,
-            chunk_tokens=16,
-            max_queued=4,
-            **options,
+            **{"chunk_tokens": 16, "max_queued": 4, **options},
         )
         path = tmp_path / "scheduler.json"
         path.write_bytes(msgspec.json.encode(config))
@@ -232,6 +230,16 @@ def test_plans_leave_before_outputs_and_two_may_be_in_flight(launch: Callable[..
     assert not worker.poll(0.1)
     worker.send(StepResult(1), np.array([4], dtype=np.int32))
     assert receive(worker)[0].step == 3
+
+
+def test_a_limit_out_of_range_is_one_sentence(launch: Callable[..., Launched]) -> None:
+    launched = launch(chunk_tokens=0)
+    launched.worker()
+    sentence = "the scheduler cannot be configured so: chunk_tokens is 0; it is at least 1"
+    assert launched.next_control(Failed).message == sentence
+    assert launched.ended() == 1
+    assert launched.process.stderr is not None
+    assert launched.process.stderr.read() == f"ts_scheduler: {sentence}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
