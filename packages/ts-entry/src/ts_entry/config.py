@@ -68,7 +68,9 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_num_seqs: Annotated[
         int, _option("memory", "requests that run at once; 0: 16 on the CPU, 256 on CUDA", ge=0, le=65536)
     ] = 0
-    max_queued: Annotated[int, _option("memory", "requests that may wait; one more is answered 429", ge=1)] = 256
+    max_queued: Annotated[
+        int, _option("memory", "requests that may wait beyond --max-num-seqs; one more is answered 429", ge=1)
+    ] = 256
     chunked_prefill_size: Annotated[
         int, _option("memory", "most tokens of one step; 0: 512 on the CPU, 8192 on CUDA", ge=0)
     ] = 0

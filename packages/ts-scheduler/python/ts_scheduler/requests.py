@@ -40,7 +40,13 @@ class Engine:
     """The core behind messages. Owns what the core does not need to know: how each request samples."""
 
     def __init__(self, kv: KvCapacity, *, chunk_tokens: int, max_queued: int, prefix_caching: bool) -> None:
-        """Raises ``ConfigError`` naming the field that is out of range."""
+        """``max_queued`` requests may wait beyond those that the slots can run, whenever they are to be planned.
+
+        Raises ``ConfigError`` naming the field that is out of range.
+        """
+        if max_queued < 1:
+            raise ConfigError(f"the scheduler cannot be configured so: max_queued is {max_queued}; it is at least 1")
+        self._most = min(kv.max_num_seqs, chunk_tokens) + max_queued
         try:
             self._core = Scheduler(
                 Config(
@@ -50,7 +56,7 @@ class Engine:
                     max_model_len=kv.max_model_len,
                     vocab_size=kv.vocab_size,
                     chunk_tokens=chunk_tokens,
-                    max_queued=max_queued,
+                    max_queued=self._most,  # ours is the closer bound
                     prefix_caching=prefix_caching,
                 )
             )
@@ -74,6 +80,9 @@ class Engine:
         if not well_formed(message.sampling):
             reason = f"{message.sampling}: temperature >= 0, 0 < top_p <= 1 and 0 <= top_k < 2**31 are needed"
             return Rejected(message.request_id, "invalid", reason)
+        if len(self._sampling) >= self._most:
+            reason = f"{self._most} requests run or wait already (see max_num_seqs and max_queued); try again later"
+            return Rejected(message.request_id, "queue_full", reason)
         try:
             rejection = self._core.submit(message.request_id, prompt, message.max_tokens, message.stop_token_ids)
         except TypeError:  # an integer beyond 64 bits, which msgpack can carry

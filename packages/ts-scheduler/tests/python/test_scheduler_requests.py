@@ -5,7 +5,9 @@ import pytest
 from ts_protocol.messages import (
     ROW_SAMPLE,
     UNUSABLE,
+    Abort,
     KvCapacity,
+    Rejected,
     RequestFailed,
     SamplingParams,
     StepResult,
@@ -60,6 +62,23 @@ def drain(engine: Engine) -> dict[int, list[int]]:
 def test_a_limit_out_of_range_is_refused(field: str, value: int) -> None:
     with pytest.raises(ConfigError, match=field if value == 0 else "below 2\\^31"):
         make_engine(**{field: value})
+
+
+@pytest.mark.parametrize("in_flight", [0, 2])
+def test_a_burst_is_refused_only_beyond_what_can_run_and_wait(in_flight: int) -> None:
+    engine = make_engine(max_queued=3)
+    running = 1 if in_flight else 0
+    if running:
+        submit(engine, 1, [3] * 5)
+        assert all(engine.plan() is not None for _ in range(in_flight))
+        assert engine.plan() is None, "nothing can be planned before a step has settled"
+    burst = range(10, 10 + KV.max_num_seqs - running + 3)
+    assert [submit(engine, request_id, [4] * 5) for request_id in burst] == [None] * len(burst)
+    refused = submit(engine, 99, [4] * 5)
+    assert isinstance(refused, Rejected)
+    assert refused.code == "queue_full"
+    engine.abort(Abort(10))
+    assert submit(engine, 99, [4] * 5) is None
 
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["alone", "with the next step planned"])
