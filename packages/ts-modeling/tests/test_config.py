@@ -1,6 +1,7 @@
 """config.json: what is read, and what is refused by name."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,12 @@ def test_explain_prints_code_and_refuses_bad_input(tmp_path: Path, capsys: pytes
     assert "does not divide over attn_tp=3" in capsys.readouterr().err
     assert main(["explain", "--model", "no-such-model"]) == 2
     assert "neither a folder nor one of" in capsys.readouterr().err
+
+
+def test_an_absurd_number_of_positions_is_refused_before_their_table_is_made(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, max_position_embeddings=1 << 26)
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="max_position_embeddings = 67108864.*rotary table.*max_model_len"):
+        load_model(tmp_path, load_format="dummy")
+    assert time.monotonic() - began < 2
+    load_model(tmp_path, load_format="dummy", max_positions=64)

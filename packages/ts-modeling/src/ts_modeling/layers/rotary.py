@@ -2,9 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from torch import Tensor
 from ts_kernels import rope
+
+from ..errors import ConfigError
+
+MOST_TABLE_BYTES: Final = 1 << 30
+"""Of a table: 4M positions of 64 dimensions. Making one takes several times as much."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +33,15 @@ class Yarn:
 
 
 def rotary_table(dim: int, positions: int, theta: float, yarn: Yarn | None) -> Tensor:
-    """Cosines and sines, fp32 [positions, dim]: cos half, then sin half."""
+    """Cosines and sines, fp32 [positions, dim]: cos half, then sin half.
+
+    Raises ``ConfigError`` before anything is allocated if the table would exceed ``MOST_TABLE_BYTES``.
+    """
+    if positions * dim * 4 > MOST_TABLE_BYTES:
+        raise ConfigError(
+            f"max_position_embeddings = {positions} needs a rotary table of {positions * dim * 4 / (1 << 30):.1f} GiB; "
+            f"serve at most {MOST_TABLE_BYTES // (dim * 4)} positions (max_model_len)"
+        )
     scaling = yarn or Yarn(factor=1.0, original_max_positions=positions)
     return rope.yarn_cos_sin(
         dim,
