@@ -78,7 +78,7 @@ class Engine:
         self._unit: Unit | None = None
 
     def start(self, generation: int) -> Unit:
-        """Start one; the one before has ended."""
+        """Start one; the processes of the one before have ended."""
         self._unit = Unit(self._plan, self._directory, generation, echo=self._echo)
         return self._unit
 
