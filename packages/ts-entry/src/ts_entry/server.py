@@ -1,4 +1,4 @@
-"""The event loop of the server: HTTP on the bound socket, the supervisor, and the way down."""
+"""The event loop of the server: HTTP on the bound sockets, the supervisor, and the way down."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ class Server:
         config: ServeConfig,
         checkpoint: Checkpoint,
         api_keys: tuple[str, ...],
-        listening: socket.socket,
+        listening: list[socket.socket],
         lines: StatusLines,
         start: Callable[[int], Unit],
     ) -> None:
@@ -74,7 +74,7 @@ class Server:
         """
         context: Context = zmq.Context()
         stop = StopRequests(asyncio.get_running_loop())
-        http = asyncio.ensure_future(self._http.serve(sockets=[self._listening]))
+        http = asyncio.ensure_future(self._http.serve(sockets=self._listening))
         supervisor = self._supervisor(context)
         running = asyncio.ensure_future(supervisor.run(first))
         opening = asyncio.ensure_future(self._open())
