@@ -43,7 +43,8 @@ def launch(config: ServeConfig) -> int:
         checkpoint = Resolver(config=config, settings=settings, machine=machine, say=banner.plain).resolve()
         announce(banner, config, settings, machine, checkpoint)
         timeline.mark("starting processes")
-        directory = cleanup.enter_context(contextlib.closing(RunDirectory()))
+        with signals.deferred():  # until both the directory and its removal exist
+            directory = cleanup.enter_context(contextlib.closing(RunDirectory()))
         engine = Engine(
             engine_plan(config, checkpoint, machine, settings),
             directory,

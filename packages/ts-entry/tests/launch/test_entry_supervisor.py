@@ -1,19 +1,24 @@
 """Whom the supervisor blames, and what it forgives."""
 
 import asyncio
+import os
+import signal
+import subprocess
 import sys
 import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ts_entry import rundir
+from ts_entry import launcher, rundir, signals
 from ts_entry.children import Child, Unit
+from ts_entry.config import ServeConfig
 from ts_entry.engine import EngineClient
-from ts_entry.errors import EngineLostError
+from ts_entry.errors import EngineLostError, Stopped
 from ts_entry.rundir import RunDirectory, sweep
 from ts_entry.supervisor import Supervisor, Watch, ending
 from ts_protocol.messages import Failed, Heartbeat, Ready, Role
@@ -236,3 +241,55 @@ def test_sweep_takes_only_what_the_dead_left(tmp_path: Path) -> None:
         alive.close()
         alive.close()
     assert not alive.path.exists()
+
+
+def test_sweep_takes_an_old_directory_without_an_owner_only_if_it_is_empty(tmp_path: Path) -> None:
+    for name, old in (("old", True), ("young", False), ("somebodys", True)):
+        folder = tmp_path / f"tokenspeed-{name}"
+        folder.mkdir()
+        if name == "somebodys":
+            (folder / "work.txt").touch()
+        if old:
+            os.utime(folder, (0, 0))
+    assert [path.name for path in sweep(tmp_path)] == ["tokenspeed-old"]
+    assert (tmp_path / "tokenspeed-somebodys" / "work.txt").exists()
+
+
+def test_a_directory_that_gets_no_guard_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(OSError, match="no more processes"):
+        RunDirectory(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_deferred_signal_arrives_at_the_end() -> None:
+    done = []
+
+    def work() -> None:
+        with signals.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            done.append("all of it")
+
+    with signals.raising(), pytest.raises(Stopped):
+        work()
+    assert done == ["all of it"]
+
+
+def test_a_signal_while_the_directory_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = rundir.RunDirectory.__init__
+
+    def interrupted(self: RunDirectory) -> None:
+        real(self, tmp_path)
+        os.kill(os.getpid(), signal.SIGTERM)  # before anybody can close it
+
+    checkpoint: Any = SimpleNamespace(resolve=lambda: None)
+    monkeypatch.setattr(rundir.RunDirectory, "__init__", interrupted)
+    monkeypatch.setattr(launcher, "Resolver", lambda **_: checkpoint)
+    monkeypatch.setattr(launcher, "announce", lambda *_: None)
+    with pytest.raises(Stopped):
+        launcher.launch(ServeConfig(model="m", port=0))
+    assert list(tmp_path.iterdir()) == []
