@@ -101,6 +101,8 @@ def announce(banner: Banner, config: ServeConfig, settings: Settings, machine: M
     if checkpoint.miniature and checkpoint.notes:
         banner.more(f"not the full {config.model}: {'; '.join(checkpoint.notes)}")
     banner.line("from", str(checkpoint.folder))
+    if checkpoint.claim is not None:
+        banner.more(checkpoint.claim)
     if machine.idle_gpu is not None:
         banner.line("device", f"the CPU; the {machine.idle_gpu} is left alone: this release's kernels are for the CPU")
     if not is_loopback(config.host):
