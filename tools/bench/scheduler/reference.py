@@ -76,16 +76,18 @@ class Reference:
             names, extends = batch.request_ids, batch.num_extends()
             prefixes, lengths = batch.extend_prefix_lens, batch.input_lengths
             for row, name in enumerate(names):
-                if name not in self._left:
-                    continue  # it has ended with the step before
+                partial = False
                 if row < extends:
                     self._count_prefill(name, prefixes[row], lengths[row])
-                    if prefixes[row] + lengths[row] < self._prompt[name]:
-                        continue
+                    partial = prefixes[row] + lengths[row] < self._prompt[name]
                 result = ts.ForwardEvent.ExtendResult()
                 result.request_id = name
-                result.tokens = [7]
+                result.tokens = [] if partial else [7]
                 event.add_event(result)
+                if partial:
+                    continue
+                if name not in self._left:
+                    continue  # it ended with the step before; this step was under way and has to be answered
                 self._left[name] -= 1
                 if self._left[name] == 0:
                     finish = ts.ForwardEvent.Finish()
