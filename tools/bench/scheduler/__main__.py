@@ -1,6 +1,6 @@
 """What a step costs the scheduler, beside the PyPI package tokenspeed-scheduler in the same run where asked.
 
-Usage: uv run --package ts-scheduler python tools/bench/scheduler [--reference] [--only TEXT] [--json FILE]
+Usage: uv run --package ts-scheduler python -m tools.bench.scheduler [--reference] [--only TEXT] [--json FILE]
 
 The reference comes in an environment of its own that uv makes on first use. Both run the same cases, one case of each
 in turn.
@@ -15,19 +15,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cases import CASES, Figures
+from tools.bench.scheduler.cases import CASES, Figures
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[3]
 REFERENCE = ["uv", "run", "--no-project", "--with", "tokenspeed-scheduler==0.1.42", "--with", "numpy", "python"]
 
 
 def measure(driver: str, case: str) -> Figures:
     """Run one case in this process."""
     if driver == "reference":
-        from reference import Reference
+        from tools.bench.scheduler.reference import Reference
 
         return CASES[case](Reference)
-    from ours import Ours
+    from tools.bench.scheduler.ours import Ours
 
     return CASES[case](Ours)
 
@@ -35,8 +35,8 @@ def measure(driver: str, case: str) -> Figures:
 def in_a_process(driver: str, case: str) -> Figures:
     """Run one case in a fresh process of the driver's environment."""
     python = REFERENCE if driver == "reference" else [sys.executable]
-    command = [*python, str(HERE), "--driver", driver, "--only", case]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    command = [*python, "-m", "tools.bench.scheduler", "--driver", driver, "--only", case]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
     if done.returncode:
         return {"failed": f"exit code {done.returncode}"}
     figures: Figures = json.loads(done.stdout)

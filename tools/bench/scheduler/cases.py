@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,10 +33,14 @@ class Driver(Protocol):
 
     us: float
     """Thread CPU microseconds of the latest ``step``."""
-    cached_tokens: int
-    """Prompt tokens that were not computed, so far."""
-    prefilled_tokens: int
-    """Prompt tokens that were computed, recomputed ones included."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that were not computed, so far."""
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Prompt tokens that were computed, recomputed ones included."""
 
     def submit(self, request: int, prompt: np.ndarray, max_tokens: int) -> float:
         """Take a request whose every answer token is 7; microseconds it took."""
@@ -161,15 +166,13 @@ def trace(make: Make, *, pages: int, sessions: int = 64, turns: int = 20, first:
 
 CASES: dict[str, Callable[[Make], Figures]] = {
     **{
-        f"decode step, batch {batch}, {context // 1000}K context": (
-            lambda make, batch=batch, context=context: decode(make, batch=batch, context=context)
-        )
+        f"decode step, batch {batch}, {context // 1000}K context": partial(decode, batch=batch, context=context)
         for context in (2048, 51_200)
         for batch in (1, 64, 256)
     },
     "50K prompt": prompt,
     "64 waiting 50K prompts": waiting,
-    "trace, 50K pages": lambda make: trace(make, pages=50_000),
-    "trace, 24K pages": lambda make: trace(make, pages=24_000),
+    "trace, 50K pages": partial(trace, pages=50_000),
+    "trace, 24K pages": partial(trace, pages=24_000),
 }
 """By name, in the order they are reported."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from cases import PAGE, VOCAB, Limits
 from ts_scheduler import Config, Plan, Scheduler
+
+from tools.bench.scheduler.cases import PAGE, VOCAB, Limits
 
 SAMPLE = 1
 

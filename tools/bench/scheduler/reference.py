@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 import tokenspeed_scheduler as ts
-from cases import PAGE, Limits
+
+from tools.bench.scheduler.cases import PAGE, Limits
 
 
 class Reference:
