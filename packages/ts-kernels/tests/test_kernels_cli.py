@@ -17,6 +17,18 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in out for name in OPERATIONS)
 
 
+def test_list_says_which_instruction_sets_there_are_and_why_amx_is_not(
+    native: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ts_kernels import _native
+
+    assert cli.main(["list"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert f"{', '.join(_native.features())}; in use: {_native.isa()}" in first
+    assert ("; no amx: " in first) == ("amx" not in _native.features())
+    assert first.endswith(_native.amx_refusal())
+
+
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["explain", "norm.rms_norm", "--shape", "D=100", "--dtype", "x=float16"]) == 0
     out = capsys.readouterr().out

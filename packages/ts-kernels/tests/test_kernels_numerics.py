@@ -97,8 +97,8 @@ def test_linear(
 
 @given(rows=st.sampled_from([1, 4, 33]), dtype=FLOATS)
 def test_linear_row_does_not_depend_on_its_batch(isa: str, rows: int, dtype: torch.dtype) -> None:
-    if isa == "amx":
-        pytest.skip("AMX tiles sum in another order")
+    if isa == "amx" and dtype == torch.bfloat16:
+        pytest.skip("tiles sum in another order than vectors")
     x, weight = randn(1, rows, 200).to(dtype), gemm.prepare(randn(2, 70, 200).bfloat16())
     together = gemm.linear(x, weight, impl="native")
     alone = torch.cat([gemm.linear(x[i : i + 1], weight, impl="native") for i in range(rows)])

@@ -13,7 +13,10 @@ DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 RTOL = {torch.float32: 3e-6, torch.bfloat16: 5e-3}
 
 
-@pytest.fixture(params=[(isa, threads) for isa in _native.features() for threads in (1, 2)], ids=str)
+LEVELS = [*_native.features(), "amx_emulated"]
+
+
+@pytest.fixture(params=[(isa, threads) for isa in LEVELS for threads in (1, 2)], ids=str)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     isa, threads = request.param
     _native.set_isa(isa)

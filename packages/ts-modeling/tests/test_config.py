@@ -211,7 +211,7 @@ def test_explain_prints_code_and_refuses_bad_input(tmp_path: Path, capsys: pytes
 def test_an_absurd_number_of_positions_is_refused_before_their_table_is_made(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, max_position_embeddings=1 << 26)
     began = time.monotonic()
-    with pytest.raises(ConfigError, match="max_position_embeddings = 67108864.*rotary table.*max_model_len"):
+    with pytest.raises(ConfigError, match=r"max_position_embeddings = 67108864.*rotary table.*max_model_len"):
         load_model(tmp_path, load_format="dummy")
     assert time.monotonic() - began < 2
     load_model(tmp_path, load_format="dummy", max_positions=64)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from torch import Tensor
 from ts_modeling import ForwardBatch
 from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE, UNUSABLE, SamplingParams, SlotAdmit, StepPlan
-from ts_runtime.devices import CpuDevice
+from ts_runtime.devices import CpuDevice, CudaDevice, Device
 from ts_runtime.errors import PlanError
 from ts_runtime.executor import Executor
 from ts_runtime.kv_pool import PoolSize
@@ -195,8 +195,12 @@ def test_impossible_slots_and_sampling_are_refused(admits: Any, releases: Any, m
 NAN, INF = float("nan"), float("inf")
 
 
+@pytest.mark.parametrize("kind", [CpuDevice, CudaDevice])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_token_is_drawn_only_where_the_highest_logit_is_a_number(temperature: float) -> None:
+def test_a_token_is_drawn_only_where_the_highest_logit_is_a_number(
+    temperature: float, kind: type[CpuDevice | CudaDevice]
+) -> None:
+    device: Device = kind.__new__(kind)  # its arithmetic needs no device
     logits = torch.tensor([[0.0, 9.0], [NAN, 1.0], [NAN, NAN], [-INF, -INF], [NAN, -INF], [INF, 0.0], [-INF, 2.0]])
     count = len(logits)
     zeros, ones = torch.zeros(count, dtype=torch.int64), torch.ones(count)
@@ -209,4 +213,4 @@ def test_a_token_is_drawn_only_where_the_highest_logit_is_a_number(temperature: 
         seeds=zeros,
         greedy=not temperature,
     )
-    assert draw(logits, rows, CpuDevice()).tolist() == [1, 1, UNUSABLE, UNUSABLE, UNUSABLE, UNUSABLE, 1]
+    assert draw(logits, rows, device).tolist() == [1, 1, UNUSABLE, UNUSABLE, UNUSABLE, UNUSABLE, 1]

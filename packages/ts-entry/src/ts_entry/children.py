@@ -22,6 +22,8 @@ from ts_entry.rundir import RunDirectory
 TAIL_LINES: Final = 30
 GRACE_SECONDS: Final = 2.0
 """Between SIGTERM and SIGKILL."""
+KILL_SECONDS: Final = 10.0
+"""For the system to end a killed process, which a driver may hold."""
 
 Echo = Callable[[str], None]
 
@@ -136,8 +138,11 @@ class Unit:
             self.stop(grace=0)
             raise
 
-    def stop(self, *, grace: float = GRACE_SECONDS) -> None:
-        """End the processes: SIGTERM, and after ``grace`` seconds SIGKILL; waits until they have ended."""
+    def stop(self, *, grace: float = GRACE_SECONDS) -> list[Child]:
+        """End the processes: SIGTERM, and after ``grace`` seconds SIGKILL; waits until they have ended.
+
+        Returns those that outlived SIGKILL for ``KILL_SECONDS``. Safe to call from any thread, more than once.
+        """
         if grace > 0:
             for child in self.children:
                 child.send_signal(signal.SIGTERM)
@@ -146,8 +151,10 @@ class Unit:
                 _wait(child, deadline - time.monotonic())
         for child in self.children:
             child.send_signal(signal.SIGKILL)
+        deadline = time.monotonic() + KILL_SECONDS
         for child in self.children:
-            _wait(child, GRACE_SECONDS)
+            _wait(child, deadline - time.monotonic())
+        return [child for child in self.children if not child.exited.done()]
 
     def _start(
         self, plan: EnginePlan, role: Role, module: str, path: Path, config: msgspec.Struct, echo: Echo | None

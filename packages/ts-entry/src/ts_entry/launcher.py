@@ -7,7 +7,7 @@ import ipaddress
 import os
 import socket
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ts_entry import signals
 from ts_entry.banner import Banner
@@ -21,6 +21,8 @@ from ts_entry.settings import Settings, read_settings
 from ts_entry.timeline import Timeline
 
 BACKLOG: Final = 2048
+NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""An address of another machine, or of a protocol that this one does not have."""
 
 
 def launch(config: ServeConfig) -> int:
@@ -34,12 +36,15 @@ def launch(config: ServeConfig) -> int:
     with signals.raising(), contextlib.ExitStack() as cleanup:
         settings = read_settings()
         banner = Banner()
-        listening = cleanup.enter_context(contextlib.closing(listen(config.host, config.port)))
+        listening = listen(config.host, config.port)
+        for each in listening:
+            cleanup.callback(each.close)
         machine = choose_machine(config.device)
         checkpoint = Resolver(config=config, settings=settings, machine=machine, say=banner.plain).resolve()
         announce(banner, config, settings, machine, checkpoint)
         timeline.mark("starting processes")
-        directory = cleanup.enter_context(contextlib.closing(RunDirectory()))
+        with signals.deferred():  # until both the directory and its removal exist
+            directory = cleanup.enter_context(contextlib.closing(RunDirectory()))
         engine = Engine(
             engine_plan(config, checkpoint, machine, settings),
             directory,
@@ -54,7 +59,7 @@ def launch(config: ServeConfig) -> int:
         from ts_entry.status_lines import StatusLines
 
         key = config.api_key or settings.api_key
-        lines = StatusLines(banner, timeline, config=config, url=url_of(listening), needs_key=key is not None)
+        lines = StatusLines(banner, timeline, config=config, url=url_of(listening[0]), needs_key=key is not None)
         server = Server(
             config=config,
             checkpoint=checkpoint,
@@ -78,7 +83,7 @@ class Engine:
         self._unit: Unit | None = None
 
     def start(self, generation: int) -> Unit:
-        """Start one; the one before has ended."""
+        """Start one; the processes of the one before have ended."""
         self._unit = Unit(self._plan, self._directory, generation, echo=self._echo)
         return self._unit
 
@@ -96,6 +101,8 @@ def announce(banner: Banner, config: ServeConfig, settings: Settings, machine: M
     if checkpoint.miniature and checkpoint.notes:
         banner.more(f"not the full {config.model}: {'; '.join(checkpoint.notes)}")
     banner.line("from", str(checkpoint.folder))
+    if checkpoint.claim is not None:
+        banner.more(checkpoint.claim)
     if machine.idle_gpu is not None:
         banner.line("device", f"the CPU; the {machine.idle_gpu} is left alone: this release's kernels are for the CPU")
     if not is_loopback(config.host):
@@ -144,26 +151,51 @@ def child_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens, before anything is loaded.
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen on every address of ``host``, before anything is loaded; all have the same port.
+
+    Addresses that this machine does not have (``::1`` where IPv6 is off) are left out as long as one remains.
 
     Raises:
-        AddressError: the address is taken, unknown or not permitted.
+        AddressError: an address is taken or not permitted, or the name is unknown or has no address here.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise AddressError(f"--host {host}: {error.strerror}") from None
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise AddressError(_why_not_listen(host, port, error)) from None
-    listening.setblocking(False)
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    missing: OSError | None = None
+    with contextlib.ExitStack() as undo:
+        listening: list[socket.socket] = []
+        for family, (name, _, *rest) in addresses:
+            chosen = listening[0].getsockname()[1] if listening else port  # 0: the first one's port is everybody's
+            try:
+                opened = _listen(family, (name, chosen, *rest), alone=len(addresses) == 1)
+            except OSError as error:
+                if error.errno not in NOT_HERE:
+                    raise AddressError(_why_not_listen(str(name), int(chosen), error)) from None
+                missing = error
+            else:
+                listening.append(undo.enter_context(contextlib.closing(opened)))
+        if missing is not None and not listening:
+            raise AddressError(_why_not_listen(host, port, missing))
+        undo.pop_all()
     return listening
+
+
+def _listen(family: int, address: tuple[Any, ...], *, alone: bool) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and not alone:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
+        opened.bind(address)
+        opened.listen(BACKLOG)
+        opened.setblocking(False)
+    except OSError:
+        opened.close()
+        raise
+    return opened
 
 
 def _why_not_listen(host: str, port: int, error: OSError) -> str:

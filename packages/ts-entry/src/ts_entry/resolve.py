@@ -32,6 +32,8 @@ class Checkpoint:
     notes: tuple[str, ...]
     """Why the places before this one were not taken."""
     inspection: Inspection
+    claim: str | None = None
+    """Whose word it is that this is the catalog's model, where the folder itself does not show it."""
 
 
 @dataclass(kw_only=True)
@@ -68,7 +70,7 @@ class Resolver:
     # --- places ---------------------------------------------------------------------------------------------------
 
     def _folder(self, path: Path, source: str, entry: Entry | None) -> Checkpoint:
-        return self._take(path.expanduser(), f"given as {source}", entry)
+        return self._take(path.expanduser(), f"given as {source}", entry, word="--model")
 
     def _from_models_folder(self, entry: Entry | None, typed: str) -> Checkpoint | None:
         root = self.settings.models
@@ -80,7 +82,7 @@ class Resolver:
             names += [entry.name, entry.repository, entry.repository.rpartition("/")[2]]
         for name in names:
             if (root / name).is_dir():
-                return self._take(root / name, "found in $TS_MODELS", entry)
+                return self._take(root / name, "found in $TS_MODELS", entry, word="the folder's name")
         self.notes.append(f"not in $TS_MODELS ({root})")
         return None
 
@@ -139,8 +141,8 @@ class Resolver:
 
     # --- checks ---------------------------------------------------------------------------------------------------
 
-    def _take(self, folder: Path, source: str, entry: Entry | None) -> Checkpoint:
-        """The folder as a checkpoint, if it is whole and fits."""
+    def _take(self, folder: Path, source: str, entry: Entry | None, *, word: str | None = None) -> Checkpoint:
+        """The folder as a checkpoint, if it is whole and fits; ``word`` is who says that it is the entry's."""
         config = self.config
         known = frozenset(name for each in self.catalog.values() for name in each.architectures) | EXTRA_ARCHITECTURES
         weights = config.load_format != "dummy"
@@ -168,6 +170,9 @@ class Resolver:
             source=source,
             notes=tuple(self.notes),
             inspection=inspection,
+            claim=f"taken for {entry.title} because {word} says so; only its architecture was checked"
+            if entry is not None and word is not None and miniature is None
+            else None,
         )
 
     def _which_miniature(self, inspection: Inspection, *, weights: bool) -> str | None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ PREFIX: Final = "tokenspeed-"
 OWNER: Final = "owner"
 SOCKET_ROOM: Final = 40
 """Bytes that a socket's name may take behind the directory, of the 107 that a unix socket path has."""
+BARE_SECONDS: Final = 60.0
 _GUARD: Final = """
 trap '' HUP INT TERM
 read -r _
@@ -33,15 +35,19 @@ class RunDirectory:
         root = parent or _short_root()
         sweep(root)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
-        (self.path / OWNER).write_text(f"{os.getpid()} {_start_time(os.getpid())}")
-        (self.path / "groups").touch()
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, str(self.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        try:
+            (self.path / OWNER).write_text(f"{os.getpid()} {_start_time(os.getpid())}")
+            (self.path / "groups").touch()
+            self._guard = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARD, str(self.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except BaseException:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def address(self, name: str) -> str:
         """The ipc endpoint ``NAME.sock``."""
@@ -64,11 +70,21 @@ class RunDirectory:
 
 
 def sweep(root: Path) -> list[Path]:
-    """Remove the directories of launches that are gone; returns them."""
+    """Remove the directories of launches that are gone; returns them.
+
+    A directory without an owner's name may be somebody else's: it goes only if it is empty and older than
+    ``BARE_SECONDS``, as a launch leaves it that was killed before it could write the name.
+    """
     swept = []
     for path in root.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError, ValueError):
-            if path.stat().st_uid != os.getuid():
+            found = path.stat()
+            if found.st_uid != os.getuid():
+                continue
+            if not (path / OWNER).exists():
+                if time.time() - found.st_mtime > BARE_SECONDS:
+                    path.rmdir()
+                    swept.append(path)
                 continue
             pid, started = (path / OWNER).read_text().split()
             if _start_time(int(pid)) != started:

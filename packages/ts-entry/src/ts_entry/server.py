@@ -1,4 +1,4 @@
-"""The event loop of the server: HTTP on the bound socket, the supervisor, and the way down."""
+"""The event loop of the server: HTTP on the bound sockets, the supervisor, and the way down."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ class Server:
         config: ServeConfig,
         checkpoint: Checkpoint,
         api_keys: tuple[str, ...],
-        listening: socket.socket,
+        listening: list[socket.socket],
         lines: StatusLines,
         start: Callable[[int], Unit],
     ) -> None:
@@ -74,7 +74,7 @@ class Server:
         """
         context: Context = zmq.Context()
         stop = StopRequests(asyncio.get_running_loop())
-        http = asyncio.ensure_future(self._http.serve(sockets=[self._listening]))
+        http = asyncio.ensure_future(self._http.serve(sockets=self._listening))
         supervisor = self._supervisor(context)
         running = asyncio.ensure_future(supervisor.run(first))
         opening = asyncio.ensure_future(self._open())
@@ -83,6 +83,7 @@ class Server:
             await self._until_stopped(waiting, running, opening, http)
             if not opening.done():
                 raise Stopped(stop.signum)
+            supervisor.drain()
             await self._drain(http, stop)
         finally:
             for task in (opening, running, waiting):
@@ -146,18 +147,29 @@ class Server:
                 assert task is opening, "HTTP and the supervisor end only by an error or when told to"
 
     async def _drain(self, http: "asyncio.Future[None]", stop: StopRequests) -> None:
-        """Take nothing new; let what runs finish, until the time is over or a second signal comes."""
+        """Let what runs finish, until the time is over or a second signal comes.
+
+        Meanwhile HTTP goes on, so that load balancers see 503 at ``/readiness``; new requests are refused.
+        """
         self._engine.drain()
-        self._http.should_exit = True
         self._lines.draining(self._engine.in_flight, self._config.drain_timeout)
         hurry = asyncio.ensure_future(_happens(stop.second))
-        await asyncio.wait([http, hurry], timeout=self._config.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
+        finish = asyncio.ensure_future(self._finish(http))
+        await asyncio.wait([finish, hurry], timeout=self._config.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
+        for task in (hurry, finish):
+            task.cancel()
+        self._http.should_exit = True
         left = self._engine.in_flight
         if not http.done():
             self._engine.detach("The server was stopped before this answer was complete.")
             await asyncio.wait([http], timeout=LAST_WORDS_SECONDS)
         self._lines.stopped(left)
+
+    async def _finish(self, http: "asyncio.Future[None]") -> None:
+        """Until nothing is in flight and every answer has been written."""
+        await self._engine.wait_idle()
+        self._http.should_exit = True
+        await asyncio.wait([http])
 
 
 async def _happens(event: asyncio.Event) -> None:

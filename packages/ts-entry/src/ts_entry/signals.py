@@ -38,6 +38,20 @@ def raising() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, signals wait; the first one arrives at the end. For what must not be left half done."""
+    arrived: list[int] = []
+    before = {signum: signal.signal(signum, lambda number, _: arrived.append(number)) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
+
+
 class StopRequests:
     """In the event loop: ``first`` is set by the first signal, ``second`` by the next one."""
 

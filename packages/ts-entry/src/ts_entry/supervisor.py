@@ -142,20 +142,31 @@ class Supervisor:
         self._clock = clock
         self._deaths: list[float] = []
         self._last = ""
+        self._draining = False
+
+    def drain(self) -> None:
+        """Start no further generation: the server is going down."""
+        self._draining = True
 
     async def run(self, first: Unit) -> None:
-        """Serve with ``first``, which has been started, then with its successors; returns never.
+        """Serve with ``first``, which has been started, then with its successors; returns only after ``drain``, when
+        the generation has ended by itself. The processes of a generation have ended before the next ones are started.
 
         Raises:
             StartError: the first generation did not come up: the next would not either.
-            EngineLostError: more than ``RESTARTS`` deaths within ``RESTART_WINDOW_SECONDS``.
+            EngineLostError: more than ``RESTARTS`` deaths within ``RESTART_WINDOW_SECONDS``, or a process that
+                cannot be ended.
         """
         unit = first
         while True:
             reason = await self._generation(unit)
             if not self._engine.health.generation:
                 raise StartError(f"the engine did not start: {reason}")
-            self._count_death(reason)
+            if not self._draining:
+                self._count_death(reason)
+                await _end(unit)
+            if self._draining:
+                return
             unit = self._start(unit.generation + 1)
 
     async def _generation(self, unit: Unit) -> str:
@@ -171,9 +182,9 @@ class Supervisor:
             self._listener.died(reason, [f"{child.role}: {line}" for child in unit.children for line in child.tail])
             return reason
         finally:
-            serving.cancel()
+            for task in (serving, *exits):
+                task.cancel()
             control.close()
-            unit.stop(grace=0)
 
     async def _serve(self, watch: Watch) -> None:
         """Until the engine serves, then for ever."""
@@ -221,8 +232,19 @@ class Supervisor:
             )
 
 
+async def _end(unit: Unit) -> None:
+    """End the processes on a thread: HTTP goes on meanwhile.
+
+    Raises ``EngineLostError`` if one cannot be ended: it may hold the memory that the next would need.
+    """
+    alive = await asyncio.to_thread(unit.stop)
+    if alive:
+        names = " and ".join(f"{child.title} (process {child.pid})" for child in alive)
+        raise EngineLostError(f"the engine cannot be restarted: {names} did not end after SIGKILL")
+
+
 async def _exit(watch: Watch, child: Child) -> None:
-    await asyncio.wrap_future(child.exited)
+    await asyncio.shield(asyncio.wrap_future(child.exited))  # cancelling the watch does not cancel what it watches
     watch.ended(child)
 
 

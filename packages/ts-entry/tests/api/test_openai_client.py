@@ -86,7 +86,7 @@ def test_errors_are_the_clients_own_types(run_bench, make_reply):
             stream = await create(model="kimi-k2.5", messages=USER, stream=True)
             await anext(stream)
             bench.engine.detach("worker 0 died")
-            with pytest.raises(openai.APIError, match="worker 0 died"):
+            with pytest.raises(openai.APIError, match="Worker 0 died"):
                 [chunk async for chunk in stream]
             with pytest.raises(openai.InternalServerError):
                 await create(model="kimi-k2.5", messages=USER)

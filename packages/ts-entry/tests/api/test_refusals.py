@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from ts_entry.api.errors import InvalidRequestError
 from ts_entry.api.limits import Limits
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -223,3 +224,38 @@ def test_an_internal_failure_is_a_500_that_tells_nothing(run_bench, make_reply, 
 
     run_bench(scenario, make_reply([65]))
     assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize("text", [rb"\ud800", rb"\uD83Dx", rb"\udc00", rb"\ud800\ud800"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "TEXT", "messages": []}',
+        b'{"model": "kimi-k2.5", "messages": [{"role": "user", "content": "x"}], "stop": ["TEXT"]}',
+        b'{"model": "kimi-k2.5", "messages": [{"role": "user", "content": "x"}], "TEXT": 1}',
+    ],
+    ids=["model", "stop", "field"],
+)
+def test_an_unpaired_surrogate_is_refused_as_what_it_is(run_bench, make_reply, body, text):
+    async def scenario(bench):
+        response = await bench.http.post("/v1/chat/completions", content=body.replace(b"TEXT", text))
+        assert response.status_code == 400
+        error = error_of(response)
+        assert error["code"] == "invalid_json"
+        assert "surrogate" in error["message"]
+
+    run_bench(scenario, make_reply([65]))
+
+
+def test_paired_surrogates_are_a_character(run_bench, make_reply):
+    async def scenario(bench):
+        body = rb'{"model": "\ud83d\ude00", "messages": [{"role": "user", "content": "x"}]}'
+        response = await bench.http.post("/v1/chat/completions", content=body)
+        assert response.status_code == 404
+        assert "\N{GRINNING FACE}" in error_of(response)["message"]
+
+    run_bench(scenario, make_reply([65]))
+
+
+def test_an_error_text_with_a_surrogate_is_still_json():
+    assert json.loads(InvalidRequestError("no '\ud800' here").encoded())["error"]["message"] == "no '?' here"

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ts_entry import machine
@@ -117,15 +118,66 @@ def test_loopback(host: str, alone: bool) -> None:
 
 def test_urls_are_ones_that_a_client_can_use() -> None:
     for host, start in (("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://127.0.0.1:")):
-        with listen(host, 0) as listening:
-            assert url_of(listening).startswith(start)
-    if socket.has_ipv6:
-        try:
-            listening = listen("::1", 0)
-        except AddressError:
-            return
+        (listening,) = listen(host, 0)
         with listening:
-            assert url_of(listening).startswith("http://[::1]:")
+            assert url_of(listening).startswith(start)
+
+
+def test_an_ipv6_url_has_brackets(both_loopbacks: None) -> None:
+    (listening,) = listen("::1", 0)
+    with listening:
+        assert url_of(listening).startswith("http://[::1]:")
+
+
+@pytest.fixture
+def both_loopbacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``localhost`` is 127.0.0.1 and ::1, in this order, whatever this machine's files say."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    name_localhost(monkeypatch, "127.0.0.1", "::1")
+
+
+def name_localhost(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    real = socket.getaddrinfo
+
+    def found(host: str, *rest: Any, **more: Any) -> list[Any]:
+        hosts = addresses if host == "localhost" else (host,)
+        return [entry for each in hosts for entry in real(each, *rest, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+def test_every_address_of_a_name_is_listened_on_at_one_port(both_loopbacks: None) -> None:
+    listening = listen("localhost", 0)
+    try:
+        (port,) = {each.getsockname()[1] for each in listening}
+        assert {each.getsockname()[0] for each in listening} == {"127.0.0.1", "::1"}
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, port), timeout=5).close()
+    finally:
+        for each in listening:
+            each.close()
+
+
+@pytest.mark.parametrize("taken", ["127.0.0.1", "::1"])
+def test_a_port_that_is_taken_on_one_address_is_refused(both_loopbacks: None, taken: str) -> None:
+    family = socket.AF_INET6 if ":" in taken else socket.AF_INET
+    with socket.create_server((taken, 0), family=family) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(AddressError, match=f"port {port} on {taken} is taken"):
+            listen("localhost", port)
+    for each in listen("localhost", port):  # nothing was left open
+        each.close()
+
+
+def test_an_address_that_the_machine_does_not_have_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    name_localhost(monkeypatch, "203.0.113.1", "127.0.0.1")
+    (listening,) = listen("localhost", 0)
+    with listening:
+        assert listening.getsockname()[0] == "127.0.0.1"
 
 
 def test_addresses_that_cannot_be_used() -> None:

@@ -55,8 +55,12 @@ def test_serves_drains_on_sigterm_and_leaves_nothing(tiny_checkpoint: Path, tmp_
         stream.until_first()
         server.signal(signal.SIGTERM)
         server.until("finishing 1 request")
-        with pytest.raises(httpx.TransportError):
-            httpx.get(f"{url}/health", timeout=5)
+        assert httpx.get(f"{url}/health", timeout=5).status_code == 200
+        assert httpx.get(f"{url}/readiness", timeout=5).json()["status"] == "draining"
+        assert httpx.get(f"{url}/readiness", timeout=5).status_code == 503
+        refused = httpx.post(f"{url}/v1/completions", json={"model": "tiny", "prompt": "x"}, timeout=5)
+        assert refused.status_code == 503
+        assert refused.json()["error"]["message"] == "The server is shutting down."
         assert stream.ended()["choices"][0]["finish_reason"] == "length"
         assert stream.done
         assert server.end() == 0
@@ -81,6 +85,19 @@ def test_the_drain_ends_early(tiny_checkpoint: Path, tmp_path: Path, options: li
         assert server.end() == 0
         assert time.monotonic() - began < 5
         assert "1 unfinished" in server.text
+        server.nothing_is_left()
+
+
+def test_a_process_that_dies_during_the_drain_is_not_replaced(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with launched(tiny_checkpoint, tmp_path / "t", "--log-level", "debug") as server:
+        stream = Stream(server.url)
+        stream.until_first()
+        server.signal(signal.SIGTERM)
+        server.until("finishing 1 request")
+        os.kill(server.children()["worker"], signal.SIGKILL)
+        assert "worker 0 was killed by SIGKILL" in stream.ended()["error"]["message"]
+        assert server.end() == 0
+        assert server.text.count("this is the fake worker\n") == 2  # as it was said, and in the report of its death
         server.nothing_is_left()
 
 

@@ -1,5 +1,6 @@
 """From a name to a folder, with checkpoints made by hand."""
 
+import io
 import json
 import socket
 import time
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 from ts_entry import hub, resolve
+from ts_entry.banner import Banner
 from ts_entry.checkpoint import inspect
 from ts_entry.config import build
 from ts_entry.errors import CheckpointError, LaunchError, MemoryShortError, ModelNotFoundError, UsageError
+from ts_entry.launcher import announce
 from ts_entry.machine import Machine
 from ts_entry.resolve import Checkpoint, Resolver
 from ts_entry.settings import Settings, read_settings
@@ -93,6 +96,29 @@ def test_the_order_of_places(tmp_path: Path, settings: Settings, mini: Path) -> 
     taken = found(settings, weights=str(given))
     assert (taken.folder, taken.name) == (given, "kimi-k2.5")
     assert found(settings, str(given)).name == "given"
+
+
+def test_the_banner_says_which_folder_was_taken_and_on_whose_word(
+    tmp_path: Path, settings: Settings, mini: Path
+) -> None:
+    given = checkpoint(tmp_path / "given")
+
+    def said(**options: Any) -> str:
+        stream = io.StringIO()
+        machine = Machine(device="cpu", title="CPU", free_memory=10**9)
+        taken = found(settings, **options)
+        announce(Banner(stream), build({"model": "kimi-k2.5"}), settings, machine, taken)
+        return stream.getvalue()
+
+    lines = said(weights=str(given)).splitlines()
+    assert lines[1].startswith("  model      kimi-k2.5, given as --weights, ")
+    assert lines[2].split() == ["from", str(given)]
+    assert lines[3].strip() == "taken for Kimi K2.5 because --model says so; only its architecture was checked"
+    assert "taken for" not in said(), "the miniature is known for what it is"
+    cached(settings.hub_cache, checkpoint)
+    assert "taken for" not in said(), "the hub's cache has the repository's own files"
+    checkpoint(tmp_path / "models" / "kimi-k2.5")
+    assert "because the folder's name says so" in said()
 
 
 @pytest.mark.parametrize("name", ["Kimi-K2.5", "moonshotai/Kimi-K2.5", "KIMI-K2.5", "kimi-k25"])

@@ -22,6 +22,8 @@ class Engine {
   void set_spin(int microseconds);
   void set_isa(const std::string& name);
   std::vector<std::string> features() const;
+  const std::string& amx_refusal() const { return sets_.amx_refusal; }
+  bool check_isa(const std::string& name) const;
   int threads() const { return pool_->threads(); }
   std::string isa() const { return table_->name; }
 
@@ -35,8 +37,10 @@ class Engine {
   }
 
  private:
-  std::vector<const KernelTable*> tables_;
-  const KernelTable* table_;
+  const KernelTable& find(const std::string& name) const;
+
+  const InstructionSets sets_ = instruction_sets();
+  const KernelTable* table_ = &sets_.usable.back();
   std::unique_ptr<Pool> pool_;
   int spin_us_ = 30;
 };

@@ -1,10 +1,11 @@
 #include <pybind11/stl.h>
 
 #include "bindings/engine.h"
+#include "isa/self_check.h"
 
 namespace ts {
 
-Engine::Engine() : tables_(usable_tables()), table_(tables_.back()) {
+Engine::Engine() {
   const unsigned cores = std::thread::hardware_concurrency();
   pool_ = std::make_unique<Pool>(cores > 0 ? static_cast<int>(cores) : 1);
 }
@@ -21,24 +22,23 @@ void Engine::set_spin(int microseconds) {
   pool_->set_spin(spin_us_ = microseconds);
 }
 
-void Engine::set_isa(const std::string& name) {
-  if (name == "auto") {
-    table_ = tables_.back();
-    return;
-  }
-  for (const KernelTable* table : tables_)
-    if (name == table->name) {
-      table_ = table;
-      return;
-    }
+const KernelTable& Engine::find(const std::string& name) const {
+  if (name == "auto") return sets_.usable.back();
+  if (name == sets_.emulated.name) return sets_.emulated;
+  for (const KernelTable& table : sets_.usable)
+    if (name == table.name) return table;
   std::string message = "set_isa: this machine cannot run '" + name + "'; choose auto";
   for (const std::string& usable : features()) message += ", " + usable;
   throw py::value_error(message);
 }
 
+void Engine::set_isa(const std::string& name) { table_ = &find(name); }
+
+bool Engine::check_isa(const std::string& name) const { return same_products(sets_.usable.front(), find(name)); }
+
 std::vector<std::string> Engine::features() const {
   std::vector<std::string> names;
-  for (const KernelTable* table : tables_) names.emplace_back(table->name);
+  for (const KernelTable& table : sets_.usable) names.emplace_back(table.name);
   return names;
 }
 
@@ -63,6 +63,8 @@ PYBIND11_MODULE(_native, m) {
   m.def("set_isa", [](const std::string& name) { engine->set_isa(name); }, py::arg("name"));
   m.def("isa", [] { return engine->isa(); });
   m.def("features", [] { return engine->features(); });
+  m.def("amx_refusal", [] { return engine->amx_refusal(); });
+  m.def("check_isa", [](const std::string& name) { return engine->check_isa(name); }, py::arg("name"));
   bind_elementwise(m, *engine);
   bind_matrix(m, *engine);
   bind_attention(m, *engine);

@@ -32,8 +32,13 @@ TS_INLINE float hmax(vf a) { return _mm512_reduce_max_ps(a); }
 TS_INLINE vf keep_first(vf a, i64 n, vf other) { return _mm512_mask_blend_ps(first(n), other, a); }
 
 TS_INLINE vi load_words(const u32* p) { return _mm512_loadu_si512(p); }
+TS_INLINE void store_words(u32* p, vi x) { _mm512_storeu_si512(p, x); }
 TS_INLINE vf as_float(vi a) { return _mm512_castsi512_ps(a); }
 // A word holds two bf16 values: the lower k in the low half.
+TS_INLINE vi bf16_pair(vf low, vf high) {  // cuts the lower bits off
+  return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(_mm512_castps_si512(low), 16),
+                                 _mm512_castps_si512(high));
+}
 TS_INLINE vf bf16_low(vi a) { return as_float(_mm512_slli_epi32(a, 16)); }
 TS_INLINE vf bf16_high(vi a) { return as_float(_mm512_and_si512(a, _mm512_set1_epi32(static_cast<int>(0xffff0000u)))); }
 

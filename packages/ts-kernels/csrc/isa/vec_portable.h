@@ -63,7 +63,11 @@ TS_INLINE vi load_words(const u32* p) {
   std::memcpy(&x, p, sizeof x);
   return x;
 }
+TS_INLINE void store_words(u32* p, vi x) { std::memcpy(p, &x, sizeof x); }
 // A word holds two bf16 values: the lower k in the low half.
+TS_INLINE vi bf16_pair(vf low, vf high) {  // cuts the lower bits off
+  return ((reinterpret_cast<vi>(low) >> 16) & 0xffff) | (reinterpret_cast<vi>(high) & static_cast<i32>(0xffff0000u));
+}
 TS_INLINE vf bf16_low(vi a) { return as_float(a << 16); }
 TS_INLINE vf bf16_high(vi a) { return as_float(a & static_cast<i32>(0xffff0000u)); }
 

@@ -58,37 +58,33 @@ void silu_mul_rows(const float* hidden, i64 rows, i64 inter, float* out) {
   }
 }
 
-// One gated MLP over dense fp32 rows.
-void run_expert(const WeightView& gate_up, const WeightView& down, const float* x, i64 stride, i64 rows, float* out) {
-  const i64 inter = down.k;
+// One gated MLP.
+void run_expert(const WeightView& gate_up, const WeightView& down, const Source& x, float* out) {
+  const i64 inter = down.k, rows = x.rows;
   float* hidden = scratch_of<float>(Slot::hidden, rows * 2 * inter);
   float* activated = scratch_of<float>(Slot::activated, rows * inter);
-  multiply_panels(gate_up, x, stride, rows, 0, 2 * inter, hidden, 2 * inter);
+  multiply_rows(gate_up, rows_for(nullptr, gate_up, x, Slot::rows_in), 0, rows, 0, 2 * inter, hidden, 2 * inter);
   silu_mul_rows(hidden, rows, inter, activated);
-  multiply_panels(down, activated, inter, rows, 0, down.n, out, down.n);
-}
-
-void copy_row(const ExpertsArgs& a, i64 row, float* to) {
-  const i64 dim = a.experts->dim;
-  const void* from = at(a.x, a.dtype, row * a.x_stride);
-  for (i64 i = 0; i < dim; i += W) store_as(to, DType::f32, i, load_as_float(from, a.dtype, i, dim - i), dim - i);
+  const Rows between = rows_for(nullptr, down, {activated, inter, rows, DType::f32, x.activations}, Slot::rows_between);
+  multiply_rows(down, between, 0, rows, 0, down.n, out, down.n);
 }
 
 void run_block(const ExpertsArgs& a, const Plan& plan, i64 block, float* results) {
   const i64 expert = plan.blocks[block], first = plan.firsts[block], dim = a.experts->dim;
   const i64 rows = min_of(kBlock, plan.starts[expert + 1] - first);
-  float* x = scratch_of<float>(Slot::rows_in, rows * dim);
-  for (i64 i = 0; i < rows; ++i) copy_row(a, plan.rows[first + i], x + i * dim);
+  const i64 bytes = dim * size_of(a.dtype);
+  char* x = scratch_of<char>(Slot::gathered, rows * bytes);
+  for (i64 i = 0; i < rows; ++i)
+    std::memcpy(x + i * bytes, at(a.x, a.dtype, plan.rows[first + i] * a.x_stride), static_cast<std::size_t>(bytes));
   run_expert(a.experts->gate_up[static_cast<std::size_t>(expert)].view(),
-             a.experts->down[static_cast<std::size_t>(expert)].view(), x, dim, rows, results + first * dim);
+             a.experts->down[static_cast<std::size_t>(expert)].view(), {x, dim, rows, a.dtype, a.dtype},
+             results + first * dim);
 }
 
 void run_shared_block(const ExpertsArgs& a, i64 first, float* results) {
   const i64 rows = min_of(kBlock, a.rows - first), dim = a.experts->dim;
-  i64 stride;
-  const float* x =
-      as_fp32(at(a.x, a.dtype, first * a.x_stride), a.x_stride, rows, dim, a.dtype, Slot::rows_in, &stride);
-  run_expert(*a.shared_gate_up, *a.shared_down, x, stride, rows, results + first * dim);
+  const Source x{at(a.x, a.dtype, first * a.x_stride), a.x_stride, rows, a.dtype, a.dtype};
+  run_expert(*a.shared_gate_up, *a.shared_down, x, results + first * dim);
 }
 
 // The sum goes in the order of the choices, whichever expert was computed first.

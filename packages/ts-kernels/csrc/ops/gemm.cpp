@@ -67,6 +67,26 @@ const float* as_fp32(const void* x, i64 x_stride, i64 rows, i64 dim, DType dtype
   return copy;
 }
 
+Rows rows_for(Pool* pool, const WeightView& w, const Source& x, Slot slot) {
+  Rows rows;
+  if constexpr (kHasTiles) {
+    if (x.activations == DType::bf16 && tiles_serve(w.format, x.rows)) {
+      rows.tiles = tile_rows(pool, x.values, x.stride, x.rows, w.k, x.dtype, x.dtype == DType::bf16 ? 1 : 2, slot);
+      return rows;
+    }
+  }
+  rows.wide = as_fp32(x.values, x.stride, x.rows, w.k, x.dtype, slot, &rows.stride);
+  return rows;
+}
+
+void multiply_rows(const WeightView& w, const Rows& a, i64 row, i64 rows, i64 column, i64 columns, float* out,
+                   i64 ldo) {
+  if constexpr (kHasTiles) {
+    if (a.tiles.parts > 0) return multiply_tiles(w, a.tiles, row, rows, column, columns, out, ldo);
+  }
+  multiply_panels(w, a.wide + row * a.stride, a.stride, rows, column, columns, out, ldo);
+}
+
 void write_rows(const float* x, i64 x_stride, i64 rows, i64 dim, void* out, i64 out_stride, DType dtype) {
   for (i64 row = 0; row < rows; ++row)
     for (i64 i = 0; i < dim; i += W)
@@ -74,7 +94,7 @@ void write_rows(const float* x, i64 x_stride, i64 rows, i64 dim, void* out, i64 
                dim - i);
 }
 
-void multiply_shared(Pool& pool, const WeightView& w, const float* x, i64 x_stride, i64 rows, void* out, i64 out_stride,
+void multiply_shared(Pool& pool, const WeightView& w, const Rows& x, i64 rows, void* out, i64 out_stride,
                      DType out_dtype) {
   if (rows == 0) return;
   // 256 rows of a block stay in the level-2 cache while the block's columns pass by; 128 columns are the widest tile.
@@ -88,10 +108,10 @@ void multiply_shared(Pool& pool, const WeightView& w, const float* x, i64 x_stri
     const i64 height = min_of(row_block, rows - row), width = min_of(column_block, w.n - column);
     void* to = at(out, out_dtype, row * out_stride + column);
     if (out_dtype == DType::f32) {
-      multiply_panels(w, x + row * x_stride, x_stride, height, column, width, static_cast<float*>(to), out_stride);
+      multiply_rows(w, x, row, height, column, width, static_cast<float*>(to), out_stride);
     } else {
       float* tile = scratch_of<float>(Slot::tile_out, height * width);
-      multiply_panels(w, x + row * x_stride, x_stride, height, column, width, tile, width);
+      multiply_rows(w, x, row, height, column, width, tile, width);
       write_rows(tile, width, height, width, to, out_stride, out_dtype);
     }
   });

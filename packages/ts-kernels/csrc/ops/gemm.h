@@ -3,6 +3,7 @@
 
 #include "ops/product.h"
 #include "parallel/pool.h"
+#include "tiles/tile_product.h"
 
 namespace ts::TS_ISA {
 
@@ -13,14 +14,35 @@ constexpr i64 kExpandRows = 48;
 void multiply_panels(const WeightView& w, const float* a, i64 lda, i64 rows, i64 column, i64 columns, float* out,
                      i64 ldo);
 
-// `rows` rows of x as dense fp32: x itself where it already is, else a copy in `slot`.
+// `rows` rows of x as fp32: x itself where it already is, else a dense copy in `slot`.
 const float* as_fp32(const void* x, i64 x_stride, i64 rows, i64 dim, DType dtype, Slot slot, i64* stride);
+
+// What a product multiplies. `values` may be fp32 in a call whose activations are bf16 (between two layers).
+struct Source {
+  const void* values;
+  i64 stride, rows;
+  DType dtype;
+  DType activations;
+};
+
+// The rows as the product with one weight reads them: fp32, or tiles where those are worth it.
+struct Rows {
+  const float* wide = nullptr;
+  i64 stride = 0;
+  TileRows tiles{};
+};
+
+// Tiles serve calls with bf16 activations only. Lives in the calling thread's `slot`; `pool` may be null.
+Rows rows_for(Pool* pool, const WeightView& w, const Source& x, Slot slot);
+
+// out = rows [row, row + rows) of a times columns [column, column + columns) of w; both begin at a multiple of 16.
+void multiply_rows(const WeightView& w, const Rows& a, i64 row, i64 rows, i64 column, i64 columns, float* out, i64 ldo);
 
 // out[i] = x[i] in out's type.
 void write_rows(const float* x, i64 x_stride, i64 rows, i64 dim, void* out, i64 out_stride, DType dtype);
 
-// out = x * w, shared among threads.
-void multiply_shared(Pool& pool, const WeightView& w, const float* x, i64 x_stride, i64 rows, void* out, i64 out_stride,
+// out = x * w, shared among threads; x's rows were made for w.
+void multiply_shared(Pool& pool, const WeightView& w, const Rows& x, i64 rows, void* out, i64 out_stride,
                      DType out_dtype);
 
 }  // namespace ts::TS_ISA

@@ -144,7 +144,7 @@ void run_tiles(Product p, i64 count) {
 
 // The tallest tile for each width, in rows. 16 vector registers (AVX2, SSE2) hold 8 to 10 accumulators beside the
 // operands, 32 (AVX-512) 24.
-#if defined(TS_ISA_AVX512) || defined(TS_ISA_AMX)
+#if defined(TS_ISA_AVX512)
 constexpr int kTallest1 = 12, kTallest2 = 12, kTallest4 = 5, kTallest8 = 1;
 #elif defined(TS_ISA_AVX2)
 constexpr int kTallest1 = 5, kTallest2 = 1, kTallest4 = 0, kTallest8 = 0;

@@ -3,7 +3,14 @@
 
 #include "layout/packed.h"
 
-namespace ts::TS_ISA {
+// A tile form takes these products from the instruction set whose vectors it uses.
+#if defined(TS_VECTORS)
+#define TS_PRODUCTS TS_VECTORS
+#else
+#define TS_PRODUCTS TS_ISA
+#endif
+
+namespace ts::TS_PRODUCTS {
 
 // b's words: unit u of panel p (16 columns) lies at words + p * panel_stride + u * row_stride.
 struct Operand {
@@ -46,4 +53,8 @@ void multiply(const Product& p, i64 rows);
 template <Format F>
 void expand(const Operand& b, i64 panels, i64 k, float* out);
 
-}  // namespace ts::TS_ISA
+}  // namespace ts::TS_PRODUCTS
+
+namespace ts::TS_ISA {
+using namespace ts::TS_PRODUCTS;
+}

@@ -60,6 +60,8 @@ class Pool {
 // same slot. Contents are unspecified.
 enum class Slot : int {
   rows_in,
+  rows_between,
+  gathered,
   tile_out,
   weight_tile,
   hidden,

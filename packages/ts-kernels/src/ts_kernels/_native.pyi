@@ -5,7 +5,7 @@ Conventions of every function and method
     * Strides are counted in elements; the last dimension is contiguous. Where no stride is asked, rows are dense.
     * `dtype` is `FP32` (0) or `BF16` (1) and holds for every activation of the call, outputs included.
     * Accumulation is in fp32. One output element is summed in the same order whatever the number of rows and
-      threads, so a row's result does not depend on its batch (AMX excepted).
+      threads, so a row's result does not depend on its batch (with "amx", bf16 rows excepted: docs/kernels.md).
     * Sizes are checked: `ValueError` names the argument. Pointers are trusted.
     * Calls with much work release the GIL.
 """
@@ -27,12 +27,19 @@ def set_spin(microseconds: int) -> None:
 def set_isa(name: str) -> None:
     """Choose "portable", "avx2", "avx512", "amx" or "auto" (the best that passed its self-check here).
 
-    Weights packed before the call stay valid. ValueError where the machine lacks it.
+    Weights packed before the call stay valid. ValueError where the machine lacks it. "amx_emulated" runs everywhere:
+    the matrix products of "amx" on tiles emulated in plain C++, over portable vectors. Slow; for tests.
     """
 
 def isa() -> str: ...
 def features() -> list[str]:
-    """The names `set_isa` accepts on this machine, best last; "amx" only after its start-up self-check passed."""
+    """What "auto" chooses from on this machine, best last; "amx" only after its start-up self-check passed."""
+
+def amx_refusal() -> str:
+    """Why "amx" is not among the features; empty where it is."""
+
+def check_isa(name: str) -> bool:
+    """The start-up self-check: whether bf16 and INT4 products of whole numbers equal the portable ones bit for bit."""
 
 def rms_norm(
     x: int, x_stride: int, weight: int, weight_dtype: int, eps: float, out: int, rows: int, dim: int, dtype: int

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import benching, cases, checking, plugins
+from . import benching, cases, checking, platform, plugins
 from .errors import KernelError, SelectionError
 from .registry import REGISTRY
 from .selection import OPERATIONS, explain
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(options: argparse.Namespace) -> int:
     plugins.load_all()
+    print(platform.instruction_sets())
     for name in benching.operations():
         print(f"{name}: {OPERATIONS[name].info.summary}")
         for spec in REGISTRY.kernels(name):

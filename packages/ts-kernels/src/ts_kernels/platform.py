@@ -43,6 +43,19 @@ def configure_native() -> tuple[str, ...]:
     return tuple(_native.features())
 
 
+def instruction_sets() -> str:
+    """One line: the instruction sets that the native extension can use here, the chosen one, and why AMX is not one."""
+    reason = native_error()
+    if reason is not None:
+        return f"native kernels: not built ({reason})"
+    usable = configure_native()
+    from . import _native
+
+    refusal = _native.amx_refusal()
+    without = f"; no amx: {refusal}" if refusal else ""
+    return f"native kernels: {', '.join(usable)}; in use: {_native.isa()}{without}"
+
+
 @functools.cache
 def device_info(device: torch.device) -> DeviceInfo:
     """Describe ``device``; the native extension counts as a CPU feature."""

@@ -33,7 +33,7 @@ class ApiError(Exception):
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = message.encode(errors="replace").decode()  # JSON cannot carry unpaired surrogates
         self.param = param
         self.code = code
 

@@ -12,6 +12,9 @@ from ts_entry.api.openai.fields import check_fields
 _PATH = re.compile(r" - at `\$\.?(?P<path>.*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*?)`")
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*?)`")
+_LONE_SURROGATE = re.compile(
+    rb"(?<!\\)\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\)(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]", re.DOTALL
+)
 _RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 T = TypeVar("T", bound="SamplingFields")
@@ -133,7 +136,7 @@ def decode_request(body: bytes, kind: type[T], limits: Limits) -> T:
         check_fields(raw, kind.__struct_fields__, endpoint=_ENDPOINTS[kind])
         request = msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _invalid(error) from None
+        raise _invalid(error, body) from None
     check_sampling(request, limits)
     return request
 
@@ -176,10 +179,12 @@ def _in_range(name: str, value: float | None, low: float, high: float | None) ->
     raise InvalidRequestError(f"'{name}' is {value}; it has to be {bounds}.", param=name, code="invalid_value")
 
 
-def _invalid(error: Exception) -> InvalidRequestError:
+def _invalid(error: Exception, body: bytes) -> InvalidRequestError:
     text = str(error)
     if not isinstance(error, msgspec.ValidationError):
         reason = "nested too deep" if isinstance(error, RecursionError) else text
+        if _LONE_SURROGATE.search(body):
+            reason = "a surrogate (\\ud800 to \\udfff) without its pair is no character; leave it out"
         return InvalidRequestError(f"The request body is not valid JSON: {reason}.", code="invalid_json")
     path = _PATH.search(text)
     param = path["path"] if path else None

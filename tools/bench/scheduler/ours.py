@@ -1,0 +1,68 @@
+"""ts-scheduler as a ``Driver``."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import numpy as np
+from ts_protocol.messages import StepPlan
+from ts_scheduler import Config, Scheduler
+
+from tools.bench.scheduler.cases import PAGE, VOCAB, Limits
+
+SAMPLE = 1
+
+
+class Ours:
+    """The core through its Python binding; one step in flight while the next is planned."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._core = Scheduler(
+            Config(
+                page_size=PAGE,
+                num_pages=limits.pages,
+                max_num_seqs=limits.batch,
+                max_model_len=limits.longest,
+                vocab_size=VOCAB,
+                chunk_tokens=limits.chunk,
+                max_queued=limits.queued,
+            )
+        )
+        self._flight: tuple[int, bytes] | None = None  # step and rows
+        self.us = 0.0
+
+    @property
+    def cached_tokens(self) -> int:
+        return self._core.stats().prefix_hit_tokens
+
+    @property
+    def prefilled_tokens(self) -> int:
+        return self._core.stats().prefill_tokens
+
+    def submit(self, request: int, prompt: np.ndarray, max_tokens: int) -> float:
+        began = time.thread_time_ns()
+        rejection = self._core.submit(request, prompt, max_tokens)
+        us = (time.thread_time_ns() - began) / 1000
+        if rejection is not None:
+            raise RuntimeError(rejection.message)
+        return us
+
+    def step(self) -> list[int]:
+        tokens = self._tokens(self._flight)
+        began = time.thread_time_ns()
+        frames = self._core.plan_frames()
+        finished = [] if self._flight is None else self._core.settle_frames(self._flight[0], tokens)[1]
+        self.us = (time.thread_time_ns() - began) / 1000
+        self._flight = None if frames is None else (_plan.decode(frames[0]).step, frames[1])
+        return finished
+
+    @staticmethod
+    def _tokens(flight: tuple[int, bytes] | None) -> np.ndarray:
+        if flight is None:
+            return np.zeros(0, dtype=np.int32)
+        rows = np.frombuffer(flight[1], dtype=np.int32).reshape(-1, 4)
+        return np.full(int(np.count_nonzero(rows[:, 3] & SAMPLE)), 7, dtype=np.int32)
+
+
+_plan = msgspec.msgpack.Decoder(StepPlan)
