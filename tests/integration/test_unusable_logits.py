@@ -5,7 +5,17 @@ import asyncio
 import msgspec
 import numpy as np
 from ts_entry.engine import EngineClient, RequestFailedError
-from ts_protocol.messages import ROW_SAMPLE, UNUSABLE, Abort, KvCapacity, SamplingParams, StepResult, Submit
+from ts_protocol.messages import (
+    ROW_SAMPLE,
+    UNUSABLE,
+    Abort,
+    KvCapacity,
+    SamplingParams,
+    StepPlan,
+    StepResult,
+    Submit,
+    TokenBatch,
+)
 from ts_protocol.wire import IntArray
 from ts_scheduler.requests import Engine
 
@@ -36,8 +46,13 @@ class Loop:
             await asyncio.sleep(0)
             frames = self._engine.plan()
             if frames is not None:
-                plan, rows, tokens, _ = frames
-                for answer in self._engine.settle(StepResult(plan.step), self._tokens(rows, tokens)):
+                plan = msgspec.msgpack.decode(frames[0], type=StepPlan)
+                rows, tokens = (np.frombuffer(frame, np.int32) for frame in frames[1:3])
+                sampled = self._tokens(rows.reshape(-1, 4), tokens)
+                batch, failed = self._engine.settle(StepResult(plan.step), sampled)
+                if batch:
+                    self._client.on_message(msgspec.msgpack.decode(batch, type=TokenBatch), [])
+                for answer in failed:
                     self._client.on_message(answer, [])
 
     def _tokens(self, rows: IntArray, tokens: IntArray) -> IntArray:

@@ -54,7 +54,13 @@ INTEGERS = st.integers(-(2**63), 2**63 - 1)
 @cache
 def values(kind: Any) -> st.SearchStrategy[Any]:
     """Values of a field's type; integers within what msgpack carries, a message with every field generated."""
-    simple = {int: INTEGERS, float: st.floats(allow_nan=False), str: st.text(max_size=20), type(None): st.none()}
+    simple = {
+        int: INTEGERS,
+        bool: st.booleans(),
+        float: st.floats(allow_nan=False),
+        str: st.text(max_size=20),
+        type(None): st.none(),
+    }
     if kind in simple:
         return simple[kind]
     origin, inner = get_origin(kind), get_args(kind)

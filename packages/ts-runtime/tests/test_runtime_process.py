@@ -178,7 +178,8 @@ def serve_two_in_flight(stage: Stage) -> None:
         if index + 1 < len(plans):
             stage.scheduler.send(plans[index + 1][0], *plans[index + 1][1])
         result, (tokens,) = stage.receive()
-        assert result == StepResult(plan[0].step)
+        assert (type(result), result.step) == (StepResult, plan[0].step)
+        assert result.duration_ns > 0
         maker.settle(plan, tokens)
     assert (len(maker.live[0].tokens), len(maker.live[3].tokens)) == (46, 9)
 

@@ -1,6 +1,7 @@
 #include "ts/scheduler/config.h"
 
 #include <array>
+#include <cmath>
 
 namespace ts::scheduler {
 
@@ -24,6 +25,20 @@ std::optional<std::string> problem_with(const Config& config) {
     if (config.max_model_len > kMost || config.num_pages > kMost / config.page_size) {
         return "max_model_len " + std::to_string(config.max_model_len) + " or num_pages " +
                std::to_string(config.num_pages) + " exceeds 2^30 tokens; lower it";
+    }
+    if (config.max_queued_tokens < 0 || config.max_queued_per_user < 0 || config.tool_wait_steps < 0 ||
+        config.new_prompt_wait_steps < 0) {
+        return "max_queued_tokens, max_queued_per_user, tool_wait_steps and new_prompt_wait_steps are at "
+               "least 0";
+    }
+    if (config.priority_tokens < 0 || config.priority_tokens > kMost) {
+        return "priority_tokens is " + std::to_string(config.priority_tokens) + "; it is from 0 to 2^30";
+    }
+    if (!(config.growth_room >= 0 && config.growth_room < 1)) {
+        return "growth_room is " + std::to_string(config.growth_room) + "; it is from 0 to below 1";
+    }
+    if (!std::isfinite(config.min_tps) || config.min_tps < 0) {
+        return "min_tps is " + std::to_string(config.min_tps) + "; it is 0 (no floor) or above";
     }
     if (config.depth != 1 && config.depth != 2) {
         return "depth is " + std::to_string(config.depth) + "; one or two steps can be in flight";

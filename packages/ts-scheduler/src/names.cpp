@@ -10,6 +10,8 @@ std::string_view name_of(FinishReason reason) {
             return "length";
         case FinishReason::abort:
             return "abort";
+        case FinishReason::unusable:
+            return "unusable";
     }
     return "";
 }
@@ -42,6 +44,8 @@ std::string_view name_of(SettleCode code) {
             return "wrong_count";
         case SettleCode::invalid_token:
             return "invalid_token";
+        case SettleCode::invalid_duration:
+            return "invalid_duration";
     }
     return "";
 }

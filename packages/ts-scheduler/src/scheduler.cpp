@@ -7,6 +7,7 @@
 #include "policy/planner.h"
 #include "request/ledger.h"
 #include "submission.h"
+#include "wire/messages.h"
 
 namespace ts::scheduler {
 
@@ -14,11 +15,13 @@ class Scheduler::Impl {
  public:
     explicit Impl(const Config& config)
         : config_(config),
-          cache_(config.num_pages, config.page_size, config.prefix_caching),
+          cache_(config.num_pages, config.page_size, config.prefix_caching, config.tool_wait_steps),
           slots_(std::min(config.max_num_seqs, config.chunk_tokens)),  // so that all decodes fit into a step
           ledger_(config.depth, config.vocab_size),
-          gate_(book_, cache_, slots_, stats_),
-          planner_(config.chunk_tokens, book_, cache_, ledger_, gate_) {}
+          turns_(config.priority_tokens),
+          floor_(config.min_tps),
+          gate_(config, book_, cache_, slots_, turns_, floor_, stats_),
+          planner_(config.chunk_tokens, book_, cache_, ledger_, gate_, floor_) {}
 
     std::optional<Rejection> submit(Submission submission) {
         if (auto rejection = check(submission, config_)) {
@@ -28,14 +31,10 @@ class Scheduler::Impl {
             return reject(RejectionCode::duplicate, "request_id " + std::to_string(submission.id) +
                                                         " is in use; take a fresh one for each request");
         }
-        if (std::ssize(book_.waiting()) >= config_.max_queued) {
-            return reject(RejectionCode::queue_full, "max_queued " + std::to_string(config_.max_queued) +
-                                                         " requests wait already; try again later");
+        if (auto rejection = queue_full(submission)) {
+            return rejection;
         }
-        book_.add(
-            submission.id,
-            Sequence(std::move(submission.prompt), static_cast<Position>(submission.max_tokens),
-                     {submission.stop_tokens.begin(), submission.stop_tokens.end()}, config_.page_size));
+        add(std::move(submission));
         return std::nullopt;
     }
 
@@ -62,12 +61,22 @@ class Scheduler::Impl {
         slots_.drain_released(plan_.releases);
         plan_.step = ledger_.next_step();
         ledger_.launch();
+        encode_plan(plan_, book_, plan_.message);
         return &plan_;
     }
 
-    std::variant<std::span<const Output>, SettleError> settle(StepId step, std::span<const Token> tokens) {
+    std::variant<std::span<const Output>, SettleError> settle(StepId step, std::span<const Token> tokens,
+                                                              std::chrono::nanoseconds duration) {
         if (auto problem = ledger_.problem_with(step, tokens)) {
             return *std::move(problem);
+        }
+        if (duration.count() < 0) {
+            return SettleError{SettleCode::invalid_duration, "step " + std::to_string(step) + " took " +
+                                                                 std::to_string(duration.count()) +
+                                                                 " ns; send the time that it took, or 0"};
+        }
+        if (duration.count() > 0) {
+            floor_.observe(ledger_.oldest_shape(), std::chrono::duration<double>(duration).count());
         }
         outputs_.clear();
         ledger_.settle(tokens, [this](const RowInFlight& row, std::optional<Token> token,
@@ -83,7 +92,15 @@ class Scheduler::Impl {
         stats.requests_waiting = std::ssize(book_.waiting());
         stats.pages_used = cache_.used();
         stats.pages_total = cache_.pool().total();
+        stats.pages_cached = cache_.pool().idle();
+        stats.tokens_waiting = book_.waiting_tokens();
+        stats.prefix_evictions = cache_.pool().evictions();
         return stats;
+    }
+
+    std::array<double, 4> step_cost() const {
+        const StepCost& cost = floor_.cost();
+        return {cost.fixed(), cost.per_prefill_token(), cost.per_decode_row(), cost.per_kv_token()};
     }
 
     bool idle() const { return book_.empty(); }
@@ -91,17 +108,59 @@ class Scheduler::Impl {
     Snapshot snapshot() const;
 
  private:
+    std::optional<Rejection> queue_full(const Submission& submission) const {
+        const auto full = [](const char* limit, std::int64_t value, const char* what) {
+            return reject(RejectionCode::queue_full, std::string(limit) + " " + std::to_string(value) + " " +
+                                                         what + "; try again later");
+        };
+        if (book_.size() >= slots_.total() + config_.max_queued) {
+            return full("max_queued", config_.max_queued, "requests wait beyond those that can run");
+        }
+        const std::int64_t tokens = book_.waiting_tokens() + std::ssize(submission.prompt);
+        if (config_.max_queued_tokens > 0 && !book_.waiting().empty() && tokens > config_.max_queued_tokens) {
+            return full("max_queued_tokens", config_.max_queued_tokens, "prompt tokens wait already");
+        }
+        if (config_.max_queued_per_user > 0 &&
+            turns_.waiting(submission.user) >= config_.max_queued_per_user) {
+            return full("max_queued_per_user", config_.max_queued_per_user,
+                        "requests of this user wait already");
+        }
+        return std::nullopt;
+    }
+
+    void add(Submission submission) {
+        Terms terms{.user = submission.user,
+                    .priority = submission.priority,
+                    .session = submission.session,
+                    .sampling = std::move(submission.sampling)};
+        auto request = std::make_unique<Request>(
+            submission.id, book_.arrivals(), Turn{}, std::move(terms),
+            Sequence(std::move(submission.prompt), static_cast<Position>(submission.max_tokens),
+                     {submission.stop_tokens.begin(), submission.stop_tokens.end()}, config_.page_size,
+                     submission.cache_salt));
+        gate_.inspect(*request);
+        const Position cached = request->match.size() * config_.page_size;
+        request->turn = turns_.take(request->user, request->priority, request->sequence.size() - cached);
+        book_.add(std::move(request));
+        gate_.on_arrival();
+    }
+
     void settle_row(const RowInFlight& row, std::optional<Token> token, const SettleProof& proof) {
         Request& request = *row.request;
         const bool wanted = !reason_to_end(request.state);
+        const bool unusable = token == kUnusable;
+        if (unusable && wanted) {  // before it settles, so that none of it gets into the prefix index
+            must_apply(request.state, Abort{});
+        }
         must_apply(request.state, StepSettled{proof, request.sequence,
                                               cache_.reuse() ? &cache_.index() : nullptr, row.count, token});
         (row.prefill ? stats_.prefill_tokens : stats_.decode_tokens) += row.count;
         if (row.prefill) {
-            gate_.on_prompt_progress();
+            gate_.on_publication();
         }
         if (wanted && token) {
-            outputs_.push_back({request.id, *token, request.cached_tokens, reason_to_end(request.state)});
+            outputs_.push_back({request.id, *token, request.cached_tokens,
+                                unusable ? FinishReason::unusable : reason_to_end(request.state)});
         }
         if (std::holds_alternative<Preempted>(request.state)) {
             book_.move_to_waiting(request);
@@ -111,6 +170,11 @@ class Scheduler::Impl {
 
     void remove_if_finished(Request& request) {
         if (std::holds_alternative<Finished>(request.state)) {
+            if (request.admitted_before) {
+                turns_.charge(request.user, request.sequence.size() - request.sequence.prompt());
+            } else {
+                turns_.leave(request.user);
+            }
             book_.remove(request);
             gate_.on_departure();
         }
@@ -138,6 +202,8 @@ class Scheduler::Impl {
     RequestBook book_;
     StepLedger ledger_;
     Stats stats_;
+    Turns turns_;
+    TpsFloor floor_;
     AdmissionGate gate_;
     Planner planner_;
     StepPlan plan_;
@@ -151,6 +217,7 @@ Snapshot Scheduler::Impl::snapshot() const {
         entry.id = request->id;
         entry.state = name_of(request->state);
         entry.tokens = request->sequence.size();
+        entry.retention = static_cast<int>(request->retention);
         if (const Lease* lease = lease_of(request->state)) {
             entry.slot = lease->slot.id();
             entry.planned = lease->planned;
@@ -164,13 +231,23 @@ Snapshot Scheduler::Impl::snapshot() const {
     result.free = cache_.pool().free_pages();
     result.cached = cache_.index().pages();
     result.cached_digests = cache_.index().digests();
-    result.idle = cache_.pool().idle_pages();
+    const PagePool& pool = cache_.pool();
+    result.idle = pool.idle_pages().in_order();
+    for (const PageId page : result.idle) {
+        result.idle_retention.push_back(static_cast<int>(pool.retention(page)));
+        result.idle_time_left.push_back(pool.idle_pages().time_left(page));
+        result.idle_recent_for.push_back(pool.idle_pages().recent_for(page));
+    }
+    for (const Request* request : book_.waiting()) {
+        result.line.push_back(request->id);
+    }
     for (PageId page = 0; page < cache_.pool().total(); ++page) {
         result.references.push_back(cache_.pool().references(page));
     }
     result.steps_in_flight = ledger_.in_flight();
     result.admission_held = gate_.held();
     result.admission_has_no_room = gate_.has_no_room();
+    result.first_blocked_for = gate_.blocked_for();
     return result;
 }
 
@@ -190,9 +267,11 @@ std::optional<Rejection> Scheduler::submit(Submission submission) {
 bool Scheduler::abort(RequestId id) { return impl_->abort(id); }
 const StepPlan* Scheduler::plan() { return impl_->plan(); }
 std::variant<std::span<const Output>, SettleError> Scheduler::settle(StepId step,
-                                                                     std::span<const Token> tokens) {
-    return impl_->settle(step, tokens);
+                                                                     std::span<const Token> tokens,
+                                                                     std::chrono::nanoseconds duration) {
+    return impl_->settle(step, tokens, duration);
 }
+std::array<double, 4> Scheduler::step_cost() const { return impl_->step_cost(); }
 Stats Scheduler::stats() const { return impl_->stats(); }
 bool Scheduler::idle() const { return impl_->idle(); }
 Snapshot Scheduler::snapshot() const { return impl_->snapshot(); }

@@ -1,6 +1,7 @@
 #include "submission.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace ts::scheduler {
 namespace {
@@ -14,6 +15,15 @@ std::optional<Rejection> check_ids(const char* field, const std::vector<T>& ids,
     return reject(RejectionCode::invalid, std::string(field) + " has id " + std::to_string(*bad) +
                                               " at index " + std::to_string(bad - ids.begin()) +
                                               "; ids go from 0 to " + std::to_string(vocab_size - 1));
+}
+
+// Without a branch for each id: a prompt has many.
+bool in_vocabulary(const std::vector<Token>& ids, int vocab_size) {
+    std::uint32_t largest = 0;
+    for (const Token id : ids) {
+        largest = std::max(largest, static_cast<std::uint32_t>(id));
+    }
+    return std::cmp_less(largest, vocab_size);
 }
 
 std::optional<Rejection> check_length(const Submission& submission, const Config& config) {
@@ -46,8 +56,13 @@ std::optional<Rejection> check(const Submission& submission, const Config& confi
         return reject(RejectionCode::invalid,
                       "max_tokens is " + std::to_string(submission.max_tokens) + "; it is at least 1");
     }
-    if (auto rejection = check_ids("prompt", submission.prompt, config.vocab_size)) {
-        return rejection;
+    constexpr int kMostPriority = 1000;
+    if (submission.priority < -kMostPriority || submission.priority > kMostPriority) {
+        return reject(RejectionCode::invalid,
+                      "priority is " + std::to_string(submission.priority) + "; it is from -1000 to 1000");
+    }
+    if (!in_vocabulary(submission.prompt, config.vocab_size)) {
+        return check_ids("prompt", submission.prompt, config.vocab_size);
     }
     if (auto rejection = check_ids("stop_token_ids", submission.stop_tokens, config.vocab_size)) {
         return rejection;

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import numpy as np
-from ts_scheduler import Config, Plan, Scheduler
+from ts_protocol.messages import StepPlan
+from ts_scheduler import Config, Scheduler
 
 from tools.bench.scheduler.cases import PAGE, VOCAB, Limits
 
@@ -27,7 +29,7 @@ class Ours:
                 max_queued=limits.queued,
             )
         )
-        self._flight: Plan | None = None
+        self._flight: tuple[int, bytes] | None = None  # step and rows
         self.us = 0.0
 
     @property
@@ -49,13 +51,18 @@ class Ours:
     def step(self) -> list[int]:
         tokens = self._tokens(self._flight)
         began = time.thread_time_ns()
-        plan = self._core.plan()
-        outputs = [] if self._flight is None else self._core.settle(self._flight.step, tokens)
+        frames = self._core.plan_frames()
+        finished = [] if self._flight is None else self._core.settle_frames(self._flight[0], tokens)[1]
         self.us = (time.thread_time_ns() - began) / 1000
-        self._flight = plan
-        return [request for request, _, _, finish in outputs if finish is not None]
+        self._flight = None if frames is None else (_plan.decode(frames[0]).step, frames[1])
+        return finished
 
     @staticmethod
-    def _tokens(plan: Plan | None) -> np.ndarray:
-        samples = 0 if plan is None else int(np.count_nonzero(plan.rows[:, 3] & SAMPLE))
-        return np.full(samples, 7, dtype=np.int32)
+    def _tokens(flight: tuple[int, bytes] | None) -> np.ndarray:
+        if flight is None:
+            return np.zeros(0, dtype=np.int32)
+        rows = np.frombuffer(flight[1], dtype=np.int32).reshape(-1, 4)
+        return np.full(int(np.count_nonzero(rows[:, 3] & SAMPLE)), 7, dtype=np.int32)
+
+
+_plan = msgspec.msgpack.Decoder(StepPlan)

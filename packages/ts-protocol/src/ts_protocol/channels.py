@@ -69,6 +69,14 @@ class Channel(Generic[T]):
         """
         self._wire.send_frames(message, arrays)
 
+    def send_encoded(self, kind: type[msgspec.Struct], header: bytes, *frames: bytes) -> None:
+        """As ``send``, for a message of this kind that is encoded already.
+
+        Raises:
+            ChannelError: nobody is connected, or the frames do not fit the message.
+        """
+        self._wire.send_encoded(kind, header, frames)
+
     def poll(self, seconds: float | None = None) -> bool:
         """Wait until something can be received, at most this long (``None``: for ever)."""
         return bool(self.socket.poll(None if seconds is None else round(seconds * 1000)))

@@ -17,6 +17,20 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Most tokens of one step, decodes included."""
     max_queued: int
     """Requests that may wait; one more is rejected as ``queue_full``."""
+    max_queued_tokens: int = 0
+    """Prompt tokens that may wait; 0: no limit."""
+    max_queued_per_user: int = 0
+    """Requests of one user that may wait; 0: no limit."""
+    priority_tokens: int = 65_536
+    """Tokens of service by which a level of priority goes ahead."""
+    tool_wait_steps: int = 512
+    """Steps for which new prompts leave a session's idle pages to it."""
+    new_prompt_wait_steps: int = 8192
+    """Steps for which a new prompt may be passed by conversations that go on."""
+    growth_room: float = 0.33
+    """Part of the pages that new prompts leave for conversations to grow into."""
+    min_tps: float = 0.0
+    """Tokens per second that each decoding user keeps; 0: no floor."""
     prefix_caching: bool = True
     parent_pid: int = 0
     """Process to end with; 0 takes whichever is the parent when the process starts."""

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 
 FinishReason = Literal["stop", "length", "abort"]
 RejectionCode = Literal["duplicate", "empty_prompt", "too_long", "never_fits", "queue_full", "invalid"]
@@ -42,13 +42,19 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="submit
     """A new request. One frame: the prompt, int32 ``[n_prompt]``.
 
     ``stop_token_ids`` end the request with finish reason ``stop``; the matched token is reported and not part of text.
-    ``max_tokens`` is at least 1.
+    ``max_tokens`` is at least 1. ``priority`` goes from -1000 to 1000, higher first. ``user`` names whose request it
+    is, for fairness. ``session`` announces that a next turn will come and is worth keeping the prefix for. Prefixes are
+    reused between requests of one ``cache_salt`` alone.
     """
 
     request_id: int
     max_tokens: int
     stop_token_ids: tuple[int, ...]
     sampling: SamplingParams
+    priority: int = 0
+    user: str = ""
+    session: bool = False
+    cache_salt: str = ""
 
 
 class Abort(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="abort"):
@@ -103,6 +109,15 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="stats")
     decode_tokens: int
     preemptions: int
     steps: int
+    pages_cached: int = 0
+    """Pages that the prefix cache alone holds."""
+    tokens_waiting: int = 0
+    """Prompt tokens of the waiting requests."""
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    """Requests that found a cached prefix, of those that looked for one."""
+    prefix_evictions: int = 0
+    """Pages that the prefix cache gave up."""
 
 
 # --- scheduler <-> worker -----------------------------------------------------------------------------------------
@@ -142,10 +157,12 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="plan
 class StepResult(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="result"):
     """A finished step. One int32 frame: the sampled token of each ``ROW_SAMPLE`` row, in row order.
 
-    ``UNUSABLE`` stands for a token that could not be drawn; only that row's request fails.
+    ``UNUSABLE`` stands for a token that could not be drawn; only that row's request fails. ``duration_ns`` is how long
+    the device worked on the step, 0 when that is not known.
     """
 
     step: int
+    duration_ns: int = 0
 
 
 # --- handshake ----------------------------------------------------------------------------------------------------

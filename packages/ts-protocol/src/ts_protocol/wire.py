@@ -1,5 +1,6 @@
 """One message as ZeroMQ frames: a msgpack header, then int32 arrays that are neither copied nor pickled."""
 
+from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -56,19 +57,28 @@ class Wire(Generic[T]):
         Raises:
             ChannelError: nobody is connected, or the arrays do not fit the message.
         """
-        columns = FRAME_COLUMNS.get(type(message), ())
-        if len(arrays) != len(columns):
-            raise ChannelError(f"{type(message).__name__} travels with {len(columns)} array frames, not {len(arrays)}")
         buffers = [buffer_of(array) for array in arrays]
         self._encoder.encode_into(message, self._header)
+        self.send_encoded(type(message), self._header, buffers)
+
+    def send_encoded(
+        self, kind: type[msgspec.Struct], header: bytes | bytearray, frames: Sequence[bytes | memoryview]
+    ) -> None:
+        """As ``send_frames``, for a message of this kind that is encoded already.
+
+        Raises:
+            ChannelError: nobody is connected, or the frames do not fit the message.
+        """
+        columns = FRAME_COLUMNS.get(kind, ())
+        if len(frames) != len(columns):
+            raise ChannelError(f"{kind.__name__} travels with {len(columns)} array frames, not {len(frames)}")
         try:
-            more = zmq.SNDMORE if buffers else 0
-            self.socket.send(self._header, zmq.NOBLOCK | more)
-            for index, buffer in enumerate(buffers):
-                more = zmq.SNDMORE if index + 1 < len(buffers) else 0
-                self.socket.send(buffer, zmq.NOBLOCK | more, copy=False)
+            self.socket.send(header, zmq.NOBLOCK | (zmq.SNDMORE if frames else 0))
+            for index, frame in enumerate(frames):
+                more = zmq.SNDMORE if index + 1 < len(frames) else 0
+                self.socket.send(frame, zmq.NOBLOCK | more, copy=False)
         except zmq.Again:
-            raise ChannelError(f"{type(message).__name__} cannot be sent: no peer is connected") from None
+            raise ChannelError(f"{kind.__name__} cannot be sent: no peer is connected") from None
 
     def receive_frames(self, flags: int) -> list[memoryview]:
         """The frames of the next message; with ``zmq.NOBLOCK`` raises ``zmq.Again`` when there is none.

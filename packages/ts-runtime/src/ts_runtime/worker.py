@@ -36,7 +36,9 @@ class Worker:
         self._channel = channel
         self._in_flight = in_flight
         self._heartbeat = heartbeat
-        self._launched: deque[tuple[int, Fetch]] = deque()
+        self._launched: deque[tuple[int, int, Fetch]] = deque()
+        """Step, when it was launched in nanoseconds, and its tokens."""
+        self._settled = 0
         self._steps = 0
         self._next_beat = 0.0
 
@@ -68,11 +70,16 @@ class Worker:
         return message, frames
 
     def _launch(self, plan: StepPlan, frames: list[IntArray]) -> None:
-        self._launched.append((plan.step, self._executor.launch(plan, frames)))
+        launched = time.monotonic_ns()
+        self._launched.append((plan.step, launched, self._executor.launch(plan, frames)))
 
     def _send_oldest(self) -> None:
-        step, fetch = self._launched.popleft()
-        self._channel.send(StepResult(step), fetch.wait())
+        step, launched, fetch = self._launched.popleft()
+        tokens = fetch.wait()
+        now = time.monotonic_ns()
+        duration = now - max(launched, self._settled)  # the device takes one step after another
+        self._settled = now
+        self._channel.send(StepResult(step, duration), tokens)
         self._steps += 1
 
     def _beat(self) -> None:

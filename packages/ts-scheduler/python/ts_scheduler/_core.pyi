@@ -19,7 +19,19 @@ class Config:
         max_queued: int,
         prefix_caching: bool = True,
         depth: int = 2,
-    ) -> None: ...
+        max_queued_tokens: int = 0,
+        max_queued_per_user: int = 0,
+        priority_tokens: int = 65_536,
+        tool_wait_steps: int = 512,
+        new_prompt_wait_steps: int = 8192,
+        growth_room: float = 0.33,
+        min_tps: float = 0.0,
+    ) -> None:
+        """0 means no limit for ``max_queued_tokens`` (prompt tokens) and ``max_queued_per_user``, no floor for
+        ``min_tps``. A level of priority goes ``priority_tokens`` of service ahead. New prompts leave a session's idle
+        pages to it for ``tool_wait_steps``, and ``growth_room`` of all pages for conversations to grow into; they are
+        passed by conversations for ``new_prompt_wait_steps`` at most.
+        """
     @property
     def page_size(self) -> int: ...
     @property
@@ -38,6 +50,20 @@ class Config:
     def prefix_caching(self) -> bool: ...
     @property
     def depth(self) -> int: ...
+    @property
+    def max_queued_tokens(self) -> int: ...
+    @property
+    def max_queued_per_user(self) -> int: ...
+    @property
+    def priority_tokens(self) -> int: ...
+    @property
+    def tool_wait_steps(self) -> int: ...
+    @property
+    def new_prompt_wait_steps(self) -> int: ...
+    @property
+    def growth_room(self) -> float: ...
+    @property
+    def min_tps(self) -> float: ...
 
 @final
 class Rejection:
@@ -83,6 +109,16 @@ class Stats:
     @property
     def pages_total(self) -> int: ...
     @property
+    def pages_cached(self) -> int: ...
+    @property
+    def tokens_waiting(self) -> int: ...
+    @property
+    def prefix_queries(self) -> int: ...
+    @property
+    def prefix_hits(self) -> int: ...
+    @property
+    def prefix_evictions(self) -> int: ...
+    @property
     def prefix_query_tokens(self) -> int: ...
     @property
     def prefix_hit_tokens(self) -> int: ...
@@ -111,6 +147,8 @@ class RequestSnapshot:
     def settled(self) -> int: ...
     @property
     def tokens(self) -> int: ...
+    @property
+    def retention(self) -> int: ...
 
 @final
 class Snapshot:
@@ -125,6 +163,10 @@ class Snapshot:
     @property
     def idle(self) -> list[int]: ...
     @property
+    def idle_retention(self) -> list[int]: ...
+    @property
+    def line(self) -> list[int]: ...
+    @property
     def references(self) -> list[int]: ...
     @property
     def steps_in_flight(self) -> int: ...
@@ -136,9 +178,23 @@ class Scheduler:
     def __init__(self, config: Config) -> None:
         """Raises ``ValueError`` naming the field of ``config`` that is out of range."""
     def submit(
-        self, request_id: int, prompt: NDArray[np.int32], max_tokens: int, stop_token_ids: tuple[int, ...] = ()
+        self,
+        request_id: int,
+        prompt: NDArray[np.int32],
+        max_tokens: int,
+        stop_token_ids: tuple[int, ...] = (),
+        *,
+        priority: int = 0,
+        user: int = 0,
+        session: bool = False,
+        cache_salt: bytes = b"",
+        sampling: bytes = b"",
     ) -> Rejection | None:
-        """Take a request with its prompt ``[n]`` into the queue, or say why not."""
+        """Take a request with its prompt ``[n]`` into the queue, or say why not.
+
+        ``session`` announces a next turn; prefixes are reused within one ``cache_salt`` (at most 16 bytes);
+        ``sampling`` is MessagePack for the worker, which the plan that admits the request carries.
+        """
     def abort(self, request_id: int) -> bool:
         """End a request in any state; false when it is unknown or already ending.
 
@@ -146,14 +202,28 @@ class Scheduler:
         """
     def plan(self) -> Plan | None:
         """The next step, or ``None`` when there is nothing to run or ``depth`` steps are unsettled."""
+    def plan_frames(self) -> tuple[bytes, bytes, bytes, bytes] | None:
+        """``plan()`` as it goes to a worker: an encoded ``StepPlan`` and its int32 frames rows, tokens, pages."""
     def settle(
-        self, step: int, tokens: NDArray[np.int32]
-    ) -> list[tuple[int, int, int, Literal["stop", "length"] | None]]:
+        self, step: int, tokens: NDArray[np.int32], duration_ns: int = 0
+    ) -> list[tuple[int, int, int, Literal["stop", "length", "unusable"] | None]]:
         """Take the sampled tokens of the oldest unsettled step, one for each sampling row, in row order.
+
+        -1 stands for a token that the worker could not draw: its request ends as ``unusable``. ``duration_ns`` is how
+        long the step took, 0 when that is not known; the floor learns from it.
 
         Returns request id, token, cached prompt tokens and finish reason of each request that gained a token.
         Raises ``ts_scheduler.SettleError`` when the result does not fit, leaving the scheduler as it was.
         """
+    def settle_frames(
+        self, step: int, tokens: NDArray[np.int32], duration_ns: int = 0
+    ) -> tuple[bytes, list[int], list[int]]:
+        """``settle()`` with the outputs as one encoded ``TokenBatch``, empty for none.
+
+        Beside it: the requests that have finished, and those that failed for want of a token.
+        """
+    def step_cost(self) -> list[float]:
+        """What a step costs, as fitted: fixed, per prefill token, per decode row, per KV token read; seconds."""
     def stats(self) -> Stats: ...
     def idle(self) -> bool:
         """Nothing waits, runs or drains."""

@@ -8,7 +8,7 @@ SchedulerError
 
 from typing import Literal
 
-SettleCode = Literal["unknown_step", "out_of_order", "wrong_count", "invalid_token"]
+SettleCode = Literal["unknown_step", "out_of_order", "wrong_count", "invalid_token", "invalid_duration"]
 
 
 class SchedulerError(Exception):

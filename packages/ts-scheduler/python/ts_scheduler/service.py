@@ -20,6 +20,7 @@ from ts_protocol.messages import (
     EntryToScheduler,
     KvCapacity,
     Stats,
+    StepPlan,
     StepResult,
     Submit,
     TokenBatch,
@@ -29,7 +30,7 @@ from ts_protocol.wire import IntArray
 
 from ts_scheduler.errors import PeerLostError, SchedulerError
 from ts_scheduler.handshakes import EntryChannel, WorkerChannel, common_capacity, greet_entry, greet_worker
-from ts_scheduler.requests import Engine
+from ts_scheduler.requests import Engine, limits_of
 
 TICK_SECONDS: Final = 0.5
 """Between two heartbeats, and between two statistics at least."""
@@ -52,7 +53,7 @@ class Service:
         self._next_tick = 0.0
         self._entry_is_met = False
         self._sent_stats: Stats | None = None
-        self._outgoing: list[msgspec.Struct] = []
+        self._outgoing: list[msgspec.Struct | bytes] = []  # bytes: an encoded TokenBatch
         self._poller = zmq.Poller()
         self._watches: dict[zmq.Socket[bytes], str] = {}
         with contextlib.ExitStack() as undo:
@@ -73,12 +74,7 @@ class Service:
         """Serve until a peer is lost (``PeerLostError``), a peer does not fit, or a signal ends the process."""
         self._control.progress("waiting for the workers")
         kv = self._meet_workers()
-        engine = Engine(
-            kv,
-            chunk_tokens=self._config.chunk_tokens,
-            max_queued=self._config.max_queued,
-            prefix_caching=self._config.prefix_caching,
-        )
+        engine = Engine(kv, **limits_of(self._config))
         self._control.ready({"kv_tokens": str(kv.num_pages * kv.page_size), "page_size": str(kv.page_size)})
         gc.collect()
         gc.freeze()  # what lives as long as the process is not walked again
@@ -124,7 +120,10 @@ class Service:
                 if rank != 0 or not isinstance(message, StepResult):
                     raise _out_of_turn(rank, message)
                 self._steps += 1
-                self._outgoing += engine.settle(message, arrays[0])
+                batch, failed = engine.settle(message, arrays[0])
+                if batch:
+                    self._outgoing.append(batch)
+                self._outgoing += failed
 
     def _receive_requests(self, engine: Engine, kv: KvCapacity) -> None:
         while (received := self._entry.try_recv()) is not None:
@@ -154,11 +153,14 @@ class Service:
         """Before the outputs: the worker must not wait for the entry's messages to be encoded."""
         while (frames := engine.plan()) is not None:
             for channel in self._workers:
-                channel.send(*frames)
+                channel.send_encoded(StepPlan, *frames)
 
     def _send_outputs(self) -> None:
         for message in self._outgoing:
-            self._entry.send(message)
+            if isinstance(message, bytes):
+                self._entry.send_encoded(TokenBatch, message)
+            else:
+                self._entry.send(message)
         self._outgoing.clear()
 
     def _tick(self, engine: Engine | None) -> None:

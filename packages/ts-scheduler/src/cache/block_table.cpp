@@ -36,13 +36,13 @@ void BlockTable::append(PrefixIndex::Node node, SharedPage page) {
     tip_ = node;
 }
 
-void BlockTable::publish(const SettleProof& proof, PrefixIndex& index, const Sequence& sequence,
-                         int complete) {
+void BlockTable::publish(const SettleProof& proof, PrefixIndex& index, const Sequence& sequence, int complete,
+                         Retention retention) {
     while (sealed() < complete) {
         invariant(first_open_ < open_.size(), "a complete block has a page");
         const int block = sealed();
         SharedPage page = std::move(open_[first_open_++]).seal(proof);
-        auto published = index.publish(tip_, sequence.digest(block), sequence.block(block), page);
+        auto published = index.publish(sequence.key(block, tip_), page, retention);
         tip_ = published.node;
         if (published.alias) {
             aliases_.push_back({block, std::move(*published.alias)});

@@ -31,7 +31,8 @@ class BlockTable {
     void append(WritablePage page) { open_.push_back(std::move(page)); }
 
     // Seals and lists the blocks before `complete`, whose contents have come back.
-    void publish(const SettleProof& proof, PrefixIndex& index, const Sequence& sequence, int complete);
+    void publish(const SettleProof& proof, PrefixIndex& index, const Sequence& sequence, int complete,
+                 Retention retention);
 
  private:
     struct Alias {

@@ -14,6 +14,14 @@ class StepLedger;
 // Says that the step which wrote a page has come back. Only the ledger of steps makes one, when a step
 // settles.
 class SettleProof {
+ public:
+    SettleProof(const SettleProof&) = delete;
+    SettleProof& operator=(const SettleProof&) = delete;
+    SettleProof(SettleProof&&) = delete;
+    SettleProof& operator=(SettleProof&&) = delete;
+    ~SettleProof() = default;
+
+ private:
     friend class StepLedger;
     SettleProof() = default;
 };

@@ -1,5 +1,6 @@
 #include "cache/page_pool.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "invariant.h"
@@ -21,8 +22,8 @@ SharedPage SharedPage::share() const {
     return {*pool_, id_};
 }
 
-PagePool::PagePool(int num_pages)
-    : pages_(static_cast<std::size_t>(num_pages)), free_(static_cast<std::size_t>(num_pages)) {
+PagePool::PagePool(int num_pages, int recent_steps)
+    : pages_(static_cast<std::size_t>(num_pages)), free_(pages_.size()), idle_(num_pages, recent_steps) {
     std::iota(free_.rbegin(), free_.rend(), 0);
 }
 
@@ -36,17 +37,9 @@ std::optional<WritablePage> PagePool::allocate() {
     return WritablePage(*this, page);
 }
 
-std::vector<PageId> PagePool::idle_pages() const {
-    std::vector<PageId> result;
-    for (PageId page = oldest_; page != kNone; page = at(page).newer) {
-        result.push_back(page);
-    }
-    return result;
-}
-
 void PagePool::reference(PageId page) {
     if (is_idle(page)) {
-        make_busy(page);
+        idle_.erase(page);
     }
     ++at(page).references;
 }
@@ -58,39 +51,36 @@ void PagePool::dereference(PageId page) noexcept {
         invariant(!entry.listed, "a listed page is held by the index");
         free_.push_back(page);
     } else if (entry.references == 1 && entry.listed) {
-        make_idle(page);
+        idle_.insert(page, entry.retention);
     }
 }
 
-void PagePool::list(PageId page) {
-    invariant(!at(page).listed, "a page is listed once");
-    at(page).listed = true;
-    if (at(page).references == 1) {
-        make_idle(page);
-    }
+void PagePool::list(PageId page, Retention retention) {
+    Page& entry = at(page);
+    invariant(!entry.listed, "a page is listed once");
+    invariant(entry.references > 1, "a page is listed by who holds it");
+    entry.listed = true;
+    entry.retention = retention;
 }
 
 void PagePool::unlist(PageId page) {
     if (is_idle(page)) {
-        make_busy(page);
+        idle_.erase(page);
     }
     at(page).listed = false;
 }
 
-void PagePool::make_idle(PageId page) noexcept {
+void PagePool::touch(PageId page, Retention retention) {
     Page& entry = at(page);
-    entry.older = newest_;
-    entry.newer = kNone;
-    (newest_ == kNone ? oldest_ : at(newest_).newer) = page;
-    newest_ = page;
-    ++idle_;
-}
-
-void PagePool::make_busy(PageId page) {
-    const Page& entry = at(page);
-    (entry.older == kNone ? oldest_ : at(entry.older).newer) = entry.newer;
-    (entry.newer == kNone ? newest_ : at(entry.newer).older) = entry.older;
-    --idle_;
+    invariant(entry.listed, "a block is worth something while it is listed");
+    const bool idle = is_idle(page);
+    if (idle) {
+        idle_.erase(page);
+    }
+    entry.retention = std::max(entry.retention, retention);
+    if (idle) {
+        idle_.insert(page, entry.retention);
+    }
 }
 
 }  // namespace ts::scheduler

@@ -4,16 +4,18 @@
 #include <span>
 #include <vector>
 
+#include "cache/block_key.h"
 #include "cache/digest.h"
 #include "cache/page.h"
 #include "cache/page_pool.h"
 
 namespace ts::scheduler {
 
-// Which pages hold which prefixes: a tree of blocks, found by digest and decided by the token ids.
+// Which pages hold which prefixes: a tree of blocks for each salt, found by digest and decided by the ids.
 //
-// A block is equal to a query when its parent is the same node and its tokens are the same ids, so by
-// induction whole prefixes are compared exactly; a digest collision costs a comparison and nothing else.
+// A block is equal to a query when its parent is the same node (at the root: when the salt is the same) and
+// its tokens are the same ids, so by induction whole prefixes are compared exactly; a digest collision costs
+// a comparison and nothing else.
 class PrefixIndex {
  public:
     using Node = std::int32_t;
@@ -34,15 +36,25 @@ class PrefixIndex {
     PrefixIndex& operator=(PrefixIndex&&) = delete;
     ~PrefixIndex();
 
-    [[nodiscard]] std::optional<Node> find(Node parent, Digest digest, std::span<const Token> block) const;
-    [[nodiscard]] SharedPage share(Node node) const { return page_of(node).share(); }
+    [[nodiscard]] std::optional<Node> find(const BlockKey& key) const;
     [[nodiscard]] bool is_idle(Node node) const { return pool_->is_idle(page_of(node).id()); }
+    [[nodiscard]] bool is_leaf(Node node) const { return at(node).children == 0; }
+    // Differs after the node has come to stand for another block.
+    [[nodiscard]] std::uint32_t generation(Node node) const { return at(node).generation; }
 
-    // Lists a sealed page below `parent`. An equal block that nobody holds is replaced by this one.
-    [[nodiscard]] Published publish(Node parent, Digest digest, std::span<const Token> block,
-                                    const SharedPage& page);
+    // Somebody waits for this block: it is worth at least `retention`, from now on. The caller touches its
+    // ancestors afterwards.
+    void touch(Node node, Retention retention) { pool_->touch(page_of(node).id(), retention); }
 
-    // Frees the longest idle page. False when there is none.
+    // A share of a listed block, which is worth at least `retention` from now on. The caller shares or holds
+    // its ancestors.
+    [[nodiscard]] SharedPage share(Node node, Retention retention);
+
+    // Lists a sealed page. An equal block that nobody holds is replaced by this one. Where a second block
+    // comes to hang below a parent, that parent and its ancestors are a shared prefix.
+    [[nodiscard]] Published publish(const BlockKey& key, const SharedPage& page, Retention retention);
+
+    // Frees the page whose turn it is. False when none is idle.
     bool evict();
 
     // All that are listed, and their digests, in the same order.
@@ -55,9 +67,11 @@ class PrefixIndex {
     struct Entry {
         std::optional<SharedPage> page;
         Digest digest = 0;
+        Salt salt;
         Node parent = kRoot;
         std::int32_t children = 0;
         std::int32_t next_in_bucket = kNone;
+        std::uint32_t generation = 0;
     };
 
     [[nodiscard]] Entry& at(Node node) { return entries_[static_cast<std::size_t>(node)]; }
@@ -67,7 +81,8 @@ class PrefixIndex {
     }
     [[nodiscard]] std::size_t bucket(Digest digest) const { return digest & (buckets_.size() - 1); }
     [[nodiscard]] std::span<const Token> tokens(Node node) const;
-    void replace(Node node, const SharedPage& page);
+    void replace(Node node, const SharedPage& page, Retention retention);
+    void mark_shared(Node node);
     void unlink(Node node);
 
     PagePool* pool_;

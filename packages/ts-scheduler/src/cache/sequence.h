@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "cache/block_key.h"
 #include "cache/digest.h"
 #include "ts/scheduler/types.h"
 
@@ -17,8 +18,10 @@ enum class Verdict : std::uint8_t { go_on, stop, length };
 // arrive.
 class Sequence {
  public:
-    Sequence(std::vector<Token> prompt, Position max_tokens, std::vector<Token> stop_tokens, int page_size)
+    Sequence(std::vector<Token> prompt, Position max_tokens, std::vector<Token> stop_tokens, int page_size,
+             Salt salt = {})
         : page_size_(static_cast<std::size_t>(page_size)),
+          salt_(salt),
           prompt_(static_cast<Position>(prompt.size())),
           limit_(prompt_ + max_tokens),
           tokens_(std::move(prompt)),
@@ -40,7 +43,10 @@ class Sequence {
     [[nodiscard]] int full_blocks(Position positions) const {
         return positions / static_cast<Position>(page_size_);
     }
-    [[nodiscard]] Digest digest(int block) const { return digests_[static_cast<std::size_t>(block)]; }
+    // What finds a full block in the prefix index, below `parent`.
+    [[nodiscard]] BlockKey key(int i, std::int32_t parent) const {
+        return {parent, salt_, digests_[static_cast<std::size_t>(i)], block(i)};
+    }
 
     [[nodiscard]] Verdict append(Token token) {
         tokens_.push_back(token);
@@ -54,12 +60,13 @@ class Sequence {
  private:
     void digest_full_blocks() {
         while ((digests_.size() + 1) * page_size_ <= tokens_.size()) {
-            const Digest prefix = digests_.empty() ? kNoDigest : digests_.back();
+            const Digest prefix = digests_.empty() ? root_digest(salt_) : digests_.back();
             digests_.push_back(extend(prefix, block(static_cast<int>(digests_.size()))));
         }
     }
 
     std::size_t page_size_;
+    Salt salt_;
     Position prompt_;
     Position limit_;
     std::vector<Token> tokens_;

@@ -5,86 +5,142 @@
 #include "invariant.h"
 
 namespace ts::scheduler {
+namespace {
 
-Request* AdmissionGate::admit() {
+constexpr int kMostLooks = 8;  // past the first in line, for each time that something has changed
+
+}  // namespace
+
+void AdmissionGate::inspect(Request& request) const {
+    if (!cache_->reuse()) {
+        return;
+    }
+    request.match.refresh(cache_->index(), request.sequence, cache_->page_size());
+    request.continues = request.match.continues(cache_->index());
+    if (request.continues) {
+        request.retention = Retention::session;
+    }
+    for (int i = request.match.size(); i-- > 0;) {  // children before parents
+        cache_->index().touch(request.match.node(i), Retention::session);
+    }
+}
+
+Request* AdmissionGate::admit(const StepShape& decodes) {
     if (book_->running().empty()) {
         held_ = no_room_ = false;
     }
-    if (held_ || no_room_ || book_->waiting().empty() || slots_->empty()) {
+    if (held_ || book_->waiting().empty() || slots_->empty() || (no_room_ && blocked_for() < patience_)) {
         return nullptr;
     }
-    Request& request = *book_->waiting().front();
-    LeasePtr lease = lease_for(request);
-    if (lease == nullptr) {
+    Request* request = next();
+    if (request == nullptr) {
         invariant(!book_->running().empty(), "a request alone fits: submit() checked it");
         no_room_ = true;
         return nullptr;
     }
-    count(request);
-    must_apply(request.state, Admit{std::move(lease)});
-    book_->move_to_running();
-    return &request;
+    if (!floor_->admits(decodes, request->sequence.size())) {
+        return nullptr;
+    }
+    enter(*request);
+    return request;
 }
 
-LeasePtr AdmissionGate::lease_for(const Request& request) {
-    const int page_size = cache_->page_size();
-    const int blocks = (request.sequence.size() + page_size - 1) / page_size;
-    match(request.sequence);
-    if (!has_room_for(blocks - static_cast<int>(matched_.size()))) {
-        return nullptr;
+std::int64_t AdmissionGate::blocked_for() const {
+    if (book_->waiting().empty() || (*book_->waiting().begin())->arrival != blocked_) {
+        return 0;
     }
+    return std::min(steps_ - blocked_since_, patience_);
+}
+
+// The first in line; or while it waits for room, the first that goes on with a cached conversation.
+Request* AdmissionGate::next() {
+    Request& first = **book_->waiting().begin();
+    if (fits(first)) {
+        return &first;
+    }
+    if (blocked_ != first.arrival) {
+        blocked_ = first.arrival;
+        blocked_since_ = steps_;
+    }
+    int looks = kMostLooks;
+    for (Request* continuing : book_->continuing()) {
+        if (blocked_for() == patience_ || looks-- == 0) {
+            break;
+        }
+        if (continuing != &first && fits(*continuing)) {
+            return continuing;
+        }
+    }
+    return nullptr;
+}
+
+int AdmissionGate::blocks_of(const Request& request) const {
+    return (request.sequence.size() + cache_->page_size() - 1) / cache_->page_size();
+}
+
+bool AdmissionGate::fits(Request& request) {
+    if (cache_->reuse()) {
+        request.match.refresh(cache_->index(), request.sequence, cache_->page_size());
+    }
+    const PagePool& pool = cache_->pool();
+    const int reused = request.match.size();
+    const int fresh = blocks_of(request) - reused;
+    const int idle_hits = request.match.idle(cache_->index());
+    const int running = static_cast<int>(book_->running().size());
+    if (fresh + idle_hits + running > cache_->available()) {
+        return false;
+    }
+    const bool is_new = fresh > reused;
+    if (!is_new || running == 0 || blocked_for() == patience_) {
+        return true;
+    }
+    const int kept = std::max(pool.idle_pages().recent() - idle_hits, 0) + growth_room_;
+    return fresh + idle_hits + running + kept <= cache_->available();
+}
+
+void AdmissionGate::enter(Request& request) {
+    LeasePtr lease = lease_for(request);
+    count(request);
+    request.match.forget();
+    must_apply(request.state, Admit{std::move(lease)});
+    book_->move_to_running(request);
+}
+
+LeasePtr AdmissionGate::lease_for(Request& request) {
     auto slot = slots_->take();
     if (!slot) {
-        return nullptr;
+        broken("a slot was checked for");
     }
-    auto lease = std::make_unique<Lease>(std::move(*slot));
-    for (const PrefixIndex::Node node : matched_) {
-        lease->blocks.append(node, cache_->index().share(node));
+    auto lease = std::make_unique<Lease>(*std::move(slot), request.retention);
+    for (int i = 0; i < request.match.size(); ++i) {
+        const PrefixIndex::Node node = request.match.node(i);
+        lease->blocks.append(node, cache_->index().share(node, Retention::session));
     }
+    const int blocks = blocks_of(request);
     while (lease->blocks.size() < blocks) {
         auto page = cache_->allocate();
         if (!page) {
-            broken("room was checked");
+            broken("room was checked for");
         }
-        lease->blocks.append(std::move(*page));
+        lease->blocks.append(*std::move(page));
     }
-    lease->planned = lease->settled = static_cast<Position>(matched_.size()) * page_size;
+    lease->planned = lease->settled = static_cast<Position>(request.match.size()) * cache_->page_size();
     return lease;
 }
 
-// The longest cached prefix in whole blocks that leaves a token to compute.
-void AdmissionGate::match(const Sequence& sequence) {
-    matched_.clear();
-    if (!cache_->reuse()) {
-        return;
-    }
-    const int blocks = (sequence.size() - 1) / cache_->page_size();
-    PrefixIndex::Node tip = PrefixIndex::kRoot;
-    for (int i = 0; i < blocks; ++i) {
-        const auto node = cache_->index().find(tip, sequence.digest(i), sequence.block(i));
-        if (!node) {
-            break;
-        }
-        tip = *node;
-        matched_.push_back(tip);
-    }
-}
-
-bool AdmissionGate::has_room_for(int blocks) const {
-    const auto idle_hits = std::ranges::count_if(
-        matched_, [this](PrefixIndex::Node node) { return cache_->index().is_idle(node); });
-    const auto kept = static_cast<int>(idle_hits + std::ssize(book_->running()));
-    return blocks + kept <= cache_->available();
-}
-
 void AdmissionGate::count(Request& request) {
-    if (request.admitted_before || !cache_->reuse()) {
+    if (request.admitted_before) {
         return;
     }
     request.admitted_before = true;
-    request.cached_tokens = static_cast<Position>(matched_.size()) * cache_->page_size();
-    stats_->prefix_query_tokens += request.sequence.size();
-    stats_->prefix_hit_tokens += request.cached_tokens;
+    request.cached_tokens = static_cast<Position>(request.match.size()) * cache_->page_size();
+    turns_->serve(request.user, request.turn, request.sequence.size() - request.cached_tokens);
+    if (cache_->reuse()) {
+        ++stats_->prefix_queries;
+        stats_->prefix_hits += request.cached_tokens > 0 ? 1 : 0;
+        stats_->prefix_query_tokens += request.sequence.size();
+        stats_->prefix_hit_tokens += request.cached_tokens;
+    }
 }
 
 }  // namespace ts::scheduler

@@ -19,6 +19,7 @@ bool Planner::fill(StepPlan& plan) {
     StepBuilder step(plan, cache_->page_size());
     budget_ = chunk_tokens_;
     ledger_->begin();
+    gate_->on_step();
     decode_all(step);
     continue_prompts(step);
     start_prompts(step, plan);
@@ -30,8 +31,10 @@ void Planner::decode_all(StepBuilder& step) {
     for (std::size_t i = 0; i < running.size();) {
         Request& request = *running[i];
         decode(step, request);
-        if (i < running.size() && running[i] == &request) {  // else it was preempted for want of a page
+        if (i < running.size() && running[i] == &request) {
             ++i;
+        } else {  // somebody was preempted for want of a page
+            i = book_->after(request);
         }
     }
 }
@@ -48,6 +51,9 @@ void Planner::decode(StepBuilder& step, Request& request) {
             return;
         }
     }
+    StepShape& shape = ledger_->shape();
+    ++shape.decode_rows;
+    shape.kv_tokens += lease->planned + 1;
     must_apply(request.state, PlanDecode{step, std::move(page)});
     ledger_->rows().push_back({&request, 1, true, false});
     --budget_;
@@ -58,27 +64,41 @@ void Planner::continue_prompts(StepBuilder& step) {
         if (budget_ == 0) {
             return;
         }
-        if (lease_if_takes<PlanChunk>(request->state) != nullptr) {
-            chunk(step, *request);
+        if (lease_if_takes<PlanChunk>(request->state) != nullptr && !chunk(step, *request)) {
+            return;
         }
     }
 }
 
 void Planner::start_prompts(StepBuilder& step, StepPlan& plan) {
-    while (budget_ > 0 && !pages_are_coming()) {
-        Request* request = gate_->admit();
+    if (book_->waiting().empty() || pages_are_coming()) {
+        return;
+    }
+    const StepShape decodes{.prefill_tokens = 0,
+                            .decode_rows = ledger_->shape().decode_rows,
+                            .kv_tokens = ledger_->shape().kv_tokens};
+    while (budget_ > 0) {
+        Request* request = gate_->admit(decodes);
         if (request == nullptr) {
             return;
         }
         plan.admits.push_back({lease_of(request->state)->slot.id(), request->id});
-        chunk(step, *request);
+        if (!chunk(step, *request)) {
+            return;
+        }
     }
 }
 
-void Planner::chunk(StepBuilder& step, Request& request) {
+bool Planner::chunk(StepBuilder& step, Request& request) {
+    StepShape& shape = ledger_->shape();
     const Position start = lease_of(request.state)->planned;
     const Position rest = request.sequence.size() - start;
-    const Position count = std::min(rest, budget_);
+    const Position least = shape.prefill_tokens == 0 ? cache_->page_size() : 0;
+    const Position most = std::min(rest, budget_);
+    const Position count = std::min(most, std::max(least, floor_->chunk(shape, start, most)));
+    if (count == 0) {
+        return false;
+    }
     const auto tokens =
         request.sequence.tokens().subspan(static_cast<std::size_t>(start), static_cast<std::size_t>(count));
     const bool last = count == rest;
@@ -88,11 +108,14 @@ void Planner::chunk(StepBuilder& step, Request& request) {
         must_apply(request.state, PlanChunk{step, tokens});
     }
     ledger_->rows().push_back({&request, count, last, true});
+    shape.prefill_tokens += count;
+    shape.kv_tokens += start + count;
     budget_ -= count;
+    return true;
 }
 
-// A page for the next token of a decode. When none is left the youngest request gives way: at once if nothing
-// of it is in flight, else as soon as that has settled, and until then the decode waits.
+// A page for the next token of a decode. When none is left somebody gives way: at once if nothing of it is in
+// flight, else as soon as that has settled, and until then the decode waits.
 std::optional<WritablePage> Planner::page_for(const Request& request) {
     while (true) {
         if (auto page = cache_->allocate()) {
@@ -101,17 +124,29 @@ std::optional<WritablePage> Planner::page_for(const Request& request) {
         if (pages_are_coming()) {
             return std::nullopt;
         }
-        Request& youngest = *book_->running().back();
+        Request& gives_way = victim();
         gate_->on_preemption();
-        if (apply(youngest.state, Preempt{})) {
-            must_apply(youngest.state, Yield{});
+        if (apply(gives_way.state, Preempt{})) {
+            must_apply(gives_way.state, Yield{});
             return std::nullopt;
         }
-        book_->move_to_waiting(youngest);
-        if (&youngest == &request) {
+        book_->move_to_waiting(gives_way);
+        if (&gives_way == &request) {
             return std::nullopt;
         }
     }
+}
+
+Request& Planner::victim() {
+    candidates_.clear();
+    for (const Request* request : book_->running()) {
+        candidates_.push_back({request->priority, lease_of(request->state)->planned});
+    }
+    const auto chosen = choose_victim(candidates_);
+    if (!chosen) {
+        broken("a request alone fits: submit() checked it");
+    }
+    return *book_->running()[*chosen];
 }
 
 bool Planner::pages_are_coming() const {

@@ -1,20 +1,30 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "cache/kv_cache.h"
 #include "policy/admission_gate.h"
+#include "policy/tps_floor.h"
+#include "policy/victim.h"
 #include "request/book.h"
 #include "request/ledger.h"
 #include "request/step_builder.h"
 
 namespace ts::scheduler {
 
-// Chooses what the next step runs: every decode, then prompt chunks in arrival order up to the step's tokens.
+// Chooses what the next step runs: every decode, then prompt chunks in the order of turns, as much as the
+// step's tokens and the floor of the decodes allow. The first prompt advances by a page in any case.
 class Planner {
  public:
-    Planner(int chunk_tokens, RequestBook& book, KvCache& cache, StepLedger& ledger, AdmissionGate& gate)
-        : chunk_tokens_(chunk_tokens), book_(&book), cache_(&cache), ledger_(&ledger), gate_(&gate) {}
+    Planner(int chunk_tokens, RequestBook& book, KvCache& cache, StepLedger& ledger, AdmissionGate& gate,
+            const TpsFloor& floor)
+        : chunk_tokens_(chunk_tokens),
+          book_(&book),
+          cache_(&cache),
+          ledger_(&ledger),
+          gate_(&gate),
+          floor_(&floor) {}
 
     // Fills rows, tokens, pages and admissions; false when nothing can run.
     [[nodiscard]] bool fill(StepPlan& plan);
@@ -24,7 +34,9 @@ class Planner {
     void decode(StepBuilder& step, Request& request);
     void continue_prompts(StepBuilder& step);
     void start_prompts(StepBuilder& step, StepPlan& plan);
-    void chunk(StepBuilder& step, Request& request);
+    // False when the step has no time left for the prompt.
+    bool chunk(StepBuilder& step, Request& request);
+    [[nodiscard]] Request& victim();
     [[nodiscard]] std::optional<WritablePage> page_for(const Request& request);
     [[nodiscard]] bool pages_are_coming() const;
 
@@ -33,6 +45,8 @@ class Planner {
     KvCache* cache_;
     StepLedger* ledger_;
     AdmissionGate* gate_;
+    const TpsFloor* floor_;
+    std::vector<Victim> candidates_;
     int budget_ = 0;  // tokens that the step may still take
 };
 

@@ -3,19 +3,15 @@
 #include <algorithm>
 
 namespace ts::scheduler {
-namespace {
-
-template <class Container>
-void insert_by_arrival(Container& container, Request& request) {
-    const auto place = std::ranges::upper_bound(container, request.arrival, {}, &Request::arrival);
-    container.insert(place, &request);
-}
-
-}  // namespace
 
 Request* RequestBook::find(RequestId id) const {
     const auto found = requests_.find(id);
     return found == requests_.end() ? nullptr : found->second.get();
+}
+
+std::size_t RequestBook::after(const Request& request) const {
+    const auto place = std::ranges::upper_bound(running_, &request, ByTurn{});
+    return static_cast<std::size_t>(place - running_.begin());
 }
 
 std::vector<const Request*> RequestBook::all() const {
@@ -28,31 +24,47 @@ std::vector<const Request*> RequestBook::all() const {
     return result;
 }
 
-Request& RequestBook::add(RequestId id, Sequence sequence) {
-    auto request = std::make_unique<Request>(id, arrivals_++, std::move(sequence));
+Request& RequestBook::add(std::unique_ptr<Request> request) {
     Request& result = *request;
-    requests_.emplace(id, std::move(request));
-    waiting_.push_back(&result);
+    ++arrivals_;
+    requests_.emplace(result.id, std::move(request));
+    join_line(result);
     return result;
 }
 
-void RequestBook::move_to_running() {
-    Request& request = *waiting_.front();
-    waiting_.pop_front();
-    insert_by_arrival(running_, request);
+void RequestBook::move_to_running(Request& request) {
+    (void)leave_line(request);
+    running_.insert(running_.begin() + static_cast<std::ptrdiff_t>(after(request)), &request);
 }
 
 void RequestBook::move_to_waiting(Request& request) {
     std::erase(running_, &request);
-    insert_by_arrival(waiting_, request);
+    join_line(request);
     ++preemptions_;
 }
 
 void RequestBook::remove(Request& request) {
-    if (std::erase(running_, &request) == 0) {
-        std::erase(waiting_, &request);
+    if (!leave_line(request)) {
+        std::erase(running_, &request);
     }
     requests_.erase(request.id);
+}
+
+void RequestBook::join_line(Request& request) {
+    waiting_.insert(&request);
+    waiting_tokens_ += request.sequence.size();
+    if (request.continues) {
+        continuing_.insert(&request);
+    }
+}
+
+bool RequestBook::leave_line(Request& request) {
+    if (waiting_.erase(&request) == 0) {
+        return false;
+    }
+    waiting_tokens_ -= request.sequence.size();
+    continuing_.erase(&request);
+    return true;
 }
 
 }  // namespace ts::scheduler

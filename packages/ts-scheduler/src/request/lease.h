@@ -12,9 +12,10 @@ namespace ts::scheduler {
 // What an admitted request holds on the worker: a slot, pages, and how far they are filled. Destroying a
 // lease gives everything back, so only states that nothing runs for may do it.
 struct Lease {
-    explicit Lease(Slot taken) : slot(std::move(taken)) {}
+    Lease(Slot taken, Retention worth) : slot(std::move(taken)), retention(worth) {}
 
     Slot slot;
+    Retention retention;  // of the blocks that it publishes
     BlockTable blocks;
     Position planned = 0;  // positions computed once every step in flight has settled
     Position settled = 0;  // positions known to be computed

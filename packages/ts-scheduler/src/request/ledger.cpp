@@ -29,7 +29,7 @@ std::optional<SettleError> StepLedger::problem_with(StepId step, std::span<const
                                                         std::to_string(oldest.samples) + " sampling rows"};
     }
     for (const Token token : tokens) {
-        if (token < 0 || token >= vocab_) {
+        if (token != kUnusable && (token < 0 || token >= vocab_)) {
             return SettleError{SettleCode::invalid_token, name + " has token " + std::to_string(token) +
                                                               "; send ids from 0 up to the vocabulary's " +
                                                               std::to_string(vocab_)};

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cache/page.h"
+#include "policy/step_cost.h"
 #include "ts/scheduler/event.h"
 #include "ts/scheduler/types.h"
 
@@ -32,12 +33,19 @@ class StepLedger {
 
     // The rows of the step being planned; launch() puts it in flight.
     [[nodiscard]] std::vector<RowInFlight>& rows() { return at(in_flight_).rows; }
-    void begin() { rows().clear(); }
+    // What they compute.
+    [[nodiscard]] StepShape& shape() { return at(in_flight_).shape; }
+    void begin() {
+        rows().clear();
+        shape() = {};
+    }
     [[nodiscard]] StepId next_step() const { return next_; }
     void launch();
 
     // What is wrong with a result, or nothing.
     [[nodiscard]] std::optional<SettleError> problem_with(StepId step, std::span<const Token> tokens) const;
+    // What the oldest step in flight computes.
+    [[nodiscard]] const StepShape& oldest_shape() const { return at(0).shape; }
 
     // Ends the oldest step: calls row(RowInFlight, optional<Token>, SettleProof) for each of its rows.
     template <class OnRow>
@@ -55,6 +63,7 @@ class StepLedger {
     struct Step {
         StepId id = 0;
         std::size_t samples = 0;
+        StepShape shape;
         std::vector<RowInFlight> rows;
     };
 

@@ -33,11 +33,12 @@ class [[nodiscard]] Slot {
 // The slots that are free, and those given back since the worker was last told.
 class SlotPool {
  public:
-    explicit SlotPool(int slots) : free_(static_cast<std::size_t>(slots)) {
+    explicit SlotPool(int slots) : total_(slots), free_(static_cast<std::size_t>(slots)) {
         std::iota(free_.rbegin(), free_.rend(), 0);
         released_.reserve(free_.size());
     }
 
+    [[nodiscard]] int total() const { return total_; }
     [[nodiscard]] bool empty() const { return free_.empty(); }
 
     [[nodiscard]] std::optional<Slot> take() {
@@ -64,6 +65,7 @@ class SlotPool {
         released_.push_back(id);
     }
 
+    int total_;
     std::vector<SlotId> free_;
     std::vector<SlotId> released_;
 };

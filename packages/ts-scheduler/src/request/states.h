@@ -218,7 +218,7 @@ inline Verdict absorb(Lease& lease, const StepSettled& event) {
     const Verdict verdict = event.token ? event.sequence.append(*event.token) : Verdict::go_on;
     if (event.index != nullptr) {
         lease.blocks.publish(event.proof, *event.index, event.sequence,
-                             event.sequence.full_blocks(lease.settled));
+                             event.sequence.full_blocks(lease.settled), lease.retention);
     }
     return verdict;
 }

@@ -30,12 +30,14 @@ SharedPage sealed_page(KvCache& cache) {
 Sequence sequence_of(std::vector<Token> tokens) { return {std::move(tokens), 8, {}, kPageSize}; }
 
 // Fills blocks of a table with fresh pages and publishes them all.
-void fill(BlockTable& table, KvCache& cache, const Sequence& sequence) {
+void fill(BlockTable& table, KvCache& cache, const Sequence& sequence,
+          Retention retention = Retention::once) {
     const int blocks = sequence.full_blocks(sequence.size());
     while (table.size() < blocks) {
         table.append(std::move(*cache.allocate()));
     }
-    with_proof([&](const SettleProof& proof) { table.publish(proof, cache.index(), sequence, blocks); });
+    with_proof(
+        [&](const SettleProof& proof) { table.publish(proof, cache.index(), sequence, blocks, retention); });
 }
 
 TEST(pages_come_back_when_their_handles_die) {
@@ -79,13 +81,28 @@ TEST(a_digest_collision_is_decided_by_the_tokens) {
     constexpr Digest kSame = 42;
     const auto page = sealed_page(cache);
     const auto other_page = sealed_page(cache);
-    const auto node = index.publish(PrefixIndex::kRoot, kSame, block, page).node;
-    CHECK(!index.find(PrefixIndex::kRoot, kSame, other));
-    const auto other_node = index.publish(PrefixIndex::kRoot, kSame, other, other_page).node;
+    const BlockKey key{PrefixIndex::kRoot, {}, kSame, block};
+    const BlockKey other_key{PrefixIndex::kRoot, {}, kSame, other};
+    const auto node = index.publish(key, page, Retention::once).node;
+    CHECK(!index.find(other_key));
+    const auto other_node = index.publish(other_key, other_page, Retention::once).node;
     CHECK(node != other_node);
-    CHECK(index.find(PrefixIndex::kRoot, kSame, block) == node);
-    CHECK(index.find(PrefixIndex::kRoot, kSame, other) == other_node);
-    CHECK(index.share(other_node).id() == other_page.id());
+    CHECK(index.find(key) == node);
+    CHECK(index.find(other_key) == other_node);
+    CHECK(index.share(other_node, Retention::once).id() == other_page.id());
+}
+
+TEST(tenants_with_different_salts_share_nothing_even_at_equal_digests) {
+    KvCache cache(4, kPageSize, true);
+    PrefixIndex& index = cache.index();
+    const std::array<Token, 2> block{1, 2};
+    const auto page = sealed_page(cache);
+    const Salt mine{.low = 7, .high = 0};
+    (void)index.publish({PrefixIndex::kRoot, mine, 42, block}, page, Retention::once);
+    CHECK(index.find({PrefixIndex::kRoot, mine, 42, block}));
+    CHECK(!index.find({PrefixIndex::kRoot, Salt{}, 42, block}));
+    CHECK(!index.find({PrefixIndex::kRoot, Salt{.low = 7, .high = 1}, 42, block}));
+    CHECK(root_digest(mine) != root_digest({}) && root_digest({.low = 0, .high = 7}) != root_digest(mine));
 }
 
 TEST(an_equal_block_below_another_parent_is_another_block) {
@@ -94,8 +111,8 @@ TEST(an_equal_block_below_another_parent_is_another_block) {
     const std::array<Token, 2> block{1, 2};
     constexpr Digest kSame = 42;
     const auto page = sealed_page(cache);
-    const auto node = index.publish(PrefixIndex::kRoot, kSame, block, page).node;
-    CHECK(!index.find(node, kSame, block));
+    const auto node = index.publish({PrefixIndex::kRoot, {}, kSame, block}, page, Retention::once).node;
+    CHECK(!index.find({node, {}, kSame, block}));
 }
 
 TEST(digests_differ_by_prefix_order_and_length) {
@@ -103,8 +120,9 @@ TEST(digests_differ_by_prefix_order_and_length) {
     for (Token a = 0; a < 40; ++a) {
         for (Token b = 0; b < 40; ++b) {
             const std::array<Token, 2> block{a, b};
-            digests.insert(extend(kNoDigest, block));
-            digests.insert(extend(extend(kNoDigest, std::span(block).first(1)), std::span(block).last(1)));
+            digests.insert(extend(root_digest({}), block));
+            digests.insert(
+                extend(extend(root_digest({}), std::span(block).first(1)), std::span(block).last(1)));
         }
     }
     CHECK(digests.size() == 2 * 40 * 40);
@@ -182,7 +200,8 @@ TEST(digests_do_not_depend_on_when_tokens_arrived) {
         (void)grown.append(token);
     }
     const Sequence whole = sequence_of({1, 2, 3, 4, 5});
-    CHECK(grown.digest(0) == whole.digest(0) && grown.digest(1) == whole.digest(1));
+    CHECK(grown.key(0, -1).digest == whole.key(0, -1).digest &&
+          grown.key(1, 0).digest == whole.key(1, 0).digest);
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ struct Bench {
     Sequence sequence{{1, 2, 3}, 4, {9}, 2};
 
     State admitted() {
-        auto lease = std::make_unique<Lease>(*slots.take());
+        auto lease = std::make_unique<Lease>(*slots.take(), Retention::once);
         lease->blocks.append(std::move(*cache.allocate()));
         lease->blocks.append(std::move(*cache.allocate()));
         State state = Queued{};
@@ -111,21 +111,37 @@ TEST(an_impossible_event_is_a_value_that_names_both) {
     CHECK(std::holds_alternative<Queued>(state));
 }
 
-TEST(waiting_requests_stand_in_arrival_order) {
+Request& add(RequestBook& book, RequestId id, std::int64_t key = 0) {
+    return book.add(
+        std::make_unique<Request>(id, book.arrivals(), Turn{key, key}, Terms{}, Sequence({1}, 1, {}, 1)));
+}
+
+std::vector<RequestId> line_of(const RequestBook& book) {
+    std::vector<RequestId> result;
+    for (const Request* request : book.waiting()) {
+        result.push_back(request->id);
+    }
+    return result;
+}
+
+TEST(requests_wait_by_turn_and_of_equal_turns_by_arrival) {
     RequestBook book;
     for (RequestId id = 10; id > 6; --id) {
-        book.add(id, Sequence({1}, 1, {}, 1));
+        add(book, id);
     }
+    add(book, 1, -5);
+    CHECK(line_of(book) == (std::vector<RequestId>{1, 10, 9, 8, 7}));
     Request& first = *book.find(10);
     Request& second = *book.find(9);
-    book.move_to_running();
-    book.move_to_running();
-    book.move_to_waiting(first);
+    book.move_to_running(second);
+    book.move_to_running(first);
+    CHECK(book.running().front() == &first && book.after(first) == 1);
     book.move_to_waiting(second);
-    CHECK(book.waiting()[0]->id == 10 && book.waiting()[1]->id == 9 && book.waiting()[2]->id == 8);
-    CHECK(book.preemptions() == 2);
+    book.move_to_waiting(first);
+    CHECK(line_of(book) == (std::vector<RequestId>{1, 10, 9, 8, 7}));
+    CHECK(book.preemptions() == 2 && book.waiting_tokens() == 5);
     book.remove(second);
-    CHECK(book.waiting().size() == 3 && book.find(9) == nullptr);
+    CHECK(book.waiting().size() == 4 && book.find(9) == nullptr && book.waiting_tokens() == 4);
 }
 
 TEST(a_slot_taken_again_is_not_reported_as_released) {

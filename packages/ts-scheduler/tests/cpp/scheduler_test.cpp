@@ -56,8 +56,13 @@ TEST(every_rejection_has_its_code) {
     CHECK(rejection(scheduler, {1, {1}, std::int64_t{1} << 62, {}}) == RejectionCode::too_long);
     CHECK(!scheduler.submit({1, tokens(60), 4, {}}));
     CHECK(rejection(scheduler, {1, {1}, 1, {}}) == RejectionCode::duplicate);
-    CHECK(!scheduler.submit({2, {1}, 1, {}}) && !scheduler.submit({3, {1}, 1, {}}));
-    CHECK(rejection(scheduler, {4, {1}, 1, {}}) == RejectionCode::queue_full);
+    for (RequestId id = 2; id <= 7; ++id) {
+        CHECK(!scheduler.submit({id, {1}, 1, {}}));
+    }
+    CHECK(rejection(scheduler, {8, {1}, 1, {}}) == RejectionCode::queue_full);
+    CHECK(rejection(scheduler,
+                    {.id = 9, .prompt = {1}, .max_tokens = 1, .stop_tokens = {}, .priority = 1001}) ==
+          RejectionCode::invalid);
     Config tight = small();
     tight.num_pages = 15;
     Scheduler other(tight);

@@ -147,12 +147,19 @@ class World {
             number(request.planned);
             number(request.settled);
             number(request.tokens);
+            number(request.retention);
             std::ranges::for_each(request.pages, page);
             key += '|';
             std::ranges::for_each(request.aliases, page);
         }
         key += '/';
         std::ranges::for_each(snapshot.idle, page);
+        for (std::size_t i = 0; i < snapshot.idle.size(); ++i) {
+            number(snapshot.idle_retention[i]);
+            number(snapshot.idle_time_left[i]);
+            number(snapshot.idle_recent_for[i]);
+        }
+        std::ranges::for_each(snapshot.line, number);
         for (const StepInFlight& step : in_flight_) {
             key += '#';
             for (const auto& use : step.uses) {
@@ -163,6 +170,7 @@ class World {
         }
         number(snapshot.admission_held);
         number(snapshot.admission_has_no_room);
+        number(snapshot.first_blocked_for);
         number(static_cast<std::int64_t>(submitted_));
         for (const RequestId id : ended_) {
             number(id);
@@ -350,7 +358,10 @@ Config small(int pages, int chunk, int depth, bool reuse) {
             .chunk_tokens = chunk,
             .max_queued = 5,
             .prefix_caching = reuse,
-            .depth = depth};
+            .depth = depth,
+            .tool_wait_steps = 2,
+            .new_prompt_wait_steps = 3,
+            .growth_room = 0};
 }
 
 std::vector<Scenario> scenarios() {
@@ -358,6 +369,19 @@ std::vector<Scenario> scenarios() {
     const Submission same{2, {1, 2, 3}, 4, {kStop}};
     const Submission longer{2, {1, 2, 3, 1, 1}, 3, {kStop}};
     const Submission third{3, {1, 2, 3, 4}, 3, {kStop}};
+    Submission session = first;
+    session.session = true;
+    Submission urgent = same;
+    urgent.priority = 1;
+    Submission stranger = third;
+    stranger.user = 7;
+    stranger.cache_salt.low = 1;
+    Submission stranger_second = stranger;
+    stranger_second.id = 2;
+    Submission next_turn = longer;
+    next_turn.id = 3;
+    Config growing = small(6, 4, 2, true);
+    growing.growth_room = 0.2;
     return {
         {"one request, in chunks", false, small(4, 2, 2, true), {first}},
         {"two with one prefix and room", false, small(8, 3, 2, true), {first, same}},
@@ -368,6 +392,8 @@ std::vector<Scenario> scenarios() {
         {"three with room", false, small(12, 8, 2, true), {first, same, third}},
         {"three and little room", true, small(6, 4, 2, true), {first, same, third}},
         {"three and no room", true, small(5, 8, 2, true), {first, same, third}},
+        {"a session, a priority, a stranger", true, small(5, 8, 2, true), {session, urgent, stranger}},
+        {"a session, its next turn, growth room", true, growing, {session, stranger_second, next_turn}},
     };
 }
 

@@ -1,7 +1,9 @@
 """The core behind messages, without a process."""
 
+import msgspec
 import numpy as np
 import pytest
+from ts_protocol.config import SchedulerConfig
 from ts_protocol.messages import (
     ROW_SAMPLE,
     UNUSABLE,
@@ -10,26 +12,33 @@ from ts_protocol.messages import (
     Rejected,
     RequestFailed,
     SamplingParams,
+    SlotAdmit,
+    StepPlan,
     StepResult,
     Submit,
     TokenBatch,
+    TokenOutput,
 )
 from ts_protocol.wire import IntArray
-from ts_scheduler import SettleError
+from ts_scheduler import Config, Scheduler, SettleError
 from ts_scheduler.errors import ConfigError
-from ts_scheduler.requests import Engine, PlanFrames
+from ts_scheduler.requests import Engine, PlanFrames, limits_of
 
 KV = KvCapacity(page_size=2, num_pages=32, max_num_seqs=4, max_model_len=32, vocab_size=50)
 
 
 def make_engine(**changes: int) -> Engine:
-    limits = {"chunk_tokens": 16, "max_queued": 4, **changes}
-    return Engine(KV, chunk_tokens=limits["chunk_tokens"], max_queued=limits["max_queued"], prefix_caching=True)
+    return Engine(KV, **{"chunk_tokens": 16, "max_queued": 4, "prefix_caching": True, **changes})
 
 
 def submit(engine: Engine, request_id: int, prompt: list[int], *, max_tokens: int = 4) -> object:
     message = Submit(request_id, max_tokens, (), SamplingParams())
     return engine.submit(message, np.array(prompt, dtype=np.int32))
+
+
+def step_of(frames: PlanFrames) -> int:
+    """Which step it is, read as a worker reads it."""
+    return msgspec.msgpack.decode(frames[0], type=StepPlan).step
 
 
 def plan_of(engine: Engine) -> PlanFrames:
@@ -38,8 +47,15 @@ def plan_of(engine: Engine) -> PlanFrames:
     return frames
 
 
-def samples(plan: PlanFrames) -> int:
-    return int(((plan[1][:, 3] & ROW_SAMPLE) != 0).sum())
+def samples(frames: PlanFrames) -> int:
+    rows = np.frombuffer(frames[1], dtype=np.int32).reshape(-1, 4)
+    return int(((rows[:, 3] & ROW_SAMPLE) != 0).sum())
+
+
+def settle(engine: Engine, step: int, sampled: IntArray) -> tuple[list[TokenOutput], list[RequestFailed]]:
+    """What a result gave, read as the entry reads it."""
+    batch, failed = engine.settle(StepResult(step), sampled)
+    return msgspec.msgpack.decode(batch, type=TokenBatch).outputs if batch else [], failed
 
 
 def tokens(*values: int) -> IntArray:
@@ -50,10 +66,10 @@ def drain(engine: Engine) -> dict[int, list[int]]:
     """Run until nothing is left, each row with token 9; what each request got."""
     got: dict[int, list[int]] = {}
     while (plan := engine.plan()) is not None:
-        for message in engine.settle(StepResult(plan[0].step), np.full(samples(plan), 9, np.int32)):
-            assert isinstance(message, TokenBatch)
-            for output in message.outputs:
-                got.setdefault(output.request_id, []).extend(output.tokens)
+        outputs, failed = settle(engine, step_of(plan), np.full(samples(plan), 9, np.int32))
+        assert failed == []
+        for output in outputs:
+            got.setdefault(output.request_id, []).extend(output.tokens)
     return got
 
 
@@ -88,16 +104,13 @@ def test_unusable_logits_end_their_request_alone(ahead: bool) -> None:
         assert submit(engine, request_id, [request_id] * 5) is None
     first = plan_of(engine)
     second = plan_of(engine) if ahead else None
-    batch, failed = engine.settle(StepResult(first[0].step), tokens(7, UNUSABLE, 8))
-    assert isinstance(batch, TokenBatch)
-    assert [(output.request_id, output.tokens) for output in batch.outputs] == [(1, (7,)), (3, (8,))]
-    assert isinstance(failed, RequestFailed)
-    assert failed.request_id == 2
+    outputs, failed = settle(engine, step_of(first), tokens(7, UNUSABLE, 8))
+    assert [(output.request_id, output.tokens) for output in outputs] == [(1, (7,)), (3, (8,))]
+    assert [message.request_id for message in failed] == [2]
     assert engine.live_requests == [1, 3]
     if second is not None:
-        (batch,) = engine.settle(StepResult(second[0].step), tokens(7, UNUSABLE, 8))
-        assert isinstance(batch, TokenBatch)
-        assert [output.request_id for output in batch.outputs] == [1, 3]
+        outputs, failed = settle(engine, step_of(second), tokens(7, UNUSABLE, 8))
+        assert ([output.request_id for output in outputs], failed) == ([1, 3], [])
     assert set(drain(engine)) == {1, 3}
     assert engine.stats().pages_used == 0
 
@@ -105,7 +118,7 @@ def test_unusable_logits_end_their_request_alone(ahead: bool) -> None:
 def test_what_unusable_logits_came_from_is_not_reused() -> None:
     engine = make_engine()
     submit(engine, 1, [3] * 5)
-    engine.settle(StepResult(plan_of(engine)[0].step), tokens(UNUSABLE))
+    settle(engine, step_of(plan_of(engine)), tokens(UNUSABLE))
     submit(engine, 2, [3] * 5)
     drain(engine)
     assert engine.stats().prefix_hit_tokens == 0
@@ -124,3 +137,89 @@ def test_a_result_that_does_not_fit_is_still_an_error(values: tuple[int, ...]) -
 def test_a_result_without_a_plan_is_still_an_error() -> None:
     with pytest.raises(SettleError):
         make_engine().settle(StepResult(1), tokens(UNUSABLE))
+
+
+@pytest.mark.parametrize("message", [StepResult(2**64), StepResult(1, -1), StepResult(1, 2**63)])
+def test_a_result_with_impossible_numbers_is_still_an_error(message: StepResult) -> None:
+    engine = make_engine()
+    submit(engine, 1, [3] * 5)
+    plan_of(engine)
+    with pytest.raises(SettleError):
+        engine.settle(message, tokens(7))
+    assert set(drain_from(engine, 1)) == {1}
+
+
+def drain_from(engine: Engine, step: int) -> dict[int, list[int]]:
+    """Settle this step, then run until nothing is left."""
+    outputs, _ = settle(engine, step, tokens(9))
+    got = drain(engine)
+    for output in outputs:
+        got.setdefault(output.request_id, []).extend(output.tokens)
+    return got
+
+
+def test_the_configuration_reaches_the_core() -> None:
+    config = SchedulerConfig(
+        entry_address="", worker_addresses=(), control_address="", fingerprint="", chunk_tokens=16, max_queued=9,
+        max_queued_tokens=12, max_queued_per_user=2, min_tps=70.0,
+    )  # fmt: skip
+    limits = limits_of(config)
+    assert (limits["min_tps"], limits["prefix_caching"]) == (70.0, True)
+    engine = Engine(KV, **limits)
+    prompt = tokens(1, 2, 3)
+    asked = [Submit(number, 4, (), SamplingParams(), user="a" if number < 3 else "b") for number in range(6)]
+    answers = [engine.submit(message, prompt) for message in asked]
+    assert answers[:2] == [None, None]
+    assert isinstance(answers[2], Rejected)
+    assert "max_queued_per_user" in answers[2].message
+    assert answers[3:5] == [None, None]
+    assert isinstance(answers[5], Rejected)
+    assert "max_queued_tokens" in answers[5].message or "max_queued_per_user" in answers[5].message
+
+
+def test_tenants_do_not_share_prefixes_and_users_of_one_tenant_do() -> None:
+    engine = make_engine()
+    prompt = np.arange(9, dtype=np.int32)
+    for request_id, (user, salt) in enumerate([("a", "x"), ("b", "x"), ("a", "y"), ("a", "")]):
+        message = Submit(request_id, 1, (), SamplingParams(), user=user, cache_salt=salt)
+        assert engine.submit(message, prompt) is None
+        drain(engine)
+    stats = engine.stats()
+    assert (stats.prefix_queries, stats.prefix_hits, stats.prefix_hit_tokens) == (4, 1, 8)
+
+
+def test_encoded_plans_and_outputs_are_what_msgspec_would_have_written() -> None:
+    """Byte for byte, with numbers of every msgpack width, on two cores that see the same."""
+    config = Config(
+        page_size=2, num_pages=4000, max_num_seqs=300, max_model_len=2000, vocab_size=2**31 - 1, chunk_tokens=4000,
+        max_queued=400,
+    )  # fmt: skip
+    plain, encoded = Scheduler(config), Scheduler(config)
+    ids = [0, 127, 128, 255, 256, 65535, 65536, 2**31, 2**32, 2**63 - 1, -1, -32, -33, -129, -40000, -(2**40)]
+    ids += list(range(1000, 1250))
+    sampling = {key: SamplingParams(0.5, 0.9, index, 2**index % 2**63) for index, key in enumerate(ids)}
+    for index, key in enumerate(ids):
+        prompt = np.full(1 + index % 7, 5, np.int32)
+        for core in (plain, encoded):
+            packed = msgspec.msgpack.encode(sampling[key])
+            assert core.submit(key, prompt, 1 + index % 5, (), sampling=packed) is None
+    rng = np.random.default_rng(0)
+    steps = 0
+    while not plain.idle():
+        plan, frames = plain.plan(), encoded.plan_frames()
+        assert plan is not None
+        assert frames is not None
+        admits = [SlotAdmit(slot, sampling[key]) for slot, key in plan.admits]
+        assert frames[0] == msgspec.msgpack.encode(StepPlan(plan.step, admits, plan.releases))
+        assert frames[1:] == (plan.rows.tobytes(), plan.tokens.tobytes(), plan.pages.tobytes())
+        sampled = (rng.integers(0, 2**31 - 1, samples(frames)) >> rng.integers(0, 31)).astype(np.int32)
+        outputs = [
+            TokenOutput(key, (token,), cached, finish)
+            for key, token, cached, finish in plain.settle(plan.step, sampled)
+        ]
+        batch, finished, unusable = encoded.settle_frames(plan.step, sampled)
+        assert batch == msgspec.msgpack.encode(TokenBatch(outputs))
+        assert finished == [output.request_id for output in outputs if output.finish]
+        assert unusable == []
+        steps += 1
+    assert steps >= 5

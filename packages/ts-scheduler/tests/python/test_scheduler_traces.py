@@ -32,6 +32,11 @@ def sample(entries: list[int]) -> int:
     return (state >> 7) % VOCAB
 
 
+def common(a: list[int], b: list[int]) -> int:
+    """Length of the longest common prefix."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 def generate_alone(prompt: list[int], max_tokens: int, stops: tuple[int, ...]) -> tuple[list[int], str]:
     """The oracle: no pages, no batching, no cache."""
     entries: list[int] = []
@@ -98,6 +103,7 @@ class Asked:
     prompt: list[int]
     max_tokens: int
     stops: tuple[int, ...]
+    salt: bytes = b""
     got: list[int] = field(default_factory=list)
     finish: str | None = None
     cached: int | None = None
@@ -124,9 +130,18 @@ class Trace:
         elif self.asked and self.rng.random() < 0.5:  # the same prompt again
             prompt = list(self.rng.choice(list(self.asked.values())).prompt)
         stops = tuple(self.rng.sample(range(VOCAB), self.rng.randint(0, 2)))
-        asked = Asked(prompt, self.rng.randint(1, 12), stops)
+        asked = Asked(prompt, self.rng.randint(1, 12), stops, self.rng.choice([b"", b"", b"tenant"]))
         request_id = len(self.asked) + len(self.rejections)
-        rejection = self.scheduler.submit(request_id, np.array(prompt, dtype=np.int32), asked.max_tokens, stops)
+        rejection = self.scheduler.submit(
+            request_id,
+            np.array(prompt, dtype=np.int32),
+            asked.max_tokens,
+            stops,
+            priority=self.rng.randint(-1, 1),
+            user=self.rng.randint(0, 2),
+            session=self.rng.random() < 0.3,
+            cache_salt=asked.salt,
+        )
         if rejection is None:
             self.asked[request_id] = asked
         else:
@@ -151,7 +166,8 @@ class Trace:
             return
         plan = self.in_flight.pop(0)
         tokens = np.array(self.worker.run(plan), dtype=np.int32)
-        for request_id, token, cached, finish in self.scheduler.settle(plan.step, tokens):
+        duration = self.rng.choice([0, 1, 10**6, 10**9])
+        for request_id, token, cached, finish in self.scheduler.settle(plan.step, tokens, duration):
             asked = self.asked[request_id]
             assert asked.finish is None, "nothing comes after the end"
             assert asked.cached in (None, cached)
@@ -170,6 +186,11 @@ class Trace:
             self.settle()
         raise AssertionError("the trace does not end")
 
+    def reusable(self, asked: Asked) -> int:
+        """Tokens of the longest prefix that any request of the same tenant could have left behind."""
+        others = [other for other in self.asked.values() if other is not asked and other.salt == asked.salt]
+        return max((common(asked.prompt, other.prompt + other.got) for other in others), default=0)
+
     def check(self) -> None:
         for asked in self.asked.values():
             expected, reason = generate_alone(asked.prompt, asked.max_tokens, asked.stops)
@@ -180,6 +201,7 @@ class Trace:
             if asked.cached is not None:
                 assert asked.cached % self.config.page_size == 0
                 assert asked.cached < len(asked.prompt)
+                assert asked.cached <= self.reusable(asked)
         snapshot = self.scheduler.snapshot()
         assert sorted(snapshot.free + snapshot.cached) == list(range(self.config.num_pages))
         assert sorted(snapshot.idle) == sorted(snapshot.cached)
@@ -199,6 +221,11 @@ def configs(draw: st.DrawFn) -> Config:
         max_queued=draw(st.integers(1, 12)),
         prefix_caching=draw(st.booleans()),
         depth=draw(st.integers(1, 2)),
+        priority_tokens=draw(st.integers(0, 20)),
+        tool_wait_steps=draw(st.integers(0, 4)),
+        new_prompt_wait_steps=draw(st.integers(0, 6)),
+        growth_room=draw(st.sampled_from([0.0, 0.33, 0.9])),
+        min_tps=draw(st.sampled_from([0.0, 0.5, 200.0])),
     )
 
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -13,9 +14,17 @@ struct Config {
     int max_model_len = 0;  // longest sequence, prompt and output
     int vocab_size = 0;
     int chunk_tokens = 0;  // most tokens of one step, decodes included
-    int max_queued = 0;    // requests that may wait
+    int max_queued = 0;    // requests that may wait beyond those that the slots can run
     bool prefix_caching = true;
     int depth = 2;  // steps in flight at once: 1 or 2
+
+    std::int64_t max_queued_tokens = 0;  // prompt tokens that may wait; 0: no limit
+    int max_queued_per_user = 0;         // requests of one user that may wait; 0: no limit
+    int priority_tokens = 1 << 16;       // tokens of service that a level of priority goes ahead
+    int tool_wait_steps = 512;           // steps for which new prompts leave a session's idle pages to it
+    int new_prompt_wait_steps = 8192;    // steps for which a new prompt may be passed by conversations
+    double growth_room = 0.33;  // part of the pages that new prompts leave for conversations to grow into
+    double min_tps = 0;         // tokens per second that each decoding user keeps; 0: no floor
 };
 
 // What is wrong with a configuration: one sentence that names the field and the fix, or nothing.

@@ -10,7 +10,14 @@
 
 namespace ts::scheduler {
 
-enum class FinishReason : std::uint8_t { stop, length, abort };
+enum class FinishReason : std::uint8_t {
+    stop,
+    length,
+    abort,
+    unusable  // the worker could draw no token
+};
+
+inline constexpr Token kUnusable = -1;  // in place of a token
 
 // A request as it arrives.
 struct Submission {
@@ -18,6 +25,11 @@ struct Submission {
     std::vector<Token> prompt;
     std::int64_t max_tokens = 0;
     std::vector<std::int64_t> stop_tokens;
+    int priority = 0;      // higher goes first, from -1000 to 1000
+    UserId user = 0;       // users share what there is
+    bool session = false;  // a next turn is expected: keep the prefix for it
+    Salt cache_salt{};     // prefixes are reused within one salt
+    std::string sampling;  // for the worker, as MessagePack; goes into the plan that admits the request
 };
 
 enum class RejectionCode : std::uint8_t {
@@ -43,7 +55,13 @@ struct Output {
     std::optional<FinishReason> finish;
 };
 
-enum class SettleCode : std::uint8_t { unknown_step, out_of_order, wrong_count, invalid_token };
+enum class SettleCode : std::uint8_t {
+    unknown_step,
+    out_of_order,
+    wrong_count,
+    invalid_token,
+    invalid_duration
+};
 
 // A step result that does not fit what was planned. The scheduler is as it was before.
 struct SettleError {
@@ -57,6 +75,11 @@ struct Stats {
     std::int64_t requests_waiting = 0;
     std::int64_t pages_used = 0;  // held by requests; pages that only the prefix cache holds are free to take
     std::int64_t pages_total = 0;
+    std::int64_t pages_cached = 0;      // held by the prefix cache alone
+    std::int64_t tokens_waiting = 0;    // prompt tokens of the waiting requests
+    std::int64_t prefix_queries = 0;    // requests that looked for a cached prefix
+    std::int64_t prefix_hits = 0;       // those that found one
+    std::int64_t prefix_evictions = 0;  // pages that the cache gave up
     std::int64_t prefix_query_tokens = 0;
     std::int64_t prefix_hit_tokens = 0;
     std::int64_t prefill_tokens = 0;

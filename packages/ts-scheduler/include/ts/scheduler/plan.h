@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "ts/scheduler/types.h"
@@ -40,6 +41,7 @@ struct StepPlan {
     std::vector<PageEntry> pages;
     std::vector<Admission> admits;
     std::vector<SlotId> releases;
+    std::string message;  // step, admits and releases as one MessagePack message, ts_protocol's StepPlan
 };
 
 }  // namespace ts::scheduler

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <span>
@@ -40,11 +42,17 @@ class Scheduler {
     [[nodiscard]] const StepPlan* plan();
 
     // Takes the sampled tokens of the oldest unsettled step, one for each row with kRowSample, in row order.
-    // The outputs are valid until the next call of settle().
-    [[nodiscard]] std::variant<std::span<const Output>, SettleError> settle(StepId step,
-                                                                            std::span<const Token> tokens);
+    // `duration` is how long the step took on the worker, zero when that is not known: the TPS floor learns
+    // from it. The outputs are valid until the next call of settle().
+    [[nodiscard]] std::variant<std::span<const Output>, SettleError> settle(
+        StepId step, std::span<const Token> tokens, std::chrono::nanoseconds duration = {});
 
+    // Constant time.
     [[nodiscard]] Stats stats() const;
+
+    // What a step costs, as fitted from the durations: fixed, per prefill token, per decode row, per KV token
+    // read, in seconds.
+    [[nodiscard]] std::array<double, 4> step_cost() const;
 
     // Nothing waits, runs or drains.
     [[nodiscard]] bool idle() const;

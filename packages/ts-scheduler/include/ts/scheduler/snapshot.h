@@ -17,6 +17,7 @@ struct RequestSnapshot {
     Position planned = 0;
     Position settled = 0;
     Position tokens = 0;
+    int retention = 0;  // what its blocks are worth once idle: 0 once, 1 session, 2 shared
 };
 
 // The whole state, copied out: requests in arrival order, and where every page is.
@@ -26,10 +27,15 @@ struct Snapshot {
     std::vector<PageId> cached;                 // in the prefix index, held by requests or not
     std::vector<std::uint64_t> cached_digests;  // of the prefix that ends with each of them
     std::vector<PageId> idle;                   // in the prefix index alone, next to be evicted first
+    std::vector<int> idle_retention;            // of each of them
+    std::vector<std::int64_t> idle_time_left;   // of each of them: evictions until its turn
+    std::vector<std::int64_t> idle_recent_for;  // of each of them: steps for which new prompts leave it alone
+    std::vector<RequestId> line;                // who waits, the next first
     std::vector<int> references;                // by page
     int steps_in_flight = 0;
     bool admission_held = false;         // after a preemption, until somebody leaves
     bool admission_has_no_room = false;  // until something changes
+    std::int64_t first_blocked_for = 0;  // steps for which the first has waited for sessions' pages
 };
 
 }  // namespace ts::scheduler

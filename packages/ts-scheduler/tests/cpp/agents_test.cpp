@@ -1,0 +1,272 @@
+#include <algorithm>
+#include <numeric>
+
+#include "check.h"
+#include "ts/scheduler/scheduler.h"
+
+// What the cache and the line do for agents: conversations that come back after a tool has run.
+namespace {
+
+using namespace ts::scheduler;
+
+Config config_of(int pages) {
+    return {.page_size = 4,
+            .num_pages = pages,
+            .max_num_seqs = 8,
+            .max_model_len = 200,
+            .vocab_size = 1000,
+            .chunk_tokens = 64,
+            .max_queued = 100,
+            .growth_room = 0};
+}
+
+std::vector<Token> tokens(int count, Token first) {
+    std::vector<Token> result(static_cast<std::size_t>(count));
+    std::iota(result.begin(), result.end(), first);
+    return result;
+}
+
+std::vector<Token> joined(std::vector<Token> a, const std::vector<Token>& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+}
+
+Submission asked(RequestId id, std::vector<Token> prompt, std::int64_t max_tokens = 1) {
+    Submission result;
+    result.id = id;
+    result.prompt = std::move(prompt);
+    result.max_tokens = max_tokens;
+    return result;
+}
+
+struct Runner {
+    explicit Runner(const Config& config) : scheduler(config) {}
+    Scheduler scheduler;
+    RequestId next = 1;
+    std::vector<RequestId> finished{};
+
+    RequestId submit(std::vector<Token> prompt, std::int64_t max_tokens = 1, Submission terms = {}) {
+        terms.id = next++;
+        terms.prompt = std::move(prompt);
+        terms.max_tokens = max_tokens;
+        CHECK(!scheduler.submit(terms));
+        return terms.id;
+    }
+    bool step() {
+        const StepPlan* plan = scheduler.plan();
+        if (plan == nullptr) {
+            return false;
+        }
+        const auto samples =
+            std::ranges::count_if(plan->rows, [](const Row& row) { return (row.flags & kRowSample) != 0; });
+        const std::vector<Token> sampled(static_cast<std::size_t>(samples), 999);
+        const auto settled = scheduler.settle(plan->step, sampled);
+        for (const Output& output : std::get<std::span<const Output>>(settled)) {
+            if (output.finish) {
+                finished.push_back(output.request);
+            }
+        }
+        return true;
+    }
+    [[nodiscard]] bool has_finished(RequestId id) const {
+        return std::ranges::find(finished, id) != finished.end();
+    }
+    // Runs until the request has finished; the prompt tokens that it took from the cache.
+    std::int64_t run(std::vector<Token> prompt, Submission terms = {}) {
+        const std::int64_t before = scheduler.stats().prefix_hit_tokens;
+        const RequestId id = submit(std::move(prompt), 1, terms);
+        while (!has_finished(id)) {
+            CHECK(step());
+        }
+        return scheduler.stats().prefix_hit_tokens - before;
+    }
+};
+
+Submission session() {
+    Submission terms;
+    terms.session = true;
+    return terms;
+}
+
+TEST(the_blocks_of_a_session_outlive_one_shot_prompts) {
+    Runner runner(config_of(16));
+    const auto conversation = tokens(16, 0);
+    (void)runner.run(conversation, session());
+    for (int i = 0; i < 5; ++i) {
+        (void)runner.run(tokens(16, 100 + 20 * i));
+    }
+    CHECK(runner.scheduler.stats().prefix_evictions > 0);
+    CHECK(runner.run(joined(conversation, tokens(4, 500))) == 16);
+}
+
+TEST(a_conversation_needs_no_announcement_after_its_second_turn) {
+    Runner runner(config_of(16));
+    const auto first = tokens(8, 0);
+    const auto second = joined(first, tokens(8, 50));
+    (void)runner.run(first);
+    CHECK(runner.run(second) == 8);
+    for (int i = 0; i < 5; ++i) {
+        (void)runner.run(tokens(16, 100 + 20 * i));
+    }
+    CHECK(runner.run(joined(second, tokens(4, 500))) == 16);
+}
+
+TEST(a_shared_system_prompt_outlives_sessions) {
+    Runner runner(config_of(16));
+    const auto system = tokens(8, 0);
+    (void)runner.run(joined(system, tokens(4, 50)));
+    (void)runner.run(joined(system, tokens(4, 60)));
+    for (int i = 0; i < 6; ++i) {
+        (void)runner.run(tokens(16, 100 + 20 * i), session());
+    }
+    CHECK(runner.run(joined(system, tokens(4, 70))) == 8);
+    CHECK(runner.run(joined(system, tokens(8, 50))) == 8);  // what hung below it has gone
+}
+
+TEST(nothing_is_kept_for_ever) {
+    Runner runner(config_of(16));
+    const auto system = tokens(8, 0);
+    (void)runner.run(joined(system, tokens(4, 50)));
+    (void)runner.run(joined(system, tokens(4, 60)));
+    for (int i = 0; i < 40; ++i) {
+        (void)runner.run(tokens(16, 100 + 20 * i), session());
+    }
+    CHECK(runner.run(joined(system, tokens(4, 70))) == 0);
+}
+
+TEST(a_salt_isolates_tenants) {
+    Runner runner(config_of(16));
+    Submission mine;
+    mine.cache_salt = {.low = 5, .high = 6};
+    CHECK(runner.run(tokens(12, 0), mine) == 0);
+    CHECK(runner.run(tokens(12, 0)) == 0);
+    CHECK(runner.run(tokens(12, 0), mine) == 8);
+    mine.cache_salt = {.low = 5, .high = 7};
+    CHECK(runner.run(tokens(12, 0), mine) == 0);
+}
+
+// Blocks go child before parent however retention, branching and time mix: the index stops the process if
+// not.
+TEST(any_mixture_evicts_leaves_first) {
+    Runner runner(config_of(24));
+    std::uint32_t random = 1;
+    const auto draw = [&](std::size_t below) {
+        random = random * 1664525U + 1013904223U;
+        return static_cast<int>((random >> 16U) % below);
+    };
+    std::vector<std::vector<Token>> known{tokens(8, 0)};
+    for (int i = 0; i < 3000; ++i) {
+        auto prompt = known[static_cast<std::size_t>(draw(known.size()))];
+        prompt.resize(std::min<std::size_t>(prompt.size(), static_cast<std::size_t>(4 + draw(40))));
+        prompt = joined(std::move(prompt), tokens(1 + draw(12), draw(5) * 100));
+        Submission terms;
+        terms.session = draw(3) == 0;
+        terms.priority = draw(3);
+        terms.user = draw(4);
+        (void)runner.submit(prompt, 1 + draw(9), terms);
+        for (int steps = draw(6); steps > 0; --steps) {
+            (void)runner.step();
+        }
+        known.push_back(prompt);
+        if (known.size() > 30) {
+            known.erase(known.begin());
+        }
+        while (runner.scheduler.stats().requests_waiting > 20) {
+            CHECK(runner.step());
+        }
+    }
+    while (runner.step()) {
+    }
+    CHECK(runner.scheduler.idle() && runner.scheduler.stats().prefix_evictions > 1000);
+    const Snapshot end = runner.scheduler.snapshot();
+    CHECK(end.free.size() + end.idle.size() == 24);
+}
+
+TEST(a_new_prompt_leaves_the_pages_of_a_waiting_session_alone) {
+    Config config = config_of(16);
+    config.new_prompt_wait_steps = 10;
+    Runner runner(config);
+    const auto conversation = tokens(32, 0);
+    (void)runner.run(conversation, session());                   // 8 pages, idle
+    const RequestId other = runner.submit(tokens(12, 100), 30);  // 3 pages
+    CHECK(runner.step());
+    const RequestId newcomer = runner.submit(tokens(24, 200));  // 6 pages, and 5 are nobody's
+    for (int i = 0; i < 5; ++i) {
+        CHECK(runner.step());
+    }
+    CHECK(runner.scheduler.stats().requests_waiting == 1);
+    CHECK(runner.run(joined(conversation, tokens(2, 300))) == 32);  // it came back, passed, and hit
+    CHECK(!runner.has_finished(newcomer) && !runner.has_finished(other));
+}
+
+TEST(a_new_prompt_waits_for_sessions_only_so_long) {
+    Config config = config_of(16);
+    config.new_prompt_wait_steps = 10;
+    Runner runner(config);
+    (void)runner.run(tokens(32, 0), session());
+    (void)runner.submit(tokens(12, 100), 30);
+    CHECK(runner.step());
+    const RequestId newcomer = runner.submit(tokens(24, 200));
+    int steps = 0;
+    while (!runner.has_finished(newcomer)) {
+        CHECK(runner.step() && ++steps <= 13);
+    }
+    CHECK(steps >= 10);
+}
+
+TEST(queue_caps_name_themselves) {
+    Config config = config_of(64);
+    config.max_queued_tokens = 20;
+    config.max_queued_per_user = 2;
+    Scheduler scheduler(config);
+    CHECK(!scheduler.submit(asked(1, tokens(16, 0))));
+    const auto too_many = scheduler.submit(asked(2, tokens(5, 0)));
+    CHECK(too_many && too_many->code == RejectionCode::queue_full);
+    CHECK(too_many->message.starts_with("max_queued_tokens"));
+    CHECK(!scheduler.submit(asked(2, {1})));
+    const auto user = scheduler.submit(asked(3, {1}));
+    CHECK(user && user->message.starts_with("max_queued_per_user"));
+    Submission another = asked(3, {1});
+    another.user = 9;
+    CHECK(!scheduler.submit(another));
+    CHECK(scheduler.abort(2) && scheduler.stats().tokens_waiting == 17);
+    CHECK(!scheduler.submit(asked(4, {1})));
+}
+
+TEST(the_floor_holds_in_the_scheduler) {
+    Config config = config_of(4000);
+    config.max_model_len = 4000;
+    config.chunk_tokens = 2048;
+    config.min_tps = 100;
+    config.depth = 1;
+    Scheduler scheduler(config);
+    for (RequestId id = 1; id <= 4; ++id) {
+        CHECK(!scheduler.submit(asked(id, tokens(8, 0), 900)));
+    }
+    int late = 0;
+    RequestId next = 5;
+    for (int steps = 0; steps < 800; ++steps) {
+        const StepPlan* plan = scheduler.plan();
+        CHECK(plan != nullptr);
+        std::int64_t nanoseconds = 2'000'000;  // 2 ms and 20 us a token
+        std::size_t samples = 0;
+        for (const Row& row : plan->rows) {
+            nanoseconds += 20'000 * row.count;
+            samples += (row.flags & kRowSample) != 0 ? 1 : 0;
+        }
+        late += steps > 40 && nanoseconds > 10'000'000 ? 1 : 0;
+        const auto settled = scheduler.settle(plan->step, std::vector<Token>(samples, 1),
+                                              std::chrono::nanoseconds(nanoseconds));
+        CHECK(std::holds_alternative<std::span<const Output>>(settled));
+        if (steps % 20 == 0) {
+            Submission prompt = asked(next++, tokens(900, 0), 2);
+            prompt.cache_salt.low = static_cast<std::uint64_t>(next);
+            CHECK(!scheduler.submit(prompt));
+        }
+    }
+    CHECK(late <= 8);
+    CHECK(scheduler.stats().prefill_tokens > 9000);
+    CHECK(std::abs(scheduler.step_cost()[1] - 20e-6) < 4e-6);
+}
+
+}  // namespace
