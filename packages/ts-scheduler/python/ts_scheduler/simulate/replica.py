@@ -28,6 +28,10 @@ class Options:
     max_num_seqs: int = 256
     floor_tps: float = 70.0
     """A user's tokens a second below which time is counted as bad."""
+    min_tps: float = 0.0
+    """The scheduler's own floor; 0: none."""
+    growth_room: float = 0.33
+    """As the scheduler's ``Config``."""
     seed: int = 0
 
 
@@ -128,7 +132,9 @@ class Replica:
         while self._arrivals and self._arrivals[0][0] <= self._now:
             arrived, _, user, turn = heapq.heappop(self._arrivals)
             self._requests += 1
-            rejection = self._scheduler.submit(self._requests, turn.prompt, turn.answer_tokens)
+            rejection = self._scheduler.submit(
+                self._requests, turn.prompt, turn.answer_tokens, user=user.user + 1, session=True
+            )
             if rejection is not None:
                 raise RuntimeError(f"the scheduler refused a turn of {len(turn.prompt)} tokens: {rejection.message}")
             self._running[self._requests] = _Running(user=user, turn=turn, arrived=arrived)
@@ -152,7 +158,7 @@ class Replica:
             self._outcome.step_seconds += end - start
         samples = int(np.count_nonzero(plan.rows[:, 3] & SAMPLE))
         tokens: Ids = self._rng.integers(0, VOCAB, samples, dtype=np.int32)
-        for request, token, cached, finish in self._scheduler.settle(plan.step, tokens):
+        for request, token, cached, finish in self._scheduler.settle(plan.step, tokens, round((end - start) * 1e9)):
             running = self._running[request]
             running.answer.append(token)
             if running.first < 0:
@@ -192,4 +198,6 @@ def _config(device: Device, workload: Workload, options: Options) -> Config:
         vocab_size=VOCAB,
         chunk_tokens=options.chunk_tokens,
         max_queued=options.users,
+        min_tps=options.min_tps,
+        growth_room=options.growth_room,
     )
