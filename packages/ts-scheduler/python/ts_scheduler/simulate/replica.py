@@ -50,7 +50,7 @@ class Outcome:
     decode_seconds: float = 0.0
     """Time that users spent receiving tokens, summed over users."""
     slow_seconds: float = 0.0
-    """The part of it in gaps between two tokens that are longer than the floor allows."""
+    """The part of it while the answer so far, since its first token, was slower than the floor."""
     preemptions: int = 0
     queue_s: list[float] = field(default_factory=list)
     """From a request's arrival to its first planned step."""
@@ -98,7 +98,6 @@ class Replica:
         self._running: dict[int, _Running] = {}
         self._requests = 0
         self._outcome = Outcome(users=options.users, gpus=device.gpus)
-        self._gap_limit = 1.0 / options.floor_tps
         for user in (User(workload, systems, seed=options.seed, user=number) for number in users):
             self._expect(user, 0.0)
 
@@ -169,7 +168,7 @@ class Replica:
             elif counted:
                 gap = self._now - running.latest
                 self._outcome.decode_seconds += gap
-                if gap > self._gap_limit:
+                if len(running.answer) - 1 < self._options.floor_tps * (self._now - running.first):
                     self._outcome.slow_seconds += gap
             if counted:
                 self._outcome.output_tokens += 1
