@@ -9,6 +9,7 @@ import sysconfig
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ ANSWER = 64
 class Engine:
     """Scheduler and executor in one process, two steps in flight, as the two processes run them."""
 
-    def __init__(self, model: LoadedModel, *, chunk: int, tokens: int = 8192, prefix_caching: bool = True) -> None:
+    def __init__(self, model: LoadedModel, *, chunk: int, tokens: int = 8192, **options: Any) -> None:
         device = open_device("cpu")
         pool, cache = allocate(model, device, requested_tokens=tokens, max_model_len=512, page_size=16)
         self.executor = Executor(model, cache, pool, device=device, max_num_seqs=32, chunk_tokens=chunk)
@@ -43,7 +44,7 @@ class Engine:
                 vocab_size=model.config.vocab_size,
                 chunk_tokens=chunk,
                 max_queued=64,
-                prefix_caching=prefix_caching,
+                **options,
             )
         )
 
@@ -110,6 +111,6 @@ def test_batched_together(
 
 @pytest.mark.parametrize("chunk", [16, 512])
 def test_after_preemption(model: LoadedModel, prompts: list[list[int]], alone: list[list[int]], chunk: int) -> None:
-    engine = Engine(model, chunk=chunk, tokens=640)
+    engine = Engine(model, chunk=chunk, tokens=640, growth_room=0.0)
     assert engine.generate(prompts) == alone
     assert engine.scheduler.stats().preemptions > 0

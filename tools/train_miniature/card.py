@@ -38,7 +38,7 @@ embedding and head of the main model; its input is the main model's final state 
 
 Text: {train_files} files of CPython {python}'s standard library, {train_mb:.1f} MB ({code_tokens:,} tokens), and {conversations:,}
 conversations ({chat_tokens:,} tokens) made from the same files' docstrings, from hand-written small tasks and from
-invented tool calls. Held out, whole files chosen by a hash of the path, from tokenizer and conversations too:
+invented tool calls; for a time some rows were random tokens that repeat, to teach copying. Held out, whole files chosen by a hash of the path, from tokenizer and conversations too:
 {held_files} files, {held_kb:.0f} kB.
 
 {tokens:,} tokens in {steps:,} steps and {minutes:.0f} minutes on two shared CPU cores; Muon and AdamW, learning rate annealed to

@@ -98,10 +98,7 @@ class Scheduler::Impl {
         return stats;
     }
 
-    std::array<double, 4> step_cost() const {
-        const StepCost& cost = floor_.cost();
-        return {cost.fixed(), cost.per_prefill_token(), cost.per_decode_row(), cost.per_kv_token()};
-    }
+    std::array<double, 6> step_cost() const { return floor_.cost().terms(); }
 
     bool idle() const { return book_.empty(); }
 
@@ -164,6 +161,9 @@ class Scheduler::Impl {
         }
         if (std::holds_alternative<Preempted>(request.state)) {
             book_.move_to_waiting(request);
+        }
+        if (token) {
+            request.due = row.prefill ? floor_.first_token() : floor_.next_token(request.due);
         }
         remove_if_finished(request);
     }
@@ -271,7 +271,7 @@ std::variant<std::span<const Output>, SettleError> Scheduler::settle(StepId step
                                                                      std::chrono::nanoseconds duration) {
     return impl_->settle(step, tokens, duration);
 }
-std::array<double, 4> Scheduler::step_cost() const { return impl_->step_cost(); }
+std::array<double, 6> Scheduler::step_cost() const { return impl_->step_cost(); }
 Stats Scheduler::stats() const { return impl_->stats(); }
 bool Scheduler::idle() const { return impl_->idle(); }
 Snapshot Scheduler::snapshot() const { return impl_->snapshot(); }

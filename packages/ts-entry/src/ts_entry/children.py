@@ -105,6 +105,7 @@ class EnginePlan:
     max_model_len: int
     chunk_tokens: int
     max_queued: int
+    min_tps: float
     prefix_caching: bool
     threads: int
     debug: bool
@@ -205,6 +206,7 @@ def _scheduler(
         fingerprint=plan.fingerprint,
         chunk_tokens=plan.chunk_tokens,
         max_queued=plan.max_queued,
+        min_tps=plan.min_tps,
         prefix_caching=plan.prefix_caching,
         parent_pid=os.getpid(),
         debug=plan.debug,

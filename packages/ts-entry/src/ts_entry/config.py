@@ -74,6 +74,12 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     chunked_prefill_size: Annotated[
         int, _option("memory", "most tokens of one step; 0: 512 on the CPU, 8192 on CUDA", ge=0)
     ] = 0
+    min_tps: Annotated[
+        float,
+        _option(
+            "memory", "tokens a second that each answer keeps beside new prompts; 0: no floor", ge=0, le=1e6
+        ),
+    ] = 0.0
     enable_prefix_caching: Annotated[bool, _option("memory", "reuse the KV pages of known prefixes")] = True
 
     host: Annotated[str, _option("server", "address to listen on; 0.0.0.0 for every interface")] = "127.0.0.1"

@@ -128,6 +128,7 @@ def engine_plan(config: ServeConfig, checkpoint: Checkpoint, machine: Machine, s
         max_model_len=config.max_model_len,
         chunk_tokens=config.chunked_prefill_size or (512 if on_cpu else 8192),
         max_queued=config.max_queued,
+        min_tps=config.min_tps,
         prefix_caching=config.enable_prefix_caching,
         threads=config.threads,
         debug=config.log_level == "debug",

@@ -223,6 +223,19 @@ def test_a_stop_string_ends_the_answer_and_the_request(run_bench, say, ids):
     run_bench(scenario, reply)
 
 
+def test_the_scheduler_hears_how_a_request_stands(run_bench, say):
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+
+    async def scenario(bench):
+        await bench.chat(user="ann", priority=-3, cache_salt="tenant", tools=[tool])
+        await bench.chat(safety_identifier="bob")
+        await bench.chat()
+        stands = [(s.user, s.priority, s.cache_salt, s.session) for s, _ in bench.scheduler.submits]
+        assert stands == [("ann", -3, "tenant", True), ("bob", 0, "", False), ("", 0, "", False)]
+
+    run_bench(scenario, say("x"))
+
+
 def test_length_and_token_limits(run_bench, say):
     async def scenario(bench):
         for fields in ({"max_tokens": 3}, {"max_completion_tokens": 3}):

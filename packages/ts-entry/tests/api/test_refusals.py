@@ -43,6 +43,9 @@ REFUSED = [
     ({"stop_token_ids": [1] * 65}, "stop_token_ids"),
     ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+    ({"priority": 1001}, "priority"),
+    ({"user": "x" * 257}, "user"),
+    ({"cache_salt": "x" * 257}, "cache_salt"),
     ({"messages": []}, "messages"),
     ({"messages": MESSAGES * 33}, "messages"),
     ({"messages": "hi"}, "messages"),
@@ -78,7 +81,7 @@ REFUSED = [
 ACCEPTED = {
     "n": 1, "logprobs": False, "top_logprobs": 0, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {},
     "response_format": {"type": "text"}, "store": False, "user": "me", "metadata": {"a": "b"}, "service_tier": "auto",
-    "min_p": 0, "repetition_penalty": 1.0, "prompt_cache_key": "k", "modalities": ["text"], "tools": [],
+    "priority": 0, "min_p": 0, "repetition_penalty": 1.0, "prompt_cache_key": "k", "modalities": ["text"], "tools": [],
     "stop": None, "seed": None, "max_tokens": None, "stream": False, "parallel_tool_calls": True, "tool_choice": None,
     "reasoning_effort": "medium", "chat_template_kwargs": {"thinking": None},
 }  # fmt: skip

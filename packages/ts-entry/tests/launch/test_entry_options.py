@@ -52,6 +52,7 @@ def test_values_get_their_types() -> None:
         ("m --port -1", ["--port -1"]),
         ("m --dtype fp8", ["--dtype fp8", "auto, float32 or bfloat16"]),
         ("m --max-queued 0", ["--max-queued 0", "1"]),
+        ("m --min-tps -1", ["--min-tps -1", "0"]),
         ("m --api-key ''", ["--api-key is empty"]),
         ("m --drain-timeout nan", ["--drain-timeout nan"]),
         ("m --tp 2", ["--tensor-parallel-size 2 is refused", "one device"]),

@@ -223,7 +223,9 @@ class Scheduler:
         Beside it: the requests that have finished, and those that failed for want of a token.
         """
     def step_cost(self) -> list[float]:
-        """What a step costs, as fitted: fixed, per prefill token, per decode row, per KV token read; seconds."""
+        """What a step costs, as fitted, in seconds: fixed, more if there is a prompt in it, per prefill token, per pair
+        of a prefilled token and one that it attends to, per decode row, per KV token that decodes read.
+        """
     def stats(self) -> Stats: ...
     def idle(self) -> bool:
         """Nothing waits, runs or drains."""

@@ -102,6 +102,7 @@ void AdmissionGate::enter(Request& request) {
     LeasePtr lease = lease_for(request);
     count(request);
     request.match.forget();
+    request.due = 0;
     must_apply(request.state, Admit{std::move(lease)});
     book_->move_to_running(request);
 }

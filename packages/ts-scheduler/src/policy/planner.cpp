@@ -19,6 +19,7 @@ bool Planner::fill(StepPlan& plan) {
     StepBuilder step(plan, cache_->page_size());
     budget_ = chunk_tokens_;
     ledger_->begin();
+    floor_->begin(ledger_->seconds_under_way(floor_->cost()));
     gate_->on_step();
     decode_all(step);
     continue_prompts(step);
@@ -51,9 +52,8 @@ void Planner::decode(StepBuilder& step, Request& request) {
             return;
         }
     }
-    StepShape& shape = ledger_->shape();
-    ++shape.decode_rows;
-    shape.kv_tokens += lease->planned + 1;
+    ledger_->shape().add_decode(lease->planned + 1);
+    floor_->expect(request.due, lease->planned - lease->settled);
     must_apply(request.state, PlanDecode{step, std::move(page)});
     ledger_->rows().push_back({&request, 1, true, false});
     --budget_;
@@ -74,9 +74,8 @@ void Planner::start_prompts(StepBuilder& step, StepPlan& plan) {
     if (book_->waiting().empty() || pages_are_coming()) {
         return;
     }
-    const StepShape decodes{.prefill_tokens = 0,
-                            .decode_rows = ledger_->shape().decode_rows,
-                            .kv_tokens = ledger_->shape().kv_tokens};
+    StepShape decodes = ledger_->shape();
+    decodes.prefill_tokens = decodes.prefill_pairs = 0;
     while (budget_ > 0) {
         Request* request = gate_->admit(decodes);
         if (request == nullptr) {
@@ -93,9 +92,7 @@ bool Planner::chunk(StepBuilder& step, Request& request) {
     StepShape& shape = ledger_->shape();
     const Position start = lease_of(request.state)->planned;
     const Position rest = request.sequence.size() - start;
-    const Position least = shape.prefill_tokens == 0 ? cache_->page_size() : 0;
-    const Position most = std::min(rest, budget_);
-    const Position count = std::min(most, std::max(least, floor_->chunk(shape, start, most)));
+    const Position count = floor_->chunk(shape, start, std::min(rest, budget_));
     if (count == 0) {
         return false;
     }
@@ -108,8 +105,7 @@ bool Planner::chunk(StepBuilder& step, Request& request) {
         must_apply(request.state, PlanChunk{step, tokens});
     }
     ledger_->rows().push_back({&request, count, last, true});
-    shape.prefill_tokens += count;
-    shape.kv_tokens += start + count;
+    shape.add_chunk(start, count);
     budget_ -= count;
     return true;
 }

@@ -14,11 +14,11 @@
 namespace ts::scheduler {
 
 // Chooses what the next step runs: every decode, then prompt chunks in the order of turns, as much as the
-// step's tokens and the floor of the decodes allow. The first prompt advances by a page in any case.
+// step's tokens and the floor of the decodes allow.
 class Planner {
  public:
     Planner(int chunk_tokens, RequestBook& book, KvCache& cache, StepLedger& ledger, AdmissionGate& gate,
-            const TpsFloor& floor)
+            TpsFloor& floor)
         : chunk_tokens_(chunk_tokens),
           book_(&book),
           cache_(&cache),
@@ -45,7 +45,7 @@ class Planner {
     KvCache* cache_;
     StepLedger* ledger_;
     AdmissionGate* gate_;
-    const TpsFloor* floor_;
+    TpsFloor* floor_;
     std::vector<Victim> candidates_;
     int budget_ = 0;  // tokens that the step may still take
 };

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <limits>
+#include <numeric>
 
 namespace ts::scheduler {
 namespace {
@@ -9,25 +12,53 @@ namespace {
 constexpr double kKeep = 0.998;  // of an observation's weight after each later one: half after 350 steps
 constexpr double kPull = 1e-4;   // towards the last solution
 constexpr int kSweeps = 8;
+// What steps that are all alike leave open goes to the first of these: a cost per token, which smaller chunks
+// then put to the test, and not a fixed one, which would speak against any.
+constexpr std::array<std::size_t, StepCost::kTerms> kOrder{2, 3, 4, 5, 0, 1};
 
 }  // namespace
 
 StepCost::Vector StepCost::features(const StepShape& shape) {
-    return {1.0, static_cast<double>(shape.prefill_tokens) / kScale[1],
-            static_cast<double>(shape.decode_rows) / kScale[2],
-            static_cast<double>(shape.kv_tokens) / kScale[3]};
+    const Vector sizes{1.0,
+                       shape.prefill_tokens > 0 ? 1.0 : 0.0,
+                       static_cast<double>(shape.prefill_tokens),
+                       static_cast<double>(shape.prefill_pairs),
+                       static_cast<double>(shape.decode_rows),
+                       static_cast<double>(shape.kv_tokens)};
+    Vector scaled{};
+    std::transform(sizes.begin(), sizes.end(), kScale.begin(), scaled.begin(), std::divides{});
+    return scaled;
+}
+
+StepCost::Vector StepCost::terms() const {
+    Vector each{};
+    std::transform(terms_.begin(), terms_.end(), kScale.begin(), each.begin(), std::divides{});
+    return each;
 }
 
 double StepCost::predict(const StepShape& shape) const {
     const Vector x = features(shape);
-    return x[0] * terms_[0] + x[1] * terms_[1] + x[2] * terms_[2] + x[3] * terms_[3];
+    return std::inner_product(x.begin(), x.end(), terms_.begin(), 0.0);
+}
+
+// n tokens cost n * (token + pair * start) + n^2 / 2 * pair.
+double StepCost::tokens_within(double seconds, const StepShape& shape, Position start) const {
+    const auto [fixed, prompts, token, pair, row, kv] = terms();
+    const double left = seconds - predict(shape) - (shape.prefill_tokens > 0 ? 0.0 : prompts);
+    if (left <= 0) {
+        return 0;
+    }
+    const double each = token + pair * start;
+    const double root = std::sqrt(each * each + 2 * pair * left);
+    return std::isfinite(left) && root + each > 0 ? 2 * left / (root + each)
+                                                  : std::numeric_limits<double>::infinity();
 }
 
 void StepCost::observe(const StepShape& shape, double seconds) {
     const Vector x = features(shape);
     constexpr std::int64_t kWarm = 16;
-    const double error = std::abs(seconds - predict(shape));
-    error_ = observations_ < kWarm ? error : 0.95 * error_ + 0.05 * std::min(error, 8 * error_ + 1e-4);
+    const double error = std::abs(seconds - predict(shape)) / seconds;
+    error_ = observations_ < kWarm ? error : 0.95 * error_ + 0.05 * std::min(error, 8 * error_ + 1e-3);
     ++observations_;
     for (std::size_t i = 0; i < kTerms; ++i) {
         for (std::size_t j = 0; j < kTerms; ++j) {
@@ -41,7 +72,7 @@ void StepCost::observe(const StepShape& shape, double seconds) {
 void StepCost::solve() {
     const Vector last = terms_;
     for (int sweep = 0; sweep < kSweeps; ++sweep) {
-        for (std::size_t i = 0; i < kTerms; ++i) {
+        for (const std::size_t i : kOrder) {
             double rest = moment_[i] + kPull * last[i];
             for (std::size_t j = 0; j < kTerms; ++j) {
                 if (j != i) {

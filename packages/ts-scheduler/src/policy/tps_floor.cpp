@@ -4,27 +4,58 @@
 
 namespace ts::scheduler {
 
-double TpsFloor::seconds() const { return std::max(limit_ - 2 * cost_.error(), limit_ / 2); }
+void TpsFloor::observe(const StepShape& shape, double seconds) {
+    cost_.observe(shape, seconds);
+    clock_ += seconds;
+    if (shape.prefill_tokens > 0) {
+        prefilled_ = clock_;
+    }
+}
+
+Due TpsFloor::next_token(Due due) const { return std::min(due + limit_, clock_ + std::max(kCredit, limit_)); }
+
+void TpsFloor::begin(double ahead) {
+    starts_ = clock_ + ahead;
+    earliest_ = std::numeric_limits<double>::infinity();
+}
+
+void TpsFloor::expect(Due due, Position unsettled) {
+    if (due > 0) {
+        earliest_ = std::min(earliest_, due + limit_ * unsettled);
+    }
+}
+
+// A floor that one answer alone cannot keep is none.
+bool TpsFloor::holds(const StepShape& decodes) const {
+    return limit_ > 0 && cost_.observations() >= kLearn && decodes.decode_rows > 0 &&
+           (decodes.decode_rows > 1 || cost_.predict(decodes) <= limit_);
+}
 
 Position TpsFloor::chunk(const StepShape& step, Position start, Position most) const {
-    if (!on() || step.decode_rows == 0) {
+    if (!holds(step)) {
         return most;
     }
-    const double left = seconds() - cost_.predict(step) - cost_.per_kv_token() * start;
-    const double each = cost_.per_prefill_token() + cost_.per_kv_token();
-    if (left <= 0) {
+    const double sure = std::max(0.5, 1 - 2 * cost_.error());
+    double fits = cost_.tokens_within(sure * (earliest_ - starts_), step, start);
+    double worthwhile = 1;
+    if (step.prefill_tokens == 0) {
+        const double patience = std::max(0.0, 1 - (starts_ - prefilled_) / kPatience);
+        worthwhile = std::max(1.0, patience * cost_.tokens_within(kCredit / 2, step, start));
+        fits = patience > 0 ? fits : std::max<double>(fits, kLeast);
+    }
+    if (fits < std::min(worthwhile, static_cast<double>(most))) {
         return 0;
     }
-    return left >= each * most ? most : static_cast<Position>(left / each);
+    return fits >= most ? most : static_cast<Position>(fits);
 }
 
 bool TpsFloor::admits(const StepShape& decodes, Position tokens) const {
-    if (!on() || decodes.decode_rows == 0) {
+    if (!holds(decodes)) {
         return true;
     }
-    const StepShape with{
-        .prefill_tokens = 0, .decode_rows = decodes.decode_rows + 1, .kv_tokens = decodes.kv_tokens + tokens};
-    return cost_.predict(with) <= seconds();
+    StepShape with = decodes;
+    with.add_decode(tokens);
+    return cost_.predict(with) <= limit_;
 }
 
 }  // namespace ts::scheduler

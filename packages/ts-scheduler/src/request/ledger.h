@@ -47,6 +47,15 @@ class StepLedger {
     // What the oldest step in flight computes.
     [[nodiscard]] const StepShape& oldest_shape() const { return at(0).shape; }
 
+    // How long the steps in flight are expected to take.
+    [[nodiscard]] double seconds_under_way(const StepCost& cost) const {
+        double seconds = 0;
+        for (int i = 0; i < in_flight_; ++i) {
+            seconds += cost.predict(at(i).shape);
+        }
+        return seconds;
+    }
+
     // Ends the oldest step: calls row(RowInFlight, optional<Token>, SettleProof) for each of its rows.
     template <class OnRow>
     void settle(std::span<const Token> tokens, OnRow&& on_row) {

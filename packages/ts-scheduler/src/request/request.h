@@ -6,6 +6,7 @@
 #include "cache/prefix_match.h"
 #include "cache/retention.h"
 #include "cache/sequence.h"
+#include "policy/tps_floor.h"
 #include "policy/turns.h"
 #include "request/dispatch.h"
 #include "ts/scheduler/types.h"
@@ -45,6 +46,7 @@ struct Request {
     Position cached_tokens = 0;  // prompt tokens taken from the prefix cache when first admitted
     bool continues = false;      // took up a cached conversation when it was submitted
     bool admitted_before = false;
+    Due due = 0;
 };
 
 // The order in which requests are served.

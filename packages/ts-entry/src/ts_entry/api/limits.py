@@ -15,6 +15,8 @@ class Limits:
     stops: int = 16
     stop_characters: int = 256
     stop_token_ids: int = 64
+    label_characters: int = 256
+    """Of ``user``, ``safety_identifier`` and ``cache_salt``."""
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:

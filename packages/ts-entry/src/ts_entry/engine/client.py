@@ -4,7 +4,8 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import msgspec
 from ts_protocol.channels import AsyncChannel, Context
@@ -52,6 +53,19 @@ class _Request:
         self.prompt_tokens = prompt_tokens
         self.submitted = now
         self.token_at: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Whose request it is and how it stands to others: as the fields of ``ts_protocol.messages.Submit``."""
+
+    priority: int = 0
+    user: str = ""
+    session: bool = False
+    cache_salt: str = ""
+
+
+ANYBODY: Final = Standing()
 
 
 class EngineClient:
@@ -160,6 +174,7 @@ class EngineClient:
         max_tokens: int,
         stop_token_ids: tuple[int, ...],
         mailbox: Mailbox,
+        standing: Standing = ANYBODY,
     ) -> int:
         """Start a request; its events go to ``mailbox``. ``prompt`` is int32 ``[n]``, not to be changed afterwards.
 
@@ -170,7 +185,19 @@ class EngineClient:
         assert self._channel is not None
         request_id = next(self._ids)
         try:
-            self._channel.send(Submit(request_id, max_tokens, stop_token_ids, sampling), prompt)
+            self._channel.send(
+                Submit(
+                    request_id,
+                    max_tokens,
+                    stop_token_ids,
+                    sampling,
+                    priority=standing.priority,
+                    user=standing.user,
+                    session=standing.session,
+                    cache_salt=standing.cache_salt,
+                ),
+                prompt,
+            )
         except ChannelError as error:
             raise EngineUnavailableError(f"the engine cannot be reached: {error}") from None
         self._requests[request_id] = _Request(mailbox, len(prompt), time.perf_counter())

@@ -52,7 +52,7 @@ class Scheduler {
 
     // What a step costs, as fitted from the durations: fixed, per prefill token, per decode row, per KV token
     // read, in seconds.
-    [[nodiscard]] std::array<double, 4> step_cost() const;
+    [[nodiscard]] std::array<double, 6> step_cost() const;
 
     // Nothing waits, runs or drains.
     [[nodiscard]] bool idle() const;

@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-num-seqs", type=_positive, default=256, help="most requests of a step")
     parser.add_argument("--page-size", type=_positive, default=64)
     parser.add_argument("--floor", type=float, default=70.0, help="tokens a second below which a user's time is bad")
+    parser.add_argument("--min-tps", type=float, default=0.0, help="the scheduler's own floor; 0: none")
+    parser.add_argument("--growth-room", type=float, default=0.33, help="share of the pages left for conversations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=_positive, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path, help="write inputs and figures there")
@@ -44,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         chunk_tokens=arguments.chunk_tokens,
         max_num_seqs=arguments.max_num_seqs,
         floor_tps=arguments.floor,
+        min_tps=arguments.min_tps,
+        growth_room=arguments.growth_room,
         seed=arguments.seed,
     )
     device, workload = PRESETS[arguments.device], WORKLOADS[arguments.workload]

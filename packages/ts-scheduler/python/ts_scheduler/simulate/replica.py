@@ -28,6 +28,10 @@ class Options:
     max_num_seqs: int = 256
     floor_tps: float = 70.0
     """A user's tokens a second below which time is counted as bad."""
+    min_tps: float = 0.0
+    """The scheduler's own floor; 0: none."""
+    growth_room: float = 0.33
+    """As the scheduler's ``Config``."""
     seed: int = 0
 
 
@@ -46,7 +50,7 @@ class Outcome:
     decode_seconds: float = 0.0
     """Time that users spent receiving tokens, summed over users."""
     slow_seconds: float = 0.0
-    """The part of it in gaps between two tokens that are longer than the floor allows."""
+    """The part of it while the answer so far, since its first token, was slower than the floor."""
     preemptions: int = 0
     queue_s: list[float] = field(default_factory=list)
     """From a request's arrival to its first planned step."""
@@ -94,7 +98,6 @@ class Replica:
         self._running: dict[int, _Running] = {}
         self._requests = 0
         self._outcome = Outcome(users=options.users, gpus=device.gpus)
-        self._gap_limit = 1.0 / options.floor_tps
         for user in (User(workload, systems, seed=options.seed, user=number) for number in users):
             self._expect(user, 0.0)
 
@@ -128,7 +131,9 @@ class Replica:
         while self._arrivals and self._arrivals[0][0] <= self._now:
             arrived, _, user, turn = heapq.heappop(self._arrivals)
             self._requests += 1
-            rejection = self._scheduler.submit(self._requests, turn.prompt, turn.answer_tokens)
+            rejection = self._scheduler.submit(
+                self._requests, turn.prompt, turn.answer_tokens, user=user.user + 1, session=True
+            )
             if rejection is not None:
                 raise RuntimeError(f"the scheduler refused a turn of {len(turn.prompt)} tokens: {rejection.message}")
             self._running[self._requests] = _Running(user=user, turn=turn, arrived=arrived)
@@ -152,7 +157,7 @@ class Replica:
             self._outcome.step_seconds += end - start
         samples = int(np.count_nonzero(plan.rows[:, 3] & SAMPLE))
         tokens: Ids = self._rng.integers(0, VOCAB, samples, dtype=np.int32)
-        for request, token, cached, finish in self._scheduler.settle(plan.step, tokens):
+        for request, token, cached, finish in self._scheduler.settle(plan.step, tokens, round((end - start) * 1e9)):
             running = self._running[request]
             running.answer.append(token)
             if running.first < 0:
@@ -163,7 +168,7 @@ class Replica:
             elif counted:
                 gap = self._now - running.latest
                 self._outcome.decode_seconds += gap
-                if gap > self._gap_limit:
+                if len(running.answer) - 1 < self._options.floor_tps * (self._now - running.first):
                     self._outcome.slow_seconds += gap
             if counted:
                 self._outcome.output_tokens += 1
@@ -192,4 +197,6 @@ def _config(device: Device, workload: Workload, options: Options) -> Config:
         vocab_size=VOCAB,
         chunk_tokens=options.chunk_tokens,
         max_queued=options.users,
+        min_tps=options.min_tps,
+        growth_room=options.growth_room,
     )

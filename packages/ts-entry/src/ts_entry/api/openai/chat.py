@@ -149,6 +149,7 @@ class _Answer:
             max_tokens=job.max_tokens,
             stop_token_ids=job.stop_token_ids,
             mailbox=self.mailbox,
+            standing=job.standing,
         )
 
     def abort(self) -> None:

@@ -172,6 +172,7 @@ class _Answers:
                 max_tokens=job.max_tokens,
                 stop_token_ids=job.stop_token_ids,
                 mailbox=self.mailbox,
+                standing=job.standing,
             )
             self._by_id[choice.request_id] = choice
 

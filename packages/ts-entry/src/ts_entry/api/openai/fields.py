@@ -7,9 +7,7 @@ import msgspec
 
 from ts_entry.api.errors import InvalidRequestError
 
-HARMLESS: Final = frozenset(
-    ["user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"]
-)
+HARMLESS: Final = frozenset(["metadata", "service_tier", "prompt_cache_key", "prompt_cache_retention"])
 """Labels and hints that cannot change an answer: accepted, whatever they say."""
 
 _DEFAULT_FIX: Final = "leave it out"
@@ -54,7 +52,6 @@ UNBUILT: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "separate_reasoning": ((True,), "join reasoning and content yourself"),
     "chat_template": ((), "templates of requests are not executed: start the server with --chat-template"),
     "documents": (([],), "put the documents into a message"),
-    "priority": ((0,), _DEFAULT_FIX),
 }
 """Known fields that are not built: (values that mean nothing, what to do instead). ``null`` always means nothing."""
 

@@ -8,7 +8,7 @@ from ts_protocol.messages import SamplingParams
 from ts_entry.api.errors import ContextLengthError, InvalidRequestError
 from ts_entry.api.model import ServedModel
 from ts_entry.api.openai.requests import SamplingFields
-from ts_entry.engine.client import EngineClient
+from ts_entry.engine.client import EngineClient, Standing
 from ts_entry.text.tokenizer import IntArray
 
 
@@ -20,6 +20,7 @@ class Job:
     sampling: SamplingParams
     max_tokens: int
     stop_token_ids: tuple[int, ...]
+    standing: Standing
 
 
 def sampling_of(request: SamplingFields, model: ServedModel) -> SamplingParams:
@@ -73,6 +74,12 @@ def make_job(
         sampling=sampling_of(request, model),
         max_tokens=remaining if max_tokens is None else min(max_tokens, remaining),
         stop_token_ids=_stop_ids(request, model) + extra_stops,
+        standing=Standing(
+            priority=request.priority or 0,
+            user=request.user or request.safety_identifier or "",
+            session=request.expects_next_turn,
+            cache_salt=request.cache_salt or "",
+        ),
     )
 
 

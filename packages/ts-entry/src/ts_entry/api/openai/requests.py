@@ -42,6 +42,15 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
+    priority: int | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    cache_salt: str | None = None
+
+    @property
+    def expects_next_turn(self) -> bool:
+        """Whether the prompt will probably come again, longer."""
+        return False
 
 
 class FunctionCall(msgspec.Struct, forbid_unknown_fields=True):
@@ -114,6 +123,11 @@ class ChatRequest(SamplingFields, kw_only=True):
     thinking: Thinking | None = None
     reasoning_effort: str | None = None
 
+    @property
+    def expects_next_turn(self) -> bool:
+        """An agent's does: a tool's result follows."""
+        return bool(self.tools)
+
 
 class CompletionRequest(SamplingFields, kw_only=True):
     """Body of ``/v1/completions``."""
@@ -150,6 +164,12 @@ def check_sampling(request: SamplingFields, limits: Limits) -> None:
     _in_range("top_k", request.top_k, -1, 2**31 - 1)
     _in_range("seed", request.seed, -(2**63), 2**63 - 1)
     _in_range("max_tokens", request.max_tokens, 1, None)
+    _in_range("priority", request.priority, -1000, 1000)
+    for name in ("user", "safety_identifier", "cache_salt"):
+        if len(getattr(request, name) or "") > limits.label_characters:
+            raise InvalidRequestError(
+                f"'{name}' has more than {limits.label_characters} characters; send fewer.", param=name
+            )
     stops = stop_strings(request)
     if len(stops) > limits.stops:
         raise InvalidRequestError(f"'stop' has {len(stops)} strings; at most {limits.stops} are taken.", param="stop")
