@@ -215,6 +215,20 @@ TEST(a_new_prompt_waits_for_sessions_only_so_long) {
     CHECK(steps >= 10);
 }
 
+// It holds the pages that an equal prompt published first beside its own, and alone it wants for one.
+TEST(a_request_alone_gives_back_the_equal_pages_that_it_holds) {
+    Config config = config_of(5);
+    config.page_size = 2;
+    config.depth = 1;
+    Runner runner(config);
+    (void)runner.submit(tokens(3, 0), 2);
+    const RequestId alone = runner.submit(tokens(3, 0), 8);
+    for (int i = 0; i < 20 && !runner.has_finished(alone); ++i) {
+        CHECK(runner.step());
+    }
+    CHECK(runner.has_finished(alone) && runner.scheduler.stats().preemptions == 1);
+}
+
 TEST(queue_caps_name_themselves) {
     Config config = config_of(64);
     config.max_queued_tokens = 20;

@@ -2,335 +2,60 @@
 // with every kind of token, and aborting; and checks in each of them what must always hold. Handles cannot be
 // copied, so a state is reached by replaying the actions that lead to it.
 //
-//     explorer [SECONDS]      stops with code 2 when the time is up before all states have been visited
+//     explorer [SECONDS] [nightly] [NAME]      only scenarios whose name has NAME in it; stops with code 2
+//     when the time is up before all states have been visited
 
-#include <algorithm>
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <deque>
-#include <map>
-#include <set>
-#include <stdexcept>
-#include <string>
-#include <unordered_set>
-#include <vector>
+#include <cstring>
+#include <functional>
 
-#include "ts/scheduler/scheduler.h"
+#include "scenarios.h"
 
 namespace {
 
-using namespace ts::scheduler;
+using namespace explore;
+using Clock = std::chrono::steady_clock;
 
-struct Scenario {
-    const char* name;
-    bool preempts;
-    Config config;
-    std::vector<Submission> requests;  // submitted in this order; ids count from 1
+// How a state is reached: the state before it, and what happens there.
+struct Visited {
+    std::uint32_t before;
+    Action action;
 };
 
-enum class Kind : std::uint8_t { submit, plan, settle, abort };
-
-struct Action {
-    Kind kind;
-    std::int64_t which =
-        -1;  // of an abort: the request; of a settle: the sampling row that stops, -1 for none
-};
-
-constexpr Token kGoOn = 1;
-constexpr Token kStop = 9;
-
-void require(bool holds, const char* what) {
-    if (!holds) {
-        throw std::runtime_error(what);
+World replay(const Scenario& scenario, const std::vector<Visited>& visited, std::size_t state) {
+    std::vector<Action> actions;
+    for (; state != 0; state = visited[state].before) {
+        actions.push_back(visited[state].action);
     }
-}
-
-// What a step in flight reads and writes, taken from its plan.
-struct StepInFlight {
-    StepId step;
-    std::size_t samples;
-    struct Use {
-        RequestId request;
-        std::vector<PageId> table;
-        std::size_t first_written;  // of table
-    };
-    std::vector<Use> uses;
-};
-
-// A scheduler, and what the outside knows of it.
-class World {
- public:
-    explicit World(const Scenario& scenario) : scenario_(&scenario), scheduler_(scenario.config) {}
-
-    void act(Action action) {
-        history_ += static_cast<char>('a' + static_cast<int>(action.kind));
-        switch (action.kind) {
-            case Kind::submit:
-                require(!scheduler_.submit(scenario_->requests[submitted_++]), "a good request is taken");
-                break;
-            case Kind::plan:
-                plan();
-                break;
-            case Kind::settle:
-                settle(action.which);
-                break;
-            case Kind::abort:
-                require(scheduler_.abort(action.which), "a live request can be aborted");
-                ended_.insert(action.which);
-                break;
-        }
-        check();
-    }
-
-    [[nodiscard]] std::vector<Action> actions() const {
-        std::vector<Action> result;
-        if (submitted_ < scenario_->requests.size()) {
-            result.push_back({Kind::submit});
-        }
-        if (std::ssize(in_flight_) < scenario_->config.depth) {
-            result.push_back({Kind::plan});
-        }
-        if (!in_flight_.empty()) {
-            for (std::int64_t row = -1; row < static_cast<std::int64_t>(in_flight_.front().samples); ++row) {
-                result.push_back({Kind::settle, row});
-            }
-        }
-        for (std::size_t i = 0; i < submitted_; ++i) {
-            const RequestId id = scenario_->requests[i].id;
-            if (!ended_.contains(id)) {
-                result.push_back({Kind::abort, id});
-            }
-        }
-        return result;
-    }
-
-    // Submits the rest and runs on: every request must end, and every page come back.
-    void finish() {
-        while (submitted_ < scenario_->requests.size()) {
-            act({Kind::submit});
-        }
-        for (int i = 0; i < 1000 && !scheduler_.idle(); ++i) {
-            const auto before = in_flight_.size();
-            if (std::ssize(in_flight_) < scenario_->config.depth) {
-                act({Kind::plan});
-            }
-            if (in_flight_.size() == before || std::ssize(in_flight_) == scenario_->config.depth) {
-                require(!in_flight_.empty(), "stuck: there is work, nothing in flight, and no plan");
-                act({Kind::settle});
-            }
-        }
-        require(scheduler_.idle(), "every request ends");
-        require(ended_.size() == scenario_->requests.size(), "every request ends exactly once");
-        const Snapshot end = scheduler_.snapshot();
-        require(end.free.size() + end.idle.size() == end.references.size(), "every page comes back");
-        require(scheduler_.stats().pages_used == 0, "no page is used at the end");
-    }
-
-    // Equal for states that differ in the names of pages alone.
-    [[nodiscard]] std::string key() const {
-        const Snapshot snapshot = scheduler_.snapshot();
-        std::map<PageId, int> names;
-        std::string key;
-        std::map<PageId, std::uint64_t> content;
-        for (std::size_t i = 0; i < snapshot.cached.size(); ++i) {
-            content[snapshot.cached[i]] = snapshot.cached_digests[i];
-        }
-        const auto number = [&](std::int64_t value) { (key += std::to_string(value)) += ' '; };
-        const auto page = [&](PageId id) {
-            number(names.emplace(id, static_cast<int>(names.size())).first->second);
-            number(static_cast<std::int64_t>(content[id]));
-        };
-        for (const RequestSnapshot& request : snapshot.requests) {
-            number(request.id);
-            (key += request.state) += ' ';
-            number(request.planned);
-            number(request.settled);
-            number(request.tokens);
-            number(request.retention);
-            std::ranges::for_each(request.pages, page);
-            key += '|';
-            std::ranges::for_each(request.aliases, page);
-        }
-        key += '/';
-        std::ranges::for_each(snapshot.idle, page);
-        for (std::size_t i = 0; i < snapshot.idle.size(); ++i) {
-            number(snapshot.idle_retention[i]);
-            number(snapshot.idle_time_left[i]);
-            number(snapshot.idle_recent_for[i]);
-        }
-        std::ranges::for_each(snapshot.line, number);
-        for (const StepInFlight& step : in_flight_) {
-            key += '#';
-            for (const auto& use : step.uses) {
-                number(use.request);
-                number(static_cast<std::int64_t>(use.table.size()));
-                number(static_cast<std::int64_t>(use.first_written));
-            }
-        }
-        number(snapshot.admission_held);
-        number(snapshot.admission_has_no_room);
-        number(snapshot.first_blocked_for);
-        number(static_cast<std::int64_t>(submitted_));
-        for (const RequestId id : ended_) {
-            number(id);
-        }
-        return key;
-    }
-
-    [[nodiscard]] std::int64_t preemptions() const { return scheduler_.stats().preemptions; }
-    [[nodiscard]] const std::string& history() const { return history_; }
-
- private:
-    void plan() {
-        const StepPlan* plan = scheduler_.plan();
-        if (plan == nullptr) {
-            return;
-        }
-        const Snapshot snapshot = scheduler_.snapshot();
-        std::map<SlotId, const RequestSnapshot*> by_slot;
-        for (const RequestSnapshot& request : snapshot.requests) {
-            if (request.slot >= 0) {
-                by_slot[request.slot] = &request;
-            }
-        }
-        StepInFlight step{plan->step, 0, {}};
-        for (const Row& row : plan->rows) {
-            const RequestSnapshot& request = *by_slot.at(row.slot);
-            const int size = scenario_->config.page_size;
-            const auto blocks = static_cast<std::size_t>((row.start + row.count + size - 1) / size);
-            std::vector<PageId> table(request.pages.begin(),
-                                      request.pages.begin() + static_cast<std::ptrdiff_t>(blocks));
-            step.uses.push_back({request.id, std::move(table), static_cast<std::size_t>(row.start / size)});
-            step.samples += (row.flags & kRowSample) != 0 ? 1 : 0;
-        }
-        check_reuse(step);
-        in_flight_.push_back(std::move(step));
-    }
-
-    // A page that a step writes is in no other request's hand of any step in flight.
-    void check_reuse(const StepInFlight& step) const {
-        for (const StepInFlight& other : in_flight_) {
-            for (const auto& use : step.uses) {
-                for (const auto& theirs : other.uses) {
-                    for (std::size_t i = use.first_written; i < use.table.size(); ++i) {
-                        const bool used = std::ranges::find(theirs.table, use.table[i]) != theirs.table.end();
-                        require(use.request == theirs.request || !used, "a page in flight is not reused");
-                    }
-                }
-            }
-        }
-    }
-
-    void settle(std::int64_t stopping_row) {
-        const StepInFlight step = in_flight_.front();
-        in_flight_.pop_front();
-        require_typed_errors(step);
-        std::vector<Token> tokens(step.samples, kGoOn);
-        if (stopping_row >= 0) {
-            tokens.at(static_cast<std::size_t>(stopping_row)) = kStop;
-        }
-        const auto result = scheduler_.settle(step.step, tokens);
-        require(std::holds_alternative<std::span<const Output>>(result), "a fitting result is taken");
-        for (const Output& output : std::get<std::span<const Output>>(result)) {
-            require(!ended_.contains(output.request), "nothing comes after the end");
-            if (output.finish) {
-                ended_.insert(output.request);
-            }
-        }
-    }
-
-    void require_typed_errors(const StepInFlight& step) {
-        std::vector<Token> tokens(step.samples + 1, kGoOn);
-        const auto state = key();
-        for (const StepId wrong : {step.step - 1, step.step, step.step + 1, step.step + 2}) {
-            require(std::holds_alternative<SettleError>(scheduler_.settle(wrong, tokens)),
-                    "a wrong result is refused");
-        }
-        require(key() == state, "a refused result changes nothing");
-    }
-
-    void check() const {
-        const Snapshot snapshot = scheduler_.snapshot();
-        std::vector<int> holders(snapshot.references.size(), 0);
-        std::vector<int> owners(holders);
-        const auto at = [](auto& counts, PageId page) -> int& {
-            return counts[static_cast<std::size_t>(page)];
-        };
-        for (const RequestSnapshot& request : snapshot.requests) {
-            for (const PageId page : request.pages) {
-                ++at(holders, page);
-                ++at(owners, page);
-            }
-            for (const PageId page : request.aliases) {
-                ++at(holders, page);
-            }
-        }
-        for (const PageId page : snapshot.cached) {
-            ++at(holders, page);
-        }
-        require(holders == snapshot.references, "each page counts its holders");
-        for (const PageId page : snapshot.free) {
-            require(at(holders, page) == 0, "a free page is nobody's");
-        }
-        const auto unheld = std::ranges::count(holders, 0);
-        require(unheld == std::ssize(snapshot.free), "a page that nobody holds is free");
-        check_in_flight(snapshot, owners);
-    }
-
-    void check_in_flight(const Snapshot& snapshot, const std::vector<int>& owners) const {
-        for (const StepInFlight& step : in_flight_) {
-            for (const auto& use : step.uses) {
-                const auto holder = std::ranges::find(snapshot.requests, use.request, &RequestSnapshot::id);
-                require(holder != snapshot.requests.end(), "a request lives until its steps have settled");
-                require(holder->pages.size() >= use.table.size() &&
-                            std::ranges::equal(use.table, std::span(holder->pages).first(use.table.size())),
-                        "pages in flight stay with their request");
-                for (std::size_t i = use.first_written; i < use.table.size(); ++i) {
-                    const PageId page = use.table[i];
-                    require(owners[static_cast<std::size_t>(page)] == 1, "a page has a single writer");
-                    require(std::ranges::find(snapshot.cached, page) == snapshot.cached.end(),
-                            "a page is published after its result only");
-                }
-            }
-        }
-    }
-
-    const Scenario* scenario_;
-    Scheduler scheduler_;
-    std::deque<StepInFlight> in_flight_;
-    std::size_t submitted_ = 0;
-    std::set<RequestId> ended_;
-    std::string history_;
-};
-
-World replay(const Scenario& scenario, const std::vector<Action>& actions) {
     World world(scenario);
-    for (const Action action : actions) {
-        world.act(action);
+    for (auto action = actions.rbegin(); action != actions.rend(); ++action) {
+        world.repeat(*action, true);
     }
     return world;
 }
 
-// Breadth first, so that a failure comes with a shortest history. False when the time is up.
-bool explore(const Scenario& scenario, std::chrono::steady_clock::time_point deadline) {
-    std::unordered_set<std::string> seen;
-    std::deque<std::vector<Action>> open{{}};
+// 128 bits of a state's description: a collision would hide a state, and is not to be expected.
+std::pair<std::size_t, std::size_t> digest_of(const std::string& key) {
+    return {std::hash<std::string>{}(key), std::hash<std::string>{}(key + '!')};
+}
+
+// Breadth first, so that a failure comes with a shortest history. The states visited, or nothing when the
+// time is up.
+std::optional<std::size_t> explore_all(const Scenario& scenario, Clock::time_point deadline) {
+    std::set<std::pair<std::size_t, std::size_t>> seen;
+    std::vector<Visited> visited{{0, {Kind::submit}}};
     std::size_t transitions = 0;
     std::int64_t preemptions = 0;
-    while (!open.empty() && std::chrono::steady_clock::now() < deadline) {
-        const std::vector<Action> path = std::move(open.front());
-        open.pop_front();
-        for (const Action action : replay(scenario, path).actions()) {
-            World world = replay(scenario, path);
+    std::size_t next = 0;
+    for (; next < visited.size() && Clock::now() < deadline; ++next) {
+        for (const Action action : replay(scenario, visited, next).actions()) {
+            World world = replay(scenario, visited, next);
             ++transitions;
             try {
                 world.act(action);
-                if (!seen.insert(world.key()).second) {
+                if (!seen.insert(digest_of(world.key())).second) {
                     continue;
                 }
-                open.push_back(path);
-                open.back().push_back(action);
+                visited.push_back({static_cast<std::uint32_t>(next), action});
                 world.finish();
                 preemptions += world.preemptions();
             } catch (const std::exception& error) {
@@ -340,73 +65,35 @@ bool explore(const Scenario& scenario, std::chrono::steady_clock::time_point dea
             }
         }
     }
-    if (open.empty() && scenario.preempts != (preemptions > 0)) {
+    const bool complete = next == visited.size();
+    if (complete && scenario.preempts != (preemptions > 0)) {
         std::printf("FAILED  %s: %lld preemptions\n", scenario.name, static_cast<long long>(preemptions));
         std::exit(1);
     }
-    std::printf("%s  %s: %zu states, %zu transitions\n", open.empty() ? "all   " : "PARTLY", scenario.name,
+    std::printf("%s  %s: %zu states, %zu transitions\n", complete ? "all   " : "PARTLY", scenario.name,
                 seen.size(), transitions);
-    return open.empty();
-}
-
-Config small(int pages, int chunk, int depth, bool reuse) {
-    return {.page_size = 2,
-            .num_pages = pages,
-            .max_num_seqs = 3,
-            .max_model_len = 12,
-            .vocab_size = 10,
-            .chunk_tokens = chunk,
-            .max_queued = 5,
-            .prefix_caching = reuse,
-            .depth = depth,
-            .tool_wait_steps = 2,
-            .new_prompt_wait_steps = 3,
-            .growth_room = 0};
-}
-
-std::vector<Scenario> scenarios() {
-    const Submission first{1, {1, 2, 3}, 3, {kStop}};
-    const Submission same{2, {1, 2, 3}, 4, {kStop}};
-    const Submission longer{2, {1, 2, 3, 1, 1}, 3, {kStop}};
-    const Submission third{3, {1, 2, 3, 4}, 3, {kStop}};
-    Submission session = first;
-    session.session = true;
-    Submission urgent = same;
-    urgent.priority = 1;
-    Submission stranger = third;
-    stranger.user = 7;
-    stranger.cache_salt.low = 1;
-    Submission stranger_second = stranger;
-    stranger_second.id = 2;
-    Submission next_turn = longer;
-    next_turn.id = 3;
-    Config growing = small(6, 4, 2, true);
-    growing.growth_room = 0.2;
-    return {
-        {"one request, in chunks", false, small(4, 2, 2, true), {first}},
-        {"two with one prefix and room", false, small(8, 3, 2, true), {first, same}},
-        {"two with one prefix and no room", true, small(4, 3, 2, true), {first, same}},
-        {"two without reuse and no room", true, small(5, 8, 2, false), {first, same}},
-        {"the next turn, and little room", true, small(6, 8, 2, true), {first, longer}},
-        {"three, one step at a time", true, small(5, 8, 1, true), {first, same, third}},
-        {"three with room", false, small(12, 8, 2, true), {first, same, third}},
-        {"three and little room", true, small(6, 4, 2, true), {first, same, third}},
-        {"three and no room", true, small(5, 8, 2, true), {first, same, third}},
-        {"a session, a priority, a stranger", true, small(5, 8, 2, true), {session, urgent, stranger}},
-        {"a session, its next turn, growth room", true, growing, {session, stranger_second, next_turn}},
-    };
+    (void)std::fflush(stdout);
+    return complete ? std::optional(seen.size()) : std::nullopt;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
     const double seconds = argc > 1 ? std::atof(argv[1]) : 3600.0;
+    const bool nightly = argc > 2 && std::strcmp(argv[2], "nightly") == 0;
+    const char* name = argc > 3 ? argv[3] : "";
     const auto deadline =
-        std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                                               std::chrono::duration<double>(seconds));
+        Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    std::size_t states = 0;
     bool complete = true;
-    for (const Scenario& scenario : scenarios()) {
-        complete = explore(scenario, deadline) && complete;
+    for (const Scenario& scenario : nightly ? nightly_scenarios() : scenarios()) {
+        if (std::strstr(scenario.name, name) == nullptr) {
+            continue;
+        }
+        const auto visited = explore_all(scenario, deadline);
+        complete = complete && visited.has_value();
+        states += visited.value_or(0);
     }
+    std::printf("%zu states\n", states);
     return complete ? 0 : 2;
 }

@@ -1,8 +1,10 @@
 """What only C++ can show: its unit tests, every reachable state of small schedulers, and what must not compile."""
 
+import random
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,13 +40,35 @@ def precompiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_the_unit_tests_of_the_core_pass(native_tests: Path) -> None:
     ended = subprocess.run([native_tests / "cpp_tests"], capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert int(ended.stdout.split()[-4]) >= 30
+    assert int(ended.stdout.split()[-4]) >= 55
 
 
 def test_every_reachable_state_of_small_schedulers_is_sound(native_tests: Path) -> None:
     ended = subprocess.run([native_tests / "explorer", "60"], capture_output=True, text=True, check=False, timeout=90)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "PARTLY" not in ended.stdout
+
+
+@pytest.mark.nightly
+def test_a_million_states_are_sound(native_tests: Path) -> None:
+    ended = subprocess.run(
+        [native_tests / "explorer", "7200", "nightly"], capture_output=True, text=True, check=False, timeout=7300
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "PARTLY" not in ended.stdout
+    assert int(ended.stdout.split()[-2]) >= 1_000_000
+
+
+def test_random_events_are_taken_or_refused_by_type(native_tests: Path) -> None:
+    command = [native_tests / "fuzz", "200000", str(random.randrange(10**9))]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+
+
+def test_damaged_messages_and_odd_calls_are_refused() -> None:
+    command = [sys.executable, PACKAGE / "tests" / "fuzz" / "binding.py", "10000", str(random.randrange(10**9))]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
 
 
 def test_the_snippets_compile_without_their_misuse(tmp_path: Path, precompiled: list[str]) -> None:

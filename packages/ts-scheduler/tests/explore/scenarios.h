@@ -1,0 +1,112 @@
+#pragma once
+
+#include "world.h"
+
+namespace explore {
+
+inline Config small(int pages, int chunk, int depth, bool reuse) {
+    return {.page_size = 2,
+            .num_pages = pages,
+            .max_num_seqs = 3,
+            .max_model_len = 12,
+            .vocab_size = 10,
+            .chunk_tokens = chunk,
+            .max_queued = 5,
+            .prefix_caching = reuse,
+            .depth = depth,
+            .tool_wait_steps = 2,
+            .new_prompt_wait_steps = 3,
+            .growth_room = 0};
+}
+
+inline std::vector<Scenario> scenarios() {
+    const Submission first{1, {1, 2, 3}, 3, {kStop}};
+    const Submission same{2, {1, 2, 3}, 4, {kStop}};
+    const Submission longer{2, {1, 2, 3, 1, 1}, 3, {kStop}};
+    const Submission third{3, {1, 2, 3, 4}, 3, {kStop}};
+    Submission session = first;
+    session.session = true;
+    Submission urgent = same;
+    urgent.priority = 1;
+    Submission stranger = third;
+    stranger.user = 7;
+    stranger.cache_salt.low = 1;
+    Submission stranger_second = stranger;
+    stranger_second.id = 2;
+    Submission next_turn = longer;
+    next_turn.id = 3;
+    Config growing = small(6, 4, 2, true);
+    growing.growth_room = 0.2;
+    return {
+        {"one request, in chunks", false, false, small(4, 2, 2, true), {first}},
+        {"two with one prefix and room", false, false, small(8, 3, 2, true), {first, same}},
+        {"two with one prefix and no room", true, false, small(4, 3, 2, true), {first, same}},
+        {"two without reuse and no room", true, false, small(5, 8, 2, false), {first, same}},
+        {"the next turn, and little room", true, false, small(6, 8, 2, true), {first, longer}},
+        {"three, one step at a time", true, false, small(5, 8, 1, true), {first, same, third}},
+        {"three with room", false, false, small(12, 8, 2, true), {first, same, third}},
+        {"three and little room", true, false, small(6, 4, 2, true), {first, same, third}},
+        {"three and no room", true, false, small(5, 8, 2, true), {first, same, third}},
+        {"a session, a priority, a stranger", true, false, small(5, 8, 2, true), {session, urgent, stranger}},
+        {"a session, its next turn, growth room",
+         true,
+         false,
+         growing,
+         {session, stranger_second, next_turn}},
+    };
+}
+
+// What takes minutes: three requests, failures, and pages from just enough to plenty.
+inline std::vector<Scenario> nightly_scenarios() {
+    const Submission first{1, {1, 2, 3}, 4, {kStop}};
+    const Submission same{2, {1, 2, 3}, 3, {kStop}};
+    const Submission longer{2, {1, 2, 3, 1, 1}, 3, {kStop}};
+    const Submission third{3, {1, 2, 3, 4}, 4, {kStop}};
+    Submission session = first;
+    session.session = true;
+    Submission stranger = third;
+    stranger.user = 7;
+    stranger.priority = 1;
+    Config growing = small(6, 4, 2, true);
+    growing.growth_room = 0.2;
+    Submission fourth = longer;
+    fourth.id = 4;
+    fourth.max_tokens = 4;
+    Submission patient = session;
+    patient.max_tokens = 5;
+    Submission fifth = third;
+    fifth.id = 5;
+    Submission another = stranger;
+    another.id = 5;
+    return {
+        {"failures, one step at a time", true, true, small(5, 4, 1, true), {first, same, third}},
+        {"failures and no room", true, true, small(5, 4, 2, true), {first, same, third}},
+        {"failures and little room", true, true, small(6, 3, 2, true), {session, longer, stranger}},
+        {"failures, growth room", true, true, growing, {session, longer, third}},
+        {"failures without reuse", true, true, small(6, 4, 2, false), {first, longer, stranger}},
+        {"four with failures and room", false, true, small(16, 4, 2, true), {patient, same, third, fourth}},
+        {"four with failures and no room",
+         true,
+         true,
+         small(6, 4, 2, true),
+         {patient, same, stranger, fourth}},
+        {"five with failures and room",
+         false,
+         true,
+         small(20, 4, 2, true),
+         {patient, same, third, fourth, fifth}},
+        {"five with failures and no room",
+         true,
+         true,
+         small(6, 4, 2, true),
+         {patient, same, third, fourth, another}},
+        {"five with failures and little room",
+         true,
+         true,
+         small(8, 3, 2, true),
+         {patient, same, third, fourth, another}},
+        {"failures and room", false, true, small(12, 3, 2, true), {session, longer, stranger}},
+    };
+}
+
+}  // namespace explore

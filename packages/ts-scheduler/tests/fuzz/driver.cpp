@@ -1,0 +1,204 @@
+// Throws random events at small schedulers, most of them wrong: duplicate and unknown ids, empty and endless
+// prompts, results twice, out of order, with too many or impossible tokens, negative sizes. Everything has to
+// be taken or refused by type; what is refused changes nothing; in the end every page comes back.
+//
+//     fuzz [EVENTS] [SEED]
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "ts/scheduler/scheduler.h"
+#include "ts/scheduler/wire.h"
+
+namespace {
+
+using namespace ts::scheduler;
+
+void require(bool holds, const char* what) {
+    if (!holds) {
+        std::printf("FAILED  %s\n", what);
+        std::exit(1);
+    }
+}
+
+struct StepOut {
+    StepId step;
+    std::size_t samples;
+};
+
+class Fuzz {
+ public:
+    explicit Fuzz(std::uint64_t seed) : random_(seed), config_(config()), scheduler_(config_) {}
+
+    void event() {
+        switch (below(10)) {
+            case 0:
+            case 1:
+            case 2:
+                submit();
+                break;
+            case 3:
+            case 4:
+            case 5:
+                plan();
+                break;
+            case 6:
+            case 7:
+                settle_well();
+                break;
+            case 8:
+                settle_badly();
+                break;
+            default:
+                (void)scheduler_.abort(identity());
+        }
+    }
+
+    void finish() {
+        for (int i = 0; i < 100'000 && !scheduler_.idle(); ++i) {
+            plan();
+            require(!flight_.empty(), "there is work and nothing in flight");
+            settle_well();
+        }
+        require(scheduler_.idle(), "every request ends");
+        const Snapshot end = scheduler_.snapshot();
+        require(end.free.size() + end.idle.size() == end.references.size(), "every page comes back");
+    }
+
+ private:
+    std::int64_t below(std::int64_t limit) {
+        return std::uniform_int_distribution<std::int64_t>(0, limit - 1)(random_);
+    }
+    bool seldom() { return below(30) == 0; }
+    std::int64_t extreme() {
+        constexpr std::int64_t kValues[]{0, -1, 1, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, 1LL << 40};
+        return kValues[below(std::size(kValues))];
+    }
+    RequestId identity() { return seldom() ? extreme() : below(12); }
+
+    Config config() {
+        return {.page_size = static_cast<int>(1 + below(4)),
+                .num_pages = static_cast<int>(1 + below(40)),
+                .max_num_seqs = static_cast<int>(1 + below(6)),
+                .max_model_len = static_cast<int>(1 + below(60)),
+                .vocab_size = 8,
+                .chunk_tokens = static_cast<int>(1 + below(30)),
+                .max_queued = static_cast<int>(1 + below(6)),
+                .prefix_caching = below(4) != 0,
+                .depth = static_cast<int>(1 + below(2)),
+                .max_queued_tokens = below(2) * 40,
+                .max_queued_per_user = static_cast<int>(below(2) * 3),
+                .priority_tokens = static_cast<int>(below(30)),
+                .tool_wait_steps = static_cast<int>(below(5)),
+                .new_prompt_wait_steps = static_cast<int>(below(8)),
+                .growth_room = static_cast<double>(below(10)) / 10,
+                .min_tps = static_cast<double>(below(2) * 50)};
+    }
+
+    void submit() {
+        Submission asked;
+        asked.id = identity();
+        const std::int64_t length = seldom() ? 200 : below(30);
+        for (std::int64_t i = 0; i < length; ++i) {
+            asked.prompt.push_back(static_cast<Token>(seldom() && seldom() ? extreme() : below(2)));
+        }
+        asked.max_tokens = seldom() ? extreme() : 1 + below(12);
+        asked.stop_tokens = {seldom() ? extreme() : below(8)};
+        asked.priority = static_cast<int>(seldom() ? extreme() : below(5) - 2);
+        asked.user = seldom() ? extreme() : below(4);
+        asked.session = below(3) == 0;
+        asked.cache_salt.low = static_cast<std::uint64_t>(below(2));
+        (void)scheduler_.submit(std::move(asked));
+    }
+
+    void plan() {
+        const StepPlan* plan = scheduler_.plan();
+        if (plan == nullptr) {
+            return;
+        }
+        const auto samples =
+            std::ranges::count_if(plan->rows, [](const Row& row) { return (row.flags & kRowSample) != 0; });
+        flight_.push_back({plan->step, static_cast<std::size_t>(samples)});
+    }
+
+    std::vector<Token> tokens(std::size_t count) {
+        std::vector<Token> result(count);
+        std::ranges::generate(result, [this] { return seldom() ? kUnusable : static_cast<Token>(below(8)); });
+        return result;
+    }
+
+    void settle_well() {
+        if (flight_.empty()) {
+            return;
+        }
+        const StepOut step = flight_.front();
+        flight_.pop_front();
+        const auto settled =
+            scheduler_.settle(step.step, tokens(step.samples), std::chrono::nanoseconds(below(1 << 24)));
+        require(std::holds_alternative<std::span<const Output>>(settled), "a good result is taken");
+        encode_outputs(std::get<std::span<const Output>>(settled), message_);
+    }
+
+    void settle_badly() {
+        const Stats before = scheduler_.stats();
+        const bool any = !flight_.empty();
+        const StepOut step = any ? flight_.front() : StepOut{1, 0};
+        std::vector<Token> sampled = tokens(step.samples);
+        StepId id = step.step;
+        std::int64_t nanoseconds = 5;
+        switch (below(4)) {
+            case 0:
+                id = below(2) != 0 ? extreme() : step.step + (below(2) != 0 ? 1 : -1);
+                id = id == step.step ? -7 : id;
+                break;
+            case 1:
+                sampled.push_back(1);
+                break;
+            case 2:
+                if (sampled.empty()) {
+                    sampled.push_back(0);
+                }
+                sampled.back() = below(2) != 0 ? 8 : INT32_MIN;
+                break;
+            default:
+                nanoseconds = INT64_MIN;
+        }
+        const auto settled = scheduler_.settle(id, sampled, std::chrono::nanoseconds(nanoseconds));
+        require(std::holds_alternative<SettleError>(settled), "a bad result is refused");
+        const Stats after = scheduler_.stats();
+        require(before.steps == after.steps && before.pages_used == after.pages_used &&
+                    before.decode_tokens == after.decode_tokens && before.preemptions == after.preemptions,
+                "what is refused changes nothing");
+    }
+
+    std::mt19937_64 random_;
+    Config config_;
+    Scheduler scheduler_;
+    std::deque<StepOut> flight_{};
+    std::string message_{};
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const std::int64_t events = argc > 1 ? std::atoll(argv[1]) : 100'000;
+    const auto seed = static_cast<std::uint64_t>(argc > 2 ? std::atoll(argv[2]) : 1);
+    constexpr std::int64_t kEach = 500;
+    std::int64_t done = 0;
+    for (std::uint64_t round = 0; done < events; ++round) {
+        Fuzz fuzz(seed * 1'000'003 + round);
+        for (std::int64_t i = 0; i < kEach; ++i) {
+            fuzz.event();
+        }
+        fuzz.finish();
+        done += kEach;
+    }
+    std::printf("%lld events\n", static_cast<long long>(done));
+    return 0;
+}
