@@ -76,9 +76,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = 0
     min_tps: Annotated[
         float,
-        _option(
-            "memory", "tokens a second that each answer keeps beside new prompts; 0: no floor", ge=0, le=1e6
-        ),
+        _option("memory", "tokens a second that each answer keeps beside new prompts; 0: no floor", ge=0, le=1e6),
     ] = 0.0
     enable_prefix_caching: Annotated[bool, _option("memory", "reuse the KV pages of known prefixes")] = True
 

@@ -26,13 +26,13 @@ StepCost::Vector StepCost::features(const StepShape& shape) {
                        static_cast<double>(shape.decode_rows),
                        static_cast<double>(shape.kv_tokens)};
     Vector scaled{};
-    std::transform(sizes.begin(), sizes.end(), kScale.begin(), scaled.begin(), std::divides{});
+    std::ranges::transform(sizes, kScale, scaled.begin(), std::divides{});
     return scaled;
 }
 
 StepCost::Vector StepCost::terms() const {
     Vector each{};
-    std::transform(terms_.begin(), terms_.end(), kScale.begin(), each.begin(), std::divides{});
+    std::ranges::transform(terms_, kScale, each.begin(), std::divides{});
     return each;
 }
 
