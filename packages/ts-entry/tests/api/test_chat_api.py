@@ -223,6 +223,21 @@ def test_a_stop_string_ends_the_answer_and_the_request(run_bench, say, ids):
     run_bench(scenario, reply)
 
 
+def test_ignoring_the_end_an_unwanted_call_is_text(run_bench, say):
+    text = "</think>a<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}"
+
+    async def scenario(bench):
+        body = (await bench.chat(ignore_eos=True)).json()
+        assert bench.scheduler.submits[-1][0].stop_token_ids == ()
+        message = body["choices"][0]["message"]
+        assert "tool_calls" not in message
+        assert message["content"].endswith("functions.f:0{}")
+        await bench.chat()
+        assert bench.scheduler.submits[-1][0].stop_token_ids != ()
+
+    run_bench(scenario, say(text))
+
+
 def test_the_scheduler_hears_how_a_request_stands(run_bench, say):
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 

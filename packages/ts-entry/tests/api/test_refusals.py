@@ -44,6 +44,7 @@ REFUSED = [
     ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
     ({"priority": 1001}, "priority"),
+    ({"top_k": 2**40}, "top_k"),
     ({"user": "x" * 257}, "user"),
     ({"cache_salt": "x" * 257}, "cache_salt"),
     ({"messages": []}, "messages"),

@@ -37,15 +37,17 @@ class AnswerParser:
     """Incremental: any split of the same text into tokens gives the same concatenated parts.
 
     Stop strings apply to content alone, not to reasoning or to the arguments of tool calls. ``stopped`` tells that one
-    was found: then nothing more comes out.
+    was found: then nothing more comes out. Without ``tools`` the markers of tool calls mean nothing.
     """
 
-    def __init__(self, chat_format: ChatFormat, *, start: AnswerStart, stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, chat_format: ChatFormat, *, start: AnswerStart, stops: Sequence[str] = (), tools: bool = True
+    ) -> None:
         self._unwritten = chat_format.unwritten
         self._detokenizer = Detokenizer(chat_format.tokenizer)
         self._stop = StopMatcher(stops) if stops else None
         self._reasoning = ReasoningState(chat_format.reasoning, inside=start.in_reasoning)
-        self._tools = ToolCallState(chat_format.tools)
+        self._tools = ToolCallState(chat_format.tools if tools else None)
         self._start = start
         self._format = chat_format
 

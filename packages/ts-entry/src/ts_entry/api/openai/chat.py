@@ -82,7 +82,12 @@ class ChatEndpoint:
             param="messages",
             extra_stops=_tool_stops(request, conversation, builder),
         )
-        parser = AnswerParser(builder.format, start=prompt.start, stops=stop_strings(request))
+        parser = AnswerParser(
+            builder.format,
+            start=prompt.start,
+            stops=stop_strings(request),
+            tools=not (request.ignore_eos and conversation.mode == "none"),
+        )
         return _Answer(engine=self._engine, job=job, parser=parser, model=self._model.name)
 
 
@@ -116,12 +121,15 @@ def _max_tokens(request: ChatRequest) -> int | None:
 
 
 def _tool_stops(request: ChatRequest, conversation: Conversation, builder: PromptBuilder) -> tuple[int, ...]:
-    """Tokens that end the answer because of the tools: the start of an unwanted call, or the end of the only one."""
+    """Tokens that end the answer because of the tools: the start of an unwanted call, or the end of the only one.
+
+    With ``ignore_eos`` the length is what counts: an unwanted call is text like any other.
+    """
     tools = builder.format.tools
     if tools is None:
         return ()
     if conversation.mode == "none":
-        return (tools.section_begin, tools.call_begin)
+        return () if request.ignore_eos else (tools.section_begin, tools.call_begin)
     return (tools.call_end,) if request.parallel_tool_calls is False else ()
 
 

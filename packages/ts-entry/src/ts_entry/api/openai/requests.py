@@ -195,8 +195,12 @@ def stop_strings(request: SamplingFields) -> list[str]:
 def _in_range(name: str, value: float | None, low: float, high: float | None) -> None:
     if value is None or (low <= value and (high is None or value <= high)):
         return
-    bounds = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+    bounds = f"at least {_plain(low)}" if high is None else f"between {_plain(low)} and {_plain(high)}"
     raise InvalidRequestError(f"'{name}' is {value}; it has to be {bounds}.", param=name, code="invalid_value")
+
+
+def _plain(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _invalid(error: Exception, body: bytes) -> InvalidRequestError:
