@@ -17,13 +17,13 @@ from .package import MINIATURE, write_folder
 from .prepare import prepare
 from .report import measure, plot, summarize
 from .tokenizer import EOS, IM_END, load_encoding
-from .train import Recipe, continue_from, train
+from .train import STATE, Recipe, continue_from, train
 
 DOCS = Path(__file__).parents[2] / "docs/benchmarks"
 
 
 def _train(folder: Path, args: argparse.Namespace) -> None:
-    if args.continue_from and not (folder / "state.pt").exists():
+    if args.continue_from and not (folder / STATE).exists():
         continue_from(folder, args.continue_from)
     now = time.time()
     train(folder, Recipe(started=now, deadline=now + 60 * args.minutes, workers=args.workers))

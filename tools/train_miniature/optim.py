@@ -6,7 +6,6 @@ Muon: Keller Jordan, https://kellerjordan.github.io/posts/muon/ (momentum, ortho
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,13 +85,14 @@ def update(slot: Slot, grad: Tensor, *, lr_scale: float, step: int, weight_decay
     p.addcdiv_(mean, denom, value=-lr / (1 - beta1**step))
 
 
-def state_dict(slots: list[Slot], owned: list[bool]) -> dict[str, Any]:
-    """Return the optimizer state of the owned slots."""
-    return {s.name: s.state for s, mine in zip(slots, owned, strict=True) if mine}
+def state_dict(slots: list[Slot], owned: list[bool]) -> dict[str, Tensor]:
+    """Return the optimizer state of the owned slots, each tensor named SLOT:KEY."""
+    return {f"{s.name}:{key}": t for s, mine in zip(slots, owned, strict=True) if mine for key, t in s.state.items()}
 
 
-def load_state(slots: list[Slot], state: dict[str, Any]) -> None:
+def load_state(slots: list[Slot], state: dict[str, Tensor]) -> None:
     """Restore what ``state_dict`` returned, for the slots it holds."""
     for slot in slots:
-        for key, value in state.get(slot.name, {}).items():
-            slot.state[key].copy_(value)
+        for key in slot.state:
+            if (saved := state.get(f"{slot.name}:{key}")) is not None:
+                slot.state[key].copy_(saved)

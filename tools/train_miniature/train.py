@@ -9,7 +9,6 @@ has passed, so a run that is slowed down still ends annealed.
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from multiprocessing.synchronize import Barrier
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .batches import Ids, Packed, Repeats, Stream, load_docs
@@ -29,6 +29,8 @@ from .optim import Slot, load_state, make_slots, owner_of, state_dict, update
 from .quant import fake_quantize
 from .tokenizer import PAD
 
+STATE = "state.safetensors"
+MASTER = "master."
 EARLIER = "earlier.json"
 """In a run's folder: the results file of the run that it goes on from."""
 
@@ -140,10 +142,10 @@ class Worker:
         self.chat_seed = seed
         self.repeats = Repeats(N_RANKS, seed=seed)
         self.valid = self._validation_rows()
-        if (folder / f"optim{rank}.pt").exists():
-            saved = torch.load(folder / f"optim{rank}.pt", weights_only=True)
-            load_state(self.slots, saved["slots"])
-            self.master = saved["master"]
+        if (folder / f"optim{rank}.safetensors").exists():
+            saved = load_file(folder / f"optim{rank}.safetensors")
+            self.master = {n.removeprefix(MASTER): t for n, t in saved.items() if n.startswith(MASTER)}
+            load_state(self.slots, saved)
 
     def _validation_rows(self) -> Ids:
         joined = np.concatenate(load_docs(self.folder / "valid.npz"))
@@ -245,13 +247,10 @@ class Worker:
         self.model.train()
 
     def _save(self, step: int, tokens: float) -> None:
-        mine = {"slots": state_dict(self.slots, self.mine), "master": self.master}
-        torch.save(mine, self.folder / f"optim{self.rank}.part")
-        os.replace(self.folder / f"optim{self.rank}.part", self.folder / f"optim{self.rank}.pt")
+        mine = state_dict(self.slots, self.mine) | {MASTER + name: t for name, t in self.master.items()}
+        _replace(mine, self.folder / f"optim{self.rank}.safetensors")
         if self.rank == 0:
-            state = {"params": self.shared.params, "bias": self.shared.bias, "step": step, "tokens": tokens}
-            torch.save(state, self.folder / "state.part")
-            os.replace(self.folder / "state.part", self.folder / "state.pt")
+            save_state(self.folder, self.shared.params, self.shared.bias, step=step, tokens=tokens)
             save_checkpoint(self.model, self.folder / "model.safetensors")
 
     def _log(self, entry: dict[str, Any]) -> None:
@@ -305,13 +304,25 @@ class Worker:
         self._log(entry)
 
 
+def save_state(folder: Path, params: Tensor, bias: Tensor, *, step: int, tokens: float) -> None:
+    """Write what a run resumes from, beside its optimizer's state."""
+    counts = torch.tensor([step, tokens], dtype=torch.float64)
+    _replace({"params": params, "bias": bias, "counts": counts}, folder / STATE)
+
+
+def _replace(tensors: dict[str, Tensor], path: Path) -> None:
+    partial = path.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+    partial.replace(path)
+
+
 def continue_from(folder: Path, miniature: Path) -> None:
     """Let a new run in ``folder`` begin with the published weights in ``miniature``; its optimizer starts anew."""
     model = load_miniature(miniature / "model.safetensors")
     biases = torch.stack([moe.bias for moe in moe_layers(model)])
     earlier = json.loads((miniature / "training.json").read_text())
     counts = {key: earlier["training"][source] for key, source in (("step", "steps"), ("tokens", "tokens"))}
-    torch.save({"params": _flatten(model), "bias": biases, **counts}, folder / "state.pt")
+    save_state(folder, _flatten(model), biases, **counts)
     (folder / EARLIER).write_text(json.dumps(earlier))
 
 
@@ -325,11 +336,11 @@ def train(folder: Path, recipe: Recipe) -> None:
     model = Miniature(MiniConfig())
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
     shared = Shared(model, recipe.workers)
-    if (folder / "state.pt").exists():
-        state = torch.load(folder / "state.pt", weights_only=True)
+    if (folder / STATE).exists():
+        state = load_file(folder / STATE)
         shared.params.copy_(state["params"])
         shared.bias.copy_(state["bias"])
-        shared.control[0], shared.control[1] = state["step"], state["tokens"]
+        shared.control[:2] = state["counts"]
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     context = mp.get_context("spawn")
     barrier = context.Barrier(recipe.workers)
