@@ -13,7 +13,7 @@ from ts_modeling.placement import AXES, Layout, Mesh, Partial, Placement, Replic
 
 DIMS = ("tokens", "hidden", "heads")
 PLACEMENTS: list[Placement] = [Replicate(), *map(Shard, DIMS), Partial("sum"), Partial("max")]
-EXTENT = 36  # every product of up to three atoms of 2 or 3, at most 12 ranks, divides it
+EXTENT = 72  # every mesh of at most 12 ranks cuts it evenly, as a layout has to
 
 
 class World:
