@@ -1,45 +1,31 @@
 #pragma once
 
-#include <optional>
 #include <utility>
 
+#include "cache/memory.h"
 #include "ts/scheduler/types.h"
 
 namespace ts::scheduler {
 
-class PagePool;
-class SharedPage;
-class StepLedger;
+template <class Memory>
+class Pool;
+template <class Memory>
+class Shared;
 
-// Says that the step which wrote a page has come back. Only the ledger of steps makes one, when a step
-// settles.
-class SettleProof {
- public:
-    SettleProof(const SettleProof&) = delete;
-    SettleProof& operator=(const SettleProof&) = delete;
-    SettleProof(SettleProof&&) = delete;
-    SettleProof& operator=(SettleProof&&) = delete;
-    ~SettleProof() = default;
-
- private:
-    friend class StepLedger;
-    SettleProof() = default;
-};
-
-// The exclusive right to write one page. Only PagePool::allocate() makes one; it gives the page back when it
+// The exclusive right to write one page. Only Pool::allocate() makes one; it gives the page back when it
 // dies.
-class [[nodiscard]] WritablePage {
+template <class Memory>
+class [[nodiscard]] Writable {
  public:
-    WritablePage(WritablePage&& other) noexcept
-        : pool_(std::exchange(other.pool_, nullptr)), id_(other.id_) {}
-    WritablePage& operator=(WritablePage&& other) noexcept {
+    Writable(Writable&& other) noexcept : pool_(std::exchange(other.pool_, nullptr)), id_(other.id_) {}
+    Writable& operator=(Writable&& other) noexcept {
         std::swap(pool_, other.pool_);
         std::swap(id_, other.id_);
         return *this;
     }
-    WritablePage(const WritablePage&) = delete;
-    WritablePage& operator=(const WritablePage&) = delete;
-    ~WritablePage() {
+    Writable(const Writable&) = delete;
+    Writable& operator=(const Writable&) = delete;
+    ~Writable() {
         if (pool_ != nullptr) {
             give_back();
         }
@@ -48,44 +34,52 @@ class [[nodiscard]] WritablePage {
     [[nodiscard]] PageId id() const { return id_; }
 
     // Ends writing for good: from here on the page is read-only and may be shared.
-    [[nodiscard]] SharedPage seal(const SettleProof& proof) &&;
+    template <EndsWritingOf<Memory> Proof>
+    [[nodiscard]] Shared<Memory> seal(const Proof& /*proof*/) && {
+        return end_writing();
+    }
 
  private:
-    friend class PagePool;
-    WritablePage(PagePool& pool, PageId id) : pool_(&pool), id_(id) {}
+    friend class Pool<Memory>;
+    Writable(Pool<Memory>& pool, PageId id) : pool_(&pool), id_(id) {}
+    [[nodiscard]] Shared<Memory> end_writing();
     void give_back() noexcept;
 
-    PagePool* pool_;
+    Pool<Memory>* pool_;
     PageId id_;
 };
 
-// A counted right to read one page. Only WritablePage::seal makes the first; share() makes more.
-class [[nodiscard]] SharedPage {
+// A counted right to read one page. Only Writable::seal makes the first; share() makes more.
+template <class Memory>
+class [[nodiscard]] Shared {
  public:
-    SharedPage(SharedPage&& other) noexcept : pool_(std::exchange(other.pool_, nullptr)), id_(other.id_) {}
-    SharedPage& operator=(SharedPage&& other) noexcept {
+    Shared(Shared&& other) noexcept : pool_(std::exchange(other.pool_, nullptr)), id_(other.id_) {}
+    Shared& operator=(Shared&& other) noexcept {
         std::swap(pool_, other.pool_);
         std::swap(id_, other.id_);
         return *this;
     }
-    SharedPage(const SharedPage&) = delete;
-    SharedPage& operator=(const SharedPage&) = delete;
-    ~SharedPage() {
+    Shared(const Shared&) = delete;
+    Shared& operator=(const Shared&) = delete;
+    ~Shared() {
         if (pool_ != nullptr) {
             give_back();
         }
     }
 
     [[nodiscard]] PageId id() const { return id_; }
-    [[nodiscard]] SharedPage share() const;
+    [[nodiscard]] Shared share() const;
 
  private:
-    friend class WritablePage;
-    SharedPage(PagePool& pool, PageId id) : pool_(&pool), id_(id) {}
+    friend class Writable<Memory>;
+    Shared(Pool<Memory>& pool, PageId id) : pool_(&pool), id_(id) {}
     void give_back() noexcept;
 
-    PagePool* pool_;
+    Pool<Memory>* pool_;
     PageId id_;
 };
+
+using WritablePage = Writable<Device>;
+using SharedPage = Shared<Device>;
 
 }  // namespace ts::scheduler

@@ -7,44 +7,56 @@
 
 namespace ts::scheduler {
 
-void WritablePage::give_back() noexcept { std::exchange(pool_, nullptr)->dereference(id_); }
+template <class Memory>
+void Writable<Memory>::give_back() noexcept {
+    std::exchange(pool_, nullptr)->dereference(id_);
+}
 
-SharedPage WritablePage::seal(const SettleProof& /*proof*/) && {
+template <class Memory>
+Shared<Memory> Writable<Memory>::end_writing() {
     invariant(pool_ != nullptr, "a page is sealed once");
     return {*std::exchange(pool_, nullptr), id_};
 }
 
-void SharedPage::give_back() noexcept { std::exchange(pool_, nullptr)->dereference(id_); }
+template <class Memory>
+void Shared<Memory>::give_back() noexcept {
+    std::exchange(pool_, nullptr)->dereference(id_);
+}
 
-SharedPage SharedPage::share() const {
+template <class Memory>
+Shared<Memory> Shared<Memory>::share() const {
     invariant(pool_ != nullptr, "a shared page is held");
     pool_->reference(id_);
     return {*pool_, id_};
 }
 
-PagePool::PagePool(int num_pages, int recent_steps)
+template <class Memory>
+Pool<Memory>::Pool(int num_pages, int recent_steps)
     : pages_(static_cast<std::size_t>(num_pages)), free_(pages_.size()), idle_(num_pages, recent_steps) {
     std::iota(free_.rbegin(), free_.rend(), 0);
 }
 
-std::optional<WritablePage> PagePool::allocate() {
+template <class Memory>
+std::optional<Writable<Memory>> Pool<Memory>::allocate() {
     if (free_.empty()) {
         return std::nullopt;
     }
     const PageId page = free_.back();
     free_.pop_back();
     at(page).references = 1;
-    return WritablePage(*this, page);
+    return Writable<Memory>(*this, page);
 }
 
-void PagePool::reference(PageId page) {
+template <class Memory>
+void Pool<Memory>::reference(PageId page) {
     if (is_idle(page)) {
         idle_.erase(page);
     }
     ++at(page).references;
 }
 
-void PagePool::dereference(PageId page) noexcept {
+template <class Memory>
+void Pool<Memory>::dereference(PageId page) noexcept {
     Page& entry = at(page);
     invariant(entry.references > 0, "a page is given back by who holds it");
     if (--entry.references == 0) {
@@ -55,7 +67,8 @@ void PagePool::dereference(PageId page) noexcept {
     }
 }
 
-void PagePool::list(PageId page, Retention retention) {
+template <class Memory>
+void Pool<Memory>::list(PageId page, Retention retention) {
     Page& entry = at(page);
     invariant(!entry.listed, "a page is listed once");
     invariant(entry.references > 1, "a page is listed by who holds it");
@@ -63,14 +76,16 @@ void PagePool::list(PageId page, Retention retention) {
     entry.retention = retention;
 }
 
-void PagePool::unlist(PageId page) {
+template <class Memory>
+void Pool<Memory>::unlist(PageId page) {
     if (is_idle(page)) {
         idle_.erase(page);
     }
     at(page).listed = false;
 }
 
-void PagePool::touch(PageId page, Retention retention) {
+template <class Memory>
+void Pool<Memory>::touch(PageId page, Retention retention) {
     Page& entry = at(page);
     invariant(entry.listed, "a block is worth something while it is listed");
     const bool idle = is_idle(page);
@@ -82,5 +97,18 @@ void PagePool::touch(PageId page, Retention retention) {
         idle_.insert(page, entry.retention);
     }
 }
+
+template class Writable<Device>;
+template class Writable<Window>;
+template class Writable<RunningState>;
+template class Writable<Host>;
+template class Shared<Device>;
+template class Shared<Window>;
+template class Shared<RunningState>;
+template class Shared<Host>;
+template class Pool<Device>;
+template class Pool<Window>;
+template class Pool<RunningState>;
+template class Pool<Host>;
 
 }  // namespace ts::scheduler

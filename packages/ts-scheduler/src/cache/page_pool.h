@@ -9,21 +9,24 @@
 
 namespace ts::scheduler {
 
-// All pages of one worker's pool: free, or counted by the handles that hold them.
+class PrefixIndex;
+
+// All pages of one memory of a worker: free, or counted by the handles that hold them.
 //
 // A page that the prefix index lists and nobody else holds is idle: still readable, and to be had (see
 // IdlePages). Whoever holds a block holds its ancestors, so below an idle block everything is idle.
-class PagePool {
+template <class Memory>
+class Pool {
  public:
-    explicit PagePool(int num_pages, int recent_steps = 0);
-    PagePool(const PagePool&) = delete;
-    PagePool& operator=(const PagePool&) = delete;
-    PagePool(PagePool&&) = delete;
-    PagePool& operator=(PagePool&&) = delete;
-    ~PagePool() = default;
+    explicit Pool(int num_pages, int recent_steps = 0);
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+    Pool(Pool&&) = delete;
+    Pool& operator=(Pool&&) = delete;
+    ~Pool() = default;
 
     // A free page, or nothing. Idle pages are the prefix index's to evict first (see KvCache).
-    [[nodiscard]] std::optional<WritablePage> allocate();
+    [[nodiscard]] std::optional<Writable<Memory>> allocate();
 
     [[nodiscard]] int total() const { return static_cast<int>(pages_.size()); }
     [[nodiscard]] int free() const { return static_cast<int>(free_.size()); }
@@ -37,8 +40,8 @@ class PagePool {
     [[nodiscard]] Retention retention(PageId page) const { return at(page).retention; }
 
  private:
-    friend class WritablePage;
-    friend class SharedPage;
+    friend class Writable<Memory>;
+    friend class Shared<Memory>;
     friend class PrefixIndex;
 
     struct Page {
@@ -61,5 +64,7 @@ class PagePool {
     std::vector<PageId> free_;
     IdlePages idle_;
 };
+
+using PagePool = Pool<Device>;
 
 }  // namespace ts::scheduler

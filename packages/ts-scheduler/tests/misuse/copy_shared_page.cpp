@@ -1,5 +1,5 @@
 // A share is counted: share() makes one, copying does not.
-// expect: use of deleted function .*SharedPage::SharedPage\(const
+// expect: use of deleted function .*Shared<Memory>::Shared\(const
 #include "cache/kv_cache.h"
 
 using namespace ts::scheduler;

@@ -1,5 +1,5 @@
 // Each page has one pool.
-// expect: use of deleted function .*PagePool::PagePool\(const
+// expect: use of deleted function .*Pool<Memory>::Pool\(const
 #include "cache/kv_cache.h"
 
 using namespace ts::scheduler;

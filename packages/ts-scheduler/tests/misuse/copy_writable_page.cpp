@@ -1,5 +1,5 @@
 // A page has one writer: its handle cannot be copied.
-// expect: use of deleted function .*WritablePage::WritablePage\(const
+// expect: use of deleted function .*Writable<Memory>::Writable\(const
 #include "cache/kv_cache.h"
 
 using namespace ts::scheduler;

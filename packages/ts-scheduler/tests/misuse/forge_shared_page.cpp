@@ -1,5 +1,5 @@
 // Only sealing makes the first shared page.
-// expect: SharedPage::SharedPage\(.*\).* is private within this context
+// expect: Shared<Memory>::Shared\(.*\).* is private within this context
 #include "cache/kv_cache.h"
 
 using namespace ts::scheduler;

@@ -1,5 +1,5 @@
 // Only the pool makes writable pages.
-// expect: WritablePage::WritablePage\(.*\).* is private within this context
+// expect: Writable<Memory>::Writable\(.*\).* is private within this context
 #include "cache/kv_cache.h"
 
 using namespace ts::scheduler;

@@ -1,5 +1,5 @@
 // Only the prefix index says which pages can be found.
-// expect: PagePool::list\(.*\).* is private within this context
+// expect: Pool<Memory>::list\(.*\).* is private within this context
 #include "cache/kv_cache.h"
 
 using namespace ts::scheduler;

@@ -1,5 +1,5 @@
 // What a block is worth is for the prefix index to say.
-// expect: PagePool::touch\(.*\).* is private within this context
+// expect: Pool<Memory>::touch\(.*\).* is private within this context
 #include "cache/kv_cache.h"
 
 using namespace ts::scheduler;

@@ -1,5 +1,5 @@
 // A page is not sealed before its step has come back.
-// expect: no matching function for call to .*WritablePage::seal\(\)|no matching function for call to
+// expect: no matching function for call to .*Writable<ts::scheduler::Device>::seal\(\)
 // .*seal\(\)|too few arguments to function call
 #include "cache/kv_cache.h"
 

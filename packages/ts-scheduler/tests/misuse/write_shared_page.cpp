@@ -1,5 +1,5 @@
 // There is no way back from shared to writable.
-// expect: no matching function for call to .*WritablePage\(
+// expect: no matching function for call to .*::Writable\(
 #include "cache/kv_cache.h"
 
 using namespace ts::scheduler;
