@@ -34,6 +34,17 @@ std::optional<std::string> problem_with(const Config& config) {
     if (config.priority_tokens < 0 || config.priority_tokens > kMost) {
         return "priority_tokens is " + std::to_string(config.priority_tokens) + "; it is from 0 to 2^30";
     }
+    if (config.host_pages < 0 || config.host_pages > kMost / config.page_size) {
+        return "host_pages is " + std::to_string(config.host_pages) +
+               "; it is from 0 (no host tier) to 2^30 tokens' worth";
+    }
+    if (config.host_pages > 0 && !config.prefix_caching) {
+        return "host_pages is " + std::to_string(config.host_pages) +
+               " without prefix_caching, which it extends; turn that on or set host_pages to 0";
+    }
+    if (config.write_back_pages < 1) {
+        return "write_back_pages is " + std::to_string(config.write_back_pages) + "; it is at least 1";
+    }
     if (!(config.growth_room >= 0 && config.growth_room < 1)) {
         return "growth_room is " + std::to_string(config.growth_room) + "; it is from 0 to below 1";
     }

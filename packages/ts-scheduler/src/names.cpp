@@ -1,4 +1,5 @@
 #include "ts/scheduler/event.h"
+#include "ts/scheduler/transfer.h"
 
 namespace ts::scheduler {
 
@@ -12,6 +13,8 @@ std::string_view name_of(FinishReason reason) {
             return "abort";
         case FinishReason::unusable:
             return "unusable";
+        case FinishReason::sent:
+            return "sent";
     }
     return "";
 }
@@ -46,6 +49,28 @@ std::string_view name_of(SettleCode code) {
             return "invalid_token";
         case SettleCode::invalid_duration:
             return "invalid_duration";
+    }
+    return "";
+}
+
+std::string_view name_of(TransferKind kind) {
+    switch (kind) {
+        case TransferKind::store:
+            return "store";
+        case TransferKind::load:
+            return "load";
+        case TransferKind::receive:
+            return "receive";
+        case TransferKind::send:
+            return "send";
+    }
+    return "";
+}
+
+std::string_view name_of(TransferCode code) {
+    switch (code) {
+        case TransferCode::unknown_transfer:
+            return "unknown_transfer";
     }
     return "";
 }

@@ -7,6 +7,7 @@
 #include "policy/planner.h"
 #include "request/ledger.h"
 #include "submission.h"
+#include "transfer/ledger.h"
 #include "wire/messages.h"
 
 namespace ts::scheduler {
@@ -15,13 +16,15 @@ class Scheduler::Impl {
  public:
     explicit Impl(const Config& config)
         : config_(config),
-          cache_(config.num_pages, config.page_size, config.prefix_caching, config.tool_wait_steps),
+          cache_(config.num_pages, config.page_size, config.prefix_caching, config.tool_wait_steps,
+                 config.host_pages),
           slots_(std::min(config.max_num_seqs, config.chunk_tokens)),  // so that all decodes fit into a step
           ledger_(config.depth, config.vocab_size),
           turns_(config.priority_tokens),
           floor_(config.min_tps),
-          gate_(config, book_, cache_, slots_, turns_, floor_, stats_),
-          planner_(config.chunk_tokens, book_, cache_, ledger_, gate_, floor_) {}
+          gate_(config, book_, cache_, slots_, transfers_, turns_, floor_, stats_),
+          write_back_(config.write_back_pages, cache_, transfers_),
+          planner_(config.chunk_tokens, book_, cache_, ledger_, transfers_, gate_, write_back_, floor_) {}
 
     std::optional<Rejection> submit(Submission submission) {
         if (auto rejection = check(submission, config_)) {
@@ -85,6 +88,23 @@ class Scheduler::Impl {
         return std::span<const Output>(outputs_);
     }
 
+    std::span<const Transfer> transfers() { return transfers_.take_started(); }
+
+    std::optional<TransferError> end_transfer(TransferId id, bool arrived) {
+        auto error = transfers_.end(
+            id,
+            [&](Store store, const TransferProof& proof) {
+                (arrived ? stats_.host_stored_pages : stats_.transfers_failed) +=
+                    arrived ? store.size() : std::int64_t{1};
+                std::move(store).end(proof, arrived, cache_.index());
+            },
+            [&](Request& request, const TransferProof& proof) { end_transfer(request, proof, arrived); });
+        if (!error) {
+            gate_.on_transfer();
+        }
+        return error;
+    }
+
     Stats stats() const {
         Stats stats = stats_;
         stats.preemptions = book_.preemptions();
@@ -95,6 +115,7 @@ class Scheduler::Impl {
         stats.pages_cached = cache_.pool().idle();
         stats.tokens_waiting = book_.waiting_tokens();
         stats.prefix_evictions = cache_.pool().evictions();
+        stats.host_pages_used = cache_.host().total() - cache_.host().free();
         return stats;
     }
 
@@ -129,6 +150,8 @@ class Scheduler::Impl {
         Terms terms{.user = submission.user,
                     .priority = submission.priority,
                     .session = submission.session,
+                    .send = submission.send,
+                    .receive = submission.receive,
                     .sampling = std::move(submission.sampling)};
         auto request = std::make_unique<Request>(
             submission.id, book_.arrivals(), Turn{}, std::move(terms),
@@ -136,7 +159,7 @@ class Scheduler::Impl {
                      {submission.stop_tokens.begin(), submission.stop_tokens.end()}, config_.page_size,
                      submission.cache_salt));
         gate_.inspect(*request);
-        const Position cached = request->match.size() * config_.page_size;
+        const Position cached = request->match.found() * config_.page_size;
         request->turn = turns_.take(request->user, request->priority, request->sequence.size() - cached);
         book_.add(std::move(request));
         gate_.on_arrival();
@@ -155,6 +178,9 @@ class Scheduler::Impl {
         if (row.prefill) {
             gate_.on_publication();
         }
+        if (request.sends && std::holds_alternative<Decoding>(request.state)) {
+            send(request);
+        }
         if (wanted && token) {
             outputs_.push_back({request.id, *token, request.cached_tokens,
                                 unusable ? FinishReason::unusable : reason_to_end(request.state)});
@@ -168,9 +194,45 @@ class Scheduler::Impl {
         remove_if_finished(request);
     }
 
+    void send(Request& request) {
+        const Lease& lease = *lease_of(request.state);
+        std::vector<PagePair> pages;
+        for (int block = 0; block < lease.blocks.size(); ++block) {
+            pages.push_back({.device = lease.blocks.page(block), .host = -1});
+        }
+        transfers_.start(TransferKind::send, request, request.id, lease.settled, std::move(pages));
+        must_apply(request.state, Send{});
+    }
+
+    void end_transfer(Request& request, const TransferProof& proof, bool arrived) {
+        const bool loads = std::holds_alternative<LoadingFromHost>(request.state);
+        const Position before = lease_of(request.state)->settled;
+        must_apply(request.state, TransferEnded{proof, arrived, request.sequence,
+                                                cache_.reuse() ? &cache_.index() : nullptr});
+        stats_.transfers_failed += arrived ? 0 : 1;
+        if (arrived && loads) {
+            count_loaded(request, lease_of(request.state)->settled - before);
+        }
+        if (std::holds_alternative<Preempted>(request.state)) {
+            book_.move_to_waiting(request);
+        }
+        remove_if_finished(request);
+    }
+
+    void count_loaded(Request& request, Position tokens) {
+        stats_.host_loaded_pages += tokens / config_.page_size;
+        if (request.admissions > 1) {
+            return;  // they were computed or counted before it was preempted
+        }
+        request.cached_tokens += tokens;
+        stats_.host_hit_tokens += tokens;
+        stats_.prefix_hit_tokens += tokens;
+        stats_.prefix_hits += request.cached_tokens == tokens ? 1 : 0;
+    }
+
     void remove_if_finished(Request& request) {
         if (std::holds_alternative<Finished>(request.state)) {
-            if (request.admitted_before) {
+            if (request.admissions > 0) {
                 turns_.charge(request.user, request.sequence.size() - request.sequence.prompt());
             } else {
                 turns_.leave(request.user);
@@ -201,10 +263,12 @@ class Scheduler::Impl {
     SlotPool slots_;
     RequestBook book_;
     StepLedger ledger_;
+    TransferLedger transfers_;
     Stats stats_;
     Turns turns_;
     TpsFloor floor_;
     AdmissionGate gate_;
+    WriteBack write_back_;
     Planner planner_;
     StepPlan plan_;
     std::vector<Output> outputs_;
@@ -218,6 +282,11 @@ Snapshot Scheduler::Impl::snapshot() const {
         entry.state = name_of(request->state);
         entry.tokens = request->sequence.size();
         entry.retention = static_cast<int>(request->retention);
+        if (const Arrival* arrival = arrival_of(request->state)) {
+            entry.arriving = arrival->page_ids();
+            entry.reserved = arrival->rest_ids();
+            entry.loading = arrival->source_ids();
+        }
         if (const Lease* lease = lease_of(request->state)) {
             entry.slot = lease->slot.id();
             entry.planned = lease->planned;
@@ -244,6 +313,17 @@ Snapshot Scheduler::Impl::snapshot() const {
     for (PageId page = 0; page < cache_.pool().total(); ++page) {
         result.references.push_back(cache_.pool().references(page));
     }
+    for (PageId page = 0; page < cache_.host().total(); ++page) {
+        result.host_references.push_back(cache_.host().references(page));
+    }
+    for (const auto& copy : cache_.index().copies()) {
+        result.copies.push_back({copy.host, copy.digest, copy.device});
+    }
+    result.host_order = cache_.host().idle_pages().in_order();
+    for (const PageId page : result.host_order) {
+        result.host_time_left.push_back(cache_.host().idle_pages().time_left(page));
+    }
+    result.transfers = transfers_.size();
     result.steps_in_flight = ledger_.in_flight();
     result.admission_held = gate_.held();
     result.admission_has_no_room = gate_.has_no_room();
@@ -270,6 +350,10 @@ std::variant<std::span<const Output>, SettleError> Scheduler::settle(StepId step
                                                                      std::span<const Token> tokens,
                                                                      std::chrono::nanoseconds duration) {
     return impl_->settle(step, tokens, duration);
+}
+std::span<const Transfer> Scheduler::transfers() { return impl_->transfers(); }
+std::optional<TransferError> Scheduler::end_transfer(TransferId id, bool arrived) {
+    return impl_->end_transfer(id, arrived);
 }
 std::array<double, 6> Scheduler::step_cost() const { return impl_->step_cost(); }
 Stats Scheduler::stats() const { return impl_->stats(); }

@@ -61,6 +61,11 @@ std::optional<Rejection> check(const Submission& submission, const Config& confi
         return reject(RejectionCode::invalid,
                       "priority is " + std::to_string(submission.priority) + "; it is from -1000 to 1000");
     }
+    if (submission.receive && submission.prompt.size() < 2) {
+        return reject(
+            RejectionCode::invalid,
+            "receive is set for a prompt of one token; the peer computes all but the last, so send two");
+    }
     if (!in_vocabulary(submission.prompt, config.vocab_size)) {
         return check_ids("prompt", submission.prompt, config.vocab_size);
     }

@@ -36,19 +36,22 @@ void BlockTable::append(PrefixIndex::Node node, SharedPage page) {
     tip_ = node;
 }
 
-void BlockTable::publish(const SettleProof& proof, PrefixIndex& index, const Sequence& sequence, int complete,
-                         Retention retention) {
-    while (sealed() < complete) {
-        invariant(first_open_ < open_.size(), "a complete block has a page");
-        const int block = sealed();
-        SharedPage page = std::move(open_[first_open_++]).seal(proof);
-        auto published = index.publish(sequence.key(block, tip_), page, retention);
-        tip_ = published.node;
-        if (published.alias) {
-            aliases_.push_back({block, std::move(*published.alias)});
-        }
-        sealed_.push_back(std::move(page));
+WritablePage& BlockTable::first_open() {
+    invariant(first_open_ < open_.size(), "a complete block has a page");
+    return open_[first_open_++];
+}
+
+void BlockTable::list(SharedPage page, PrefixIndex& index, const Sequence& sequence, Retention retention) {
+    const int block = sealed();
+    auto published = index.publish(sequence.key(block, tip_), page, retention);
+    tip_ = published.node;
+    if (published.alias) {
+        aliases_.push_back({block, std::move(*published.alias)});
     }
+    sealed_.push_back(std::move(page));
+}
+
+void BlockTable::forget_sealed() {
     if (first_open_ == open_.size()) {
         open_.clear();
         first_open_ = 0;

@@ -31,14 +31,24 @@ class BlockTable {
     void append(WritablePage page) { open_.push_back(std::move(page)); }
 
     // Seals and lists the blocks before `complete`, whose contents have come back.
-    void publish(const SettleProof& proof, PrefixIndex& index, const Sequence& sequence, int complete,
-                 Retention retention);
+    template <EndsWritingOf<Device> Proof>
+    void publish(const Proof& proof, PrefixIndex& index, const Sequence& sequence, int complete,
+                 Retention retention) {
+        while (sealed() < complete) {
+            list(std::move(first_open()).seal(proof), index, sequence, retention);
+        }
+        forget_sealed();
+    }
 
  private:
     struct Alias {
         int block;
         SharedPage page;
     };
+
+    [[nodiscard]] WritablePage& first_open();
+    void list(SharedPage page, PrefixIndex& index, const Sequence& sequence, Retention retention);
+    void forget_sealed();
 
     std::vector<SharedPage> sealed_;
     std::vector<WritablePage> open_;

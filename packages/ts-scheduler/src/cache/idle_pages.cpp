@@ -1,5 +1,7 @@
 #include "cache/idle_pages.h"
 
+#include <algorithm>
+
 namespace ts::scheduler {
 
 PageId IdlePages::earliest(const std::array<PageId, kRetentions>& heads) const {
@@ -32,6 +34,19 @@ void IdlePages::insert(PageId page, Retention kind) noexcept {
     }
 }
 
+void IdlePages::insert_first(PageId page, Retention kind, std::int64_t deadline) noexcept {
+    const auto list = static_cast<std::size_t>(kind);
+    const PageId head = oldest_[list];
+    at(page) = {.older = kNone,
+                .newer = head,
+                .deadline = head == kNone ? deadline : std::min(deadline, at(head).deadline),
+                .since = steps_ - recent_steps_,
+                .kind = kind};
+    (head == kNone ? newest_[list] : at(head).older) = page;
+    oldest_[list] = page;
+    ++sizes_[list];
+}
+
 void IdlePages::erase(PageId page) noexcept {
     const Link& link = at(page);
     const auto list = static_cast<std::size_t>(link.kind);
@@ -56,10 +71,10 @@ void IdlePages::step() noexcept {
     }
 }
 
-std::vector<PageId> IdlePages::in_order() const {
+std::vector<PageId> IdlePages::first(int most) const {
     std::vector<PageId> result;
     auto heads = oldest_;
-    for (PageId page = earliest(heads); page != kNone; page = earliest(heads)) {
+    for (PageId page = earliest(heads); page != kNone && most-- > 0; page = earliest(heads)) {
         result.push_back(page);
         heads[static_cast<std::size_t>(at(page).kind)] = at(page).newer;
     }

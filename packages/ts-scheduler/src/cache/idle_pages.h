@@ -37,13 +37,17 @@ class IdlePages {
     // The next to be evicted, or kNone.
     [[nodiscard]] PageId next() const;
     void insert(PageId page, Retention kind) noexcept;
+    // In front of its kind, for what was idle before: neither recent nor later than it was.
+    void insert_first(PageId page, Retention kind, std::int64_t deadline) noexcept;
     void erase(PageId page) noexcept;
     void count_eviction() { ++evictions_; }
     // A step passes. Amortized constant time: each page stops being recent once.
     void step() noexcept;
 
-    // All, the next to be evicted first.
-    [[nodiscard]] std::vector<PageId> in_order() const;
+    // The first of them (all of them), the next to be evicted first.
+    [[nodiscard]] std::vector<PageId> first(int most) const;
+    [[nodiscard]] std::vector<PageId> in_order() const { return first(size()); }
+    [[nodiscard]] std::int64_t deadline(PageId page) const { return at(page).deadline; }
     // How many evictions from now the page's turn comes, if nothing changes; negative when it is due.
     [[nodiscard]] std::int64_t time_left(PageId page) const { return at(page).deadline - evictions_; }
     // Steps for which the page stays recent.

@@ -7,18 +7,24 @@
 
 namespace ts::scheduler {
 
-// The pool and the index over it. With the index off nothing is ever listed, so nothing is idle.
+// The pools of device and host pages, and the index over them. With the index off nothing is ever listed, so
+// nothing is idle.
 class KvCache {
  public:
     // Pages of sessions count as recent for `recent_steps` after they become idle.
-    KvCache(int num_pages, int page_size, bool reuse, int recent_steps = 0)
-        : page_size_(page_size), reuse_(reuse), pool_(num_pages, recent_steps), index_(pool_, page_size) {}
+    KvCache(int num_pages, int page_size, bool reuse, int recent_steps = 0, int host_pages = 0)
+        : page_size_(page_size),
+          reuse_(reuse),
+          pool_(num_pages, recent_steps),
+          host_(host_pages),
+          index_(pool_, host_, page_size) {}
 
     [[nodiscard]] int page_size() const { return page_size_; }
     [[nodiscard]] bool reuse() const { return reuse_; }
     [[nodiscard]] PrefixIndex& index() { return index_; }
     [[nodiscard]] const PrefixIndex& index() const { return index_; }
     [[nodiscard]] const PagePool& pool() const { return pool_; }
+    [[nodiscard]] const Pool<Host>& host() const { return host_; }
 
     // Pages that an allocation can have, idle ones included.
     [[nodiscard]] int available() const { return pool_.free() + pool_.idle(); }
@@ -34,11 +40,19 @@ class KvCache {
         }
         return pool_.allocate();
     }
+    // A host page for a copy: a free one, or that of the block that has gone unused for longest.
+    [[nodiscard]] std::optional<Writable<Host>> allocate_copy() {
+        if (host_.free() == 0) {
+            index_.evict_copy();
+        }
+        return host_.allocate();
+    }
 
  private:
     int page_size_;
     bool reuse_;
     PagePool pool_;
+    Pool<Host> host_;
     PrefixIndex index_;
 };
 

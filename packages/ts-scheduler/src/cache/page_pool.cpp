@@ -86,16 +86,24 @@ void Pool<Memory>::unlist(PageId page) {
 
 template <class Memory>
 void Pool<Memory>::touch(PageId page, Retention retention) {
+    mark(page, std::max(at(page).retention, retention));
+}
+
+template <class Memory>
+void Pool<Memory>::mark(PageId page, Retention retention) {
     Page& entry = at(page);
     invariant(entry.listed, "a block is worth something while it is listed");
-    const bool idle = is_idle(page);
-    if (idle) {
+    entry.retention = retention;
+    if (is_idle(page)) {
         idle_.erase(page);
+        idle_.insert(page, retention);
     }
-    entry.retention = std::max(entry.retention, retention);
-    if (idle) {
-        idle_.insert(page, entry.retention);
-    }
+}
+
+template <class Memory>
+void Pool<Memory>::hasten(PageId page, std::int64_t deadline) {
+    idle_.erase(page);
+    idle_.insert_first(page, at(page).retention, deadline);
 }
 
 template class Writable<Device>;

@@ -56,6 +56,10 @@ class Pool {
     void unlist(PageId page);
     // A listed page is worth at least this from now on; if it is idle, from now on anew.
     void touch(PageId page, Retention retention);
+    // It is worth exactly this from now on.
+    void mark(PageId page, Retention retention);
+    // An idle page goes as early as that.
+    void hasten(PageId page, std::int64_t deadline);
     void count_eviction() { idle_.count_eviction(); }
     [[nodiscard]] Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
     [[nodiscard]] const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }

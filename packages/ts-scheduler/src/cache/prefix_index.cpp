@@ -8,19 +8,21 @@
 
 namespace ts::scheduler {
 
-PrefixIndex::PrefixIndex(PagePool& pool, int page_size)
+PrefixIndex::PrefixIndex(PagePool& pool, Pool<Host>& host, int page_size)
     : pool_(&pool),
+      host_(&host),
       page_size_(static_cast<std::size_t>(page_size)),
-      entries_(static_cast<std::size_t>(pool.total())),
+      entries_(static_cast<std::size_t>(pool.total()) + static_cast<std::size_t>(host.total())),
       tokens_(entries_.size() * page_size_),
       buckets_(std::bit_ceil(entries_.size() * 2), kNone),
       unused_(entries_.size()),
-      node_of_page_(entries_.size(), kNone) {
+      node_of_page_(static_cast<std::size_t>(pool.total()), kNone),
+      node_of_copy_(static_cast<std::size_t>(host.total()), kNone) {
     std::iota(unused_.rbegin(), unused_.rend(), 0);
 }
 
 PrefixIndex::~PrefixIndex() {
-    while (evict()) {
+    while (evict() || evict_copy()) {
     }
 }
 
@@ -49,30 +51,55 @@ SharedPage PrefixIndex::share(Node node, Retention retention) {
 PrefixIndex::Published PrefixIndex::publish(const BlockKey& key, const SharedPage& page,
                                             Retention retention) {
     if (const auto equal = find(key)) {
+        if (!on_device(*equal)) {
+            put(*equal, page, retention);
+            return {.node = *equal, .alias = std::nullopt};
+        }
         if (is_idle(*equal)) {
             replace(*equal, page, retention);
             return {.node = *equal, .alias = std::nullopt};
         }
         return {.node = *equal, .alias = share(*equal, retention)};
     }
+    const Node node = take(key);
+    put(node, page, retention);
+    return {.node = node, .alias = std::nullopt};
+}
+
+// A node for a block that has none.
+PrefixIndex::Node PrefixIndex::take(const BlockKey& key) {
     invariant(!unused_.empty(), "there are as many nodes as pages");
     const Node node = unused_.back();
     unused_.pop_back();
     Entry& entry = at(node);
-    entry.page.emplace(page.share());
     entry.digest = key.digest;
     entry.salt = key.salt;
-    entry.parent = key.parent;
-    entry.children = 0;
+    entry.first_child = kNone;
     entry.next_in_bucket = std::exchange(buckets_[bucket(key.digest)], node);
     std::ranges::copy(key.tokens,
                       tokens_.begin() + static_cast<std::ptrdiff_t>(node) * std::ssize(key.tokens));
+    adopt(key.parent, node);
+    return node;
+}
+
+// The block is on the device from now on.
+void PrefixIndex::put(Node node, const SharedPage& page, Retention retention) {
+    Entry& entry = at(node);
+    entry.page.emplace(page.share());
     node_of_page_[static_cast<std::size_t>(page.id())] = node;
     pool_->list(page.id(), retention);
-    if (key.parent != kRoot && ++at(key.parent).children == 2) {
-        mark_shared(key.parent);
+    if (entry.copy) {
+        if (host_->free() > 0) {
+            host_->mark(entry.copy->id(), Retention::shared);
+        } else {
+            drop_copy(node);
+        }
     }
-    return {.node = node, .alias = std::nullopt};
+    if (entry.first_child != kNone && at(entry.first_child).next_sibling != kNone) {
+        mark_shared(node);
+    } else if (entry.parent != kRoot && (entry.next_sibling != kNone || entry.previous_sibling != kNone)) {
+        mark_shared(entry.parent);
+    }
 }
 
 void PrefixIndex::replace(Node node, const SharedPage& page, Retention retention) {
@@ -96,24 +123,86 @@ void PrefixIndex::mark_shared(Node node) {
     }
 }
 
+void PrefixIndex::adopt(Node parent, Node child) {
+    Entry& entry = at(child);
+    entry.parent = parent;
+    entry.previous_sibling = entry.next_sibling = kNone;
+    if (parent == kRoot) {
+        return;
+    }
+    entry.next_sibling = std::exchange(at(parent).first_child, child);
+    if (entry.next_sibling != kNone) {
+        at(entry.next_sibling).previous_sibling = child;
+    }
+}
+
+void PrefixIndex::leave(Node child) {
+    const Entry& entry = at(child);
+    if (entry.next_sibling != kNone) {
+        at(entry.next_sibling).previous_sibling = entry.previous_sibling;
+    }
+    if (entry.previous_sibling != kNone) {
+        at(entry.previous_sibling).next_sibling = entry.next_sibling;
+    } else if (entry.parent != kRoot) {
+        at(entry.parent).first_child = entry.next_sibling;
+    }
+}
+
 bool PrefixIndex::evict() {
     const PageId page = pool_->idle_pages().next();
     if (page == IdlePages::kNone) {
         return false;
     }
-    const Node node = std::exchange(node_of_page_[static_cast<std::size_t>(page)], kNone);
-    Entry& entry = at(node);
-    invariant(entry.children == 0, "the block whose turn it is is a leaf");
-    unlink(node);
-    if (entry.parent != kRoot) {
-        --at(entry.parent).children;
-    }
-    pool_->unlist(page);
+    const Node node = node_of_page_[static_cast<std::size_t>(page)];
     pool_->count_eviction();
+    if (has_copy(node)) {
+        host_->mark(copy_of(node).id(), Retention::once);
+        leave_device(node);
+    } else {
+        drop(node);
+    }
+    return true;
+}
+
+void PrefixIndex::leave_device(Node node) {
+    Entry& entry = at(node);
+    const PageId page = page_of(node).id();
+    node_of_page_[static_cast<std::size_t>(page)] = kNone;
+    pool_->unlist(page);
     entry.page.reset();
     ++entry.generation;
+}
+
+// Forgets a block that nobody holds, and with it those below: nobody holds them either, and without it they
+// cannot be reached.
+void PrefixIndex::drop(Node node) {
+    leave(node);
+    const Node root = node;
+    while (true) {
+        while (at(node).first_child != kNone) {
+            node = at(node).first_child;
+        }
+        const Node parent = at(node).parent;
+        const bool done = node == root;
+        if (!done) {
+            leave(node);
+        }
+        forget(node);
+        if (done) {
+            return;
+        }
+        node = parent;
+    }
+}
+
+void PrefixIndex::forget(Node node) {
+    unlink(node);
+    if (on_device(node)) {
+        leave_device(node);
+    }
+    drop_copy(node);
+    ++at(node).generation;
     unused_.push_back(node);
-    return true;
 }
 
 void PrefixIndex::unlink(Node node) {
@@ -122,6 +211,71 @@ void PrefixIndex::unlink(Node node) {
         link = &at(*link).next_in_bucket;
     }
     *link = at(node).next_in_bucket;
+}
+
+std::vector<PrefixIndex::Node> PrefixIndex::without_copy(int within, std::size_t most) const {
+    std::vector<Node> result;
+    for (const PageId page : pool_->idle_pages().first(within)) {
+        const Node node = node_of_page_[static_cast<std::size_t>(page)];
+        if (result.size() < most && !has_copy(node) && pool_->retention(page) != Retention::once) {
+            result.push_back(node);
+        }
+    }
+    return result;
+}
+
+void PrefixIndex::attach(Node node, const Shared<Host>& copy) {
+    at(node).copy.emplace(copy.share());
+    node_of_copy_[static_cast<std::size_t>(copy.id())] = node;
+    host_->list(copy.id(), Retention::shared);
+}
+
+void PrefixIndex::hand_back(Node node, SharedPage page, std::int64_t deadline) {
+    const PageId id = page.id();
+    {
+        const SharedPage given_back = std::move(page);
+    }
+    const Node child = at(node).first_child;
+    if (pool_->is_idle(id) && (child == kNone || !on_device(child))) {
+        pool_->hasten(id, deadline);
+    }
+}
+
+void PrefixIndex::drop_copy(Node node) {
+    Entry& entry = at(node);
+    if (!entry.copy) {
+        return;
+    }
+    node_of_copy_[static_cast<std::size_t>(entry.copy->id())] = kNone;
+    host_->unlist(entry.copy->id());
+    entry.copy.reset();
+}
+
+bool PrefixIndex::evict_copy() {
+    const PageId copy = host_->idle_pages().next();
+    if (copy == IdlePages::kNone) {
+        return false;
+    }
+    const Node node = node_of_copy_[static_cast<std::size_t>(copy)];
+    if (!on_device(node)) {
+        drop(node);
+    } else if (host_->idle_pages().time_left(copy) < 0) {
+        drop_copy(node);
+    } else {
+        return false;
+    }
+    host_->count_eviction();
+    return true;
+}
+
+std::vector<PrefixIndex::Copy> PrefixIndex::copies() const {
+    std::vector<Copy> result;
+    for (const Entry& entry : entries_) {
+        if (entry.copy) {
+            result.push_back({entry.copy->id(), entry.digest, entry.page ? entry.page->id() : -1});
+        }
+    }
+    return result;
 }
 
 std::vector<PageId> PrefixIndex::pages() const {

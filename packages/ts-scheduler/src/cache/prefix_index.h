@@ -16,6 +16,11 @@ namespace ts::scheduler {
 // A block is equal to a query when its parent is the same node (at the root: when the salt is the same) and
 // its tokens are the same ids, so by induction whole prefixes are compared exactly; a digest collision costs
 // a comparison and nothing else.
+//
+// A block has a page on the device, or a copy on the host, or both. The ancestors of a block on the device
+// are on the device. A block whose device page is evicted lives on if it has a copy. Copies are evicted when
+// their blocks have been on the host alone for longest; a block got there after those below it, so the first
+// to go has nothing below it.
 class PrefixIndex {
  public:
     using Node = std::int32_t;
@@ -29,7 +34,7 @@ class PrefixIndex {
         std::optional<SharedPage> alias;
     };
 
-    PrefixIndex(PagePool& pool, int page_size);
+    PrefixIndex(PagePool& pool, Pool<Host>& host, int page_size);
     PrefixIndex(const PrefixIndex&) = delete;
     PrefixIndex& operator=(const PrefixIndex&) = delete;
     PrefixIndex(PrefixIndex&&) = delete;
@@ -38,8 +43,15 @@ class PrefixIndex {
 
     [[nodiscard]] std::optional<Node> find(const BlockKey& key) const;
     [[nodiscard]] bool is_idle(Node node) const { return pool_->is_idle(page_of(node).id()); }
-    [[nodiscard]] bool is_leaf(Node node) const { return at(node).children == 0; }
-    // Differs after the node has come to stand for another block.
+    [[nodiscard]] bool is_leaf(Node node) const { return at(node).first_child == kNone; }
+    [[nodiscard]] bool has_host() const { return !node_of_copy_.empty(); }
+    [[nodiscard]] bool on_device(Node node) const { return at(node).page.has_value(); }
+    [[nodiscard]] bool has_copy(Node node) const { return at(node).copy.has_value(); }
+    // Somebody is copying it to the device.
+    [[nodiscard]] bool is_loading(Node node) const {
+        return has_copy(node) && host_->references(at(node).copy->id()) > 1;
+    }
+    // Differs after the node has come to stand for another block, or has left the device.
     [[nodiscard]] std::uint32_t generation(Node node) const { return at(node).generation; }
 
     // Somebody waits for this block: it is worth at least `retention`, from now on. The caller touches its
@@ -57,9 +69,34 @@ class PrefixIndex {
     // Frees the page whose turn it is. False when none is idle.
     bool evict();
 
+    // Blocks worth a copy that have none, of the `within` that go next; at most `most`, the next to go first.
+    [[nodiscard]] std::vector<Node> without_copy(int within, std::size_t most) const;
+    // When an idle block's turn to go comes, on the clock of evictions.
+    [[nodiscard]] std::int64_t deadline(Node node) const {
+        return pool_->idle_pages().deadline(page_of(node).id());
+    }
+    [[nodiscard]] SharedPage share_for_copy(Node node) const { return page_of(node).share(); }
+    // The block has been copied to the host.
+    void attach(Node node, const Shared<Host>& copy);
+    // A page shared for copying is idle again, if nobody holds it, and goes when it would have gone.
+    void hand_back(Node node, SharedPage page, std::int64_t deadline);
+    [[nodiscard]] Shared<Host> share_copy(Node node) const { return copy_of(node).share(); }
+    // Somebody waits for this block, which is on the host alone. Its ancestors are touched afterwards.
+    void touch_copy(Node node) { host_->mark(copy_of(node).id(), Retention::once); }
+    // Frees the host page whose turn it is. False when none is idle, or those that are have lately been of
+    // use.
+    bool evict_copy();
+
     // All that are listed, and their digests, in the same order.
     [[nodiscard]] std::vector<PageId> pages() const;
     [[nodiscard]] std::vector<Digest> digests() const;
+    // All blocks with a copy: host page, digest, and device page or -1.
+    struct Copy {
+        PageId host;
+        Digest digest;
+        PageId device;
+    };
+    [[nodiscard]] std::vector<Copy> copies() const;
 
  private:
     static constexpr std::int32_t kNone = -1;
@@ -69,8 +106,11 @@ class PrefixIndex {
         Digest digest = 0;
         Salt salt;
         Node parent = kRoot;
-        std::int32_t children = 0;
+        Node first_child = kNone;
+        Node next_sibling = kNone;
+        Node previous_sibling = kNone;
         std::int32_t next_in_bucket = kNone;
+        std::optional<Shared<Host>> copy;
         std::uint32_t generation = 0;
     };
 
@@ -81,17 +121,30 @@ class PrefixIndex {
     }
     [[nodiscard]] std::size_t bucket(Digest digest) const { return digest & (buckets_.size() - 1); }
     [[nodiscard]] std::span<const Token> tokens(Node node) const;
+    [[nodiscard]] const Shared<Host>& copy_of(Node node) const {
+        return *at(node).copy;  // NOLINT(bugprone-unchecked-optional-access): the caller has asked has_copy()
+    }
+    [[nodiscard]] Node take(const BlockKey& key);
+    void put(Node node, const SharedPage& page, Retention retention);
     void replace(Node node, const SharedPage& page, Retention retention);
     void mark_shared(Node node);
+    void adopt(Node parent, Node child);
+    void leave(Node child);
     void unlink(Node node);
+    void leave_device(Node node);
+    void drop(Node node);
+    void drop_copy(Node node);
+    void forget(Node node);
 
     PagePool* pool_;
+    Pool<Host>* host_;
     std::size_t page_size_;
     std::vector<Entry> entries_;
     std::vector<Token> tokens_;          // of entry i at i * page_size
     std::vector<std::int32_t> buckets_;  // first entry of each chain
     std::vector<Node> unused_;
     std::vector<Node> node_of_page_;
+    std::vector<Node> node_of_copy_;
 };
 
 }  // namespace ts::scheduler

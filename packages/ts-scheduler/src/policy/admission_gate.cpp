@@ -20,6 +20,9 @@ void AdmissionGate::inspect(Request& request) const {
     if (request.continues) {
         request.retention = Retention::session;
     }
+    const auto& copies = request.match.copies();
+    std::for_each(copies.rbegin(), copies.rend(),
+                  [this](PrefixIndex::Node node) { cache_->index().touch_copy(node); });
     for (int i = request.match.size(); i-- > 0;) {  // children before parents
         cache_->index().touch(request.match.node(i), Retention::session);
     }
@@ -34,7 +37,8 @@ Request* AdmissionGate::admit(const StepShape& decodes) {
     }
     Request* request = next();
     if (request == nullptr) {
-        invariant(!book_->running().empty(), "a request alone fits: submit() checked it");
+        invariant(!book_->running().empty() || transfers_->any(),
+                  "a request alone fits: submit() checked it");
         no_room_ = true;
         return nullptr;
     }
@@ -82,15 +86,18 @@ bool AdmissionGate::fits(Request& request) {
     if (cache_->reuse()) {
         request.match.refresh(cache_->index(), request.sequence, cache_->page_size());
     }
+    if (request.match.is_coming()) {
+        return false;
+    }
     const PagePool& pool = cache_->pool();
-    const int reused = request.match.size();
-    const int fresh = blocks_of(request) - reused;
+    const int reused = request.match.found();
+    const int fresh = blocks_of(request) - request.match.size();
     const int idle_hits = request.match.idle(cache_->index());
     const int running = static_cast<int>(book_->running().size());
     if (fresh + idle_hits + running > cache_->available()) {
         return false;
     }
-    const bool is_new = fresh > reused;
+    const bool is_new = blocks_of(request) - reused > reused;
     if (!is_new || running == 0 || blocked_for() == patience_) {
         return true;
     }
@@ -100,10 +107,18 @@ bool AdmissionGate::fits(Request& request) {
 
 void AdmissionGate::enter(Request& request) {
     LeasePtr lease = lease_for(request);
+    std::vector<WritablePage> pages = pages_for(request);
     count(request);
-    request.match.forget();
     request.due = 0;
-    must_apply(request.state, Admit{std::move(lease)});
+    if (request.receives || !request.match.copies().empty()) {
+        await_pages(request, std::move(lease), std::move(pages));
+    } else {
+        for (WritablePage& page : pages) {
+            lease->blocks.append(std::move(page));
+        }
+        must_apply(request.state, Admit{std::move(lease)});
+    }
+    request.match.forget();
     book_->move_to_running(request);
 }
 
@@ -112,30 +127,67 @@ LeasePtr AdmissionGate::lease_for(Request& request) {
     if (!slot) {
         broken("a slot was checked for");
     }
-    auto lease = std::make_unique<Lease>(*std::move(slot), request.retention);
+    auto lease = std::make_unique<Lease>(request.id, *std::move(slot), request.retention);
     for (int i = 0; i < request.match.size(); ++i) {
         const PrefixIndex::Node node = request.match.node(i);
         lease->blocks.append(node, cache_->index().share(node, Retention::session));
-    }
-    const int blocks = blocks_of(request);
-    while (lease->blocks.size() < blocks) {
-        auto page = cache_->allocate();
-        if (!page) {
-            broken("room was checked for");
-        }
-        lease->blocks.append(*std::move(page));
     }
     lease->planned = lease->settled = static_cast<Position>(request.match.size()) * cache_->page_size();
     return lease;
 }
 
+std::vector<WritablePage> AdmissionGate::pages_for(Request& request) {
+    std::vector<WritablePage> pages;
+    const int count = blocks_of(request) - request.match.size();
+    pages.reserve(static_cast<std::size_t>(count));
+    for (int i = 0; i < count; ++i) {
+        auto page = cache_->allocate();
+        if (!page) {
+            broken("room was checked for");
+        }
+        pages.push_back(*std::move(page));
+    }
+    return pages;
+}
+
+// Has the first of the pages filled by a transfer: those that a peer computes, or that have copies.
+void AdmissionGate::await_pages(Request& request, LeasePtr lease, std::vector<WritablePage> pages) {
+    const int hits = request.match.size();
+    const bool receives = std::exchange(request.receives, false);
+    const Position until = receives ? request.sequence.size() - 1 : found_tokens(request);
+    const int filled = (until + cache_->page_size() - 1) / cache_->page_size() - hits;
+    std::vector<Shared<Host>> sources;
+    std::vector<PagePair> pairs;
+    for (int i = 0; i < filled; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        if (!receives) {
+            sources.push_back(cache_->index().share_copy(request.match.copies()[at]));
+        }
+        pairs.push_back({.device = pages[at].id(), .host = receives ? -1 : sources[at].id()});
+    }
+    std::vector<WritablePage> rest(std::make_move_iterator(pages.begin() + filled),
+                                   std::make_move_iterator(pages.end()));
+    pages.erase(pages.begin() + filled, pages.end());
+    Arrival arrival(until, std::move(pages), std::move(rest), std::move(sources));
+    transfers_->start(receives ? TransferKind::receive : TransferKind::load, request, request.id, until,
+                      std::move(pairs));
+    if (receives) {
+        must_apply(request.state, Receive{std::move(lease), std::move(arrival)});
+    } else {
+        must_apply(request.state, Load{std::move(lease), std::move(arrival)});
+    }
+}
+
+Position AdmissionGate::found_tokens(const Request& request) const {
+    return static_cast<Position>(request.match.found()) * cache_->page_size();
+}
+
 void AdmissionGate::count(Request& request) {
-    if (request.admitted_before) {
+    if (++request.admissions > 1) {
         return;
     }
-    request.admitted_before = true;
     request.cached_tokens = static_cast<Position>(request.match.size()) * cache_->page_size();
-    turns_->serve(request.user, request.turn, request.sequence.size() - request.cached_tokens);
+    turns_->serve(request.user, request.turn, request.sequence.size() - found_tokens(request));
     if (cache_->reuse()) {
         ++stats_->prefix_queries;
         stats_->prefix_hits += request.cached_tokens > 0 ? 1 : 0;

@@ -5,6 +5,7 @@
 #include "policy/turns.h"
 #include "request/book.h"
 #include "request/slot.h"
+#include "transfer/ledger.h"
 #include "ts/scheduler/config.h"
 #include "ts/scheduler/event.h"
 
@@ -24,13 +25,14 @@ namespace ts::scheduler {
 // passes.
 class AdmissionGate {
  public:
-    AdmissionGate(const Config& config, RequestBook& book, KvCache& cache, SlotPool& slots, Turns& turns,
-                  TpsFloor& floor, Stats& stats)
+    AdmissionGate(const Config& config, RequestBook& book, KvCache& cache, SlotPool& slots,
+                  TransferLedger& transfers, Turns& turns, TpsFloor& floor, Stats& stats)
         : patience_(config.new_prompt_wait_steps),
           growth_room_(static_cast<int>(config.growth_room * config.num_pages)),
           book_(&book),
           cache_(&cache),
           slots_(&slots),
+          transfers_(&transfers),
           turns_(&turns),
           floor_(&floor),
           stats_(&stats) {}
@@ -55,12 +57,16 @@ class AdmissionGate {
     // The index has other blocks than before: the first request may have become cheaper.
     void on_publication() { no_room_ = false; }
     void on_arrival() { no_room_ = false; }
+    void on_transfer() { no_room_ = false; }
 
  private:
     [[nodiscard]] Request* next();
     [[nodiscard]] bool fits(Request& request);
     void enter(Request& request);
     [[nodiscard]] LeasePtr lease_for(Request& request);
+    [[nodiscard]] std::vector<WritablePage> pages_for(Request& request);
+    void await_pages(Request& request, LeasePtr lease, std::vector<WritablePage> pages);
+    [[nodiscard]] Position found_tokens(const Request& request) const;
     [[nodiscard]] int blocks_of(const Request& request) const;
     void count(Request& request);
 
@@ -69,6 +75,7 @@ class AdmissionGate {
     RequestBook* book_;
     KvCache* cache_;
     SlotPool* slots_;
+    TransferLedger* transfers_;
     Turns* turns_;
     TpsFloor* floor_;
     Stats* stats_;

@@ -7,10 +7,15 @@
 namespace ts::scheduler {
 namespace {
 
-// The request's steps in flight are its last for now: its pages return when they settle.
+// The request's steps in flight are its last for now, or it has been told to give way: its pages return soon.
 [[nodiscard]] bool is_leaving(const State& state) {
     return std::holds_alternative<Draining<1>>(state) || std::holds_alternative<Draining<2>>(state) ||
-           std::holds_alternative<Yielding<1>>(state) || std::holds_alternative<Yielding<2>>(state);
+           std::holds_alternative<Yielding<1>>(state) || std::holds_alternative<Yielding<2>>(state) ||
+           std::holds_alternative<YieldingArrival>(state);
+}
+
+[[nodiscard]] bool can_give_way(const State& state) {
+    return lease_if_takes<Preempt>(state) != nullptr || lease_if_takes<Yield>(state) != nullptr;
 }
 
 }  // namespace
@@ -23,7 +28,8 @@ bool Planner::fill(StepPlan& plan) {
     gate_->on_step();
     decode_all(step);
     continue_prompts(step);
-    start_prompts(step, plan);
+    start_prompts(step);
+    write_back_->step();
     return !plan.rows.empty();
 }
 
@@ -42,7 +48,7 @@ void Planner::decode_all(StepBuilder& step) {
 
 void Planner::decode(StepBuilder& step, Request& request) {
     const Lease* lease = lease_if_takes<PlanDecode>(request.state);
-    if (lease == nullptr || lease->planned >= request.sequence.computable()) {
+    if (lease == nullptr || lease->planned >= request.sequence.computable() || request.sends) {
         return;
     }
     std::optional<WritablePage> page;
@@ -70,7 +76,7 @@ void Planner::continue_prompts(StepBuilder& step) {
     }
 }
 
-void Planner::start_prompts(StepBuilder& step, StepPlan& plan) {
+void Planner::start_prompts(StepBuilder& step) {
     if (book_->waiting().empty() || pages_are_coming()) {
         return;
     }
@@ -81,8 +87,7 @@ void Planner::start_prompts(StepBuilder& step, StepPlan& plan) {
         if (request == nullptr) {
             return;
         }
-        plan.admits.push_back({lease_of(request->state)->slot.id(), request->id});
-        if (!chunk(step, *request)) {
+        if (lease_if_takes<PlanChunk>(request->state) != nullptr && !chunk(step, *request)) {
             return;
         }
     }
@@ -117,30 +122,41 @@ std::optional<WritablePage> Planner::page_for(const Request& request) {
         if (auto page = cache_->allocate()) {
             return page;
         }
-        if (pages_are_coming()) {
+        if (pages_are_coming() || transfers_->storing()) {
             return std::nullopt;
         }
-        Request& gives_way = victim();
+        Request* gives_way = victim();
+        if (gives_way == nullptr) {
+            return std::nullopt;
+        }
         gate_->on_preemption();
-        if (apply(gives_way.state, Preempt{})) {
-            must_apply(gives_way.state, Yield{});
+        if (apply(gives_way->state, Preempt{})) {
+            must_apply(gives_way->state, Yield{});
             return std::nullopt;
         }
-        book_->move_to_waiting(gives_way);
-        if (&gives_way == &request) {
+        book_->move_to_waiting(*gives_way);
+        if (gives_way == &request) {
             return std::nullopt;
         }
     }
 }
 
-Request& Planner::victim() {
+// Nobody when the only one left can wait for pages of which a transfer has the use.
+Request* Planner::victim() {
     candidates_.clear();
-    for (const Request* request : book_->running()) {
-        candidates_.push_back({request->priority, lease_of(request->state)->planned});
+    givers_.clear();
+    for (Request* request : book_->running()) {
+        if (can_give_way(request->state)) {
+            candidates_.push_back({request->priority, lease_of(request->state)->planned});
+            givers_.push_back(request);
+        }
+    }
+    if (const auto chosen = choose_victim(candidates_)) {
+        return givers_[*chosen];
     }
     // Alone, a request can want for a page when it also holds equal pages that others have computed: it
     // starts over with what the index has of it, and without those.
-    return *book_->running()[choose_victim(candidates_).value_or(0)];
+    return transfers_->any() ? nullptr : givers_.front();
 }
 
 bool Planner::pages_are_coming() const {

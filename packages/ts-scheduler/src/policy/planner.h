@@ -7,9 +7,11 @@
 #include "policy/admission_gate.h"
 #include "policy/tps_floor.h"
 #include "policy/victim.h"
+#include "policy/write_back.h"
 #include "request/book.h"
 #include "request/ledger.h"
 #include "request/step_builder.h"
+#include "transfer/ledger.h"
 
 namespace ts::scheduler {
 
@@ -17,13 +19,15 @@ namespace ts::scheduler {
 // step's tokens and the floor of the decodes allow.
 class Planner {
  public:
-    Planner(int chunk_tokens, RequestBook& book, KvCache& cache, StepLedger& ledger, AdmissionGate& gate,
-            TpsFloor& floor)
+    Planner(int chunk_tokens, RequestBook& book, KvCache& cache, StepLedger& ledger,
+            const TransferLedger& transfers, AdmissionGate& gate, WriteBack& write_back, TpsFloor& floor)
         : chunk_tokens_(chunk_tokens),
           book_(&book),
           cache_(&cache),
           ledger_(&ledger),
+          transfers_(&transfers),
           gate_(&gate),
+          write_back_(&write_back),
           floor_(&floor) {}
 
     // Fills rows, tokens, pages and admissions; false when nothing can run.
@@ -33,10 +37,10 @@ class Planner {
     void decode_all(StepBuilder& step);
     void decode(StepBuilder& step, Request& request);
     void continue_prompts(StepBuilder& step);
-    void start_prompts(StepBuilder& step, StepPlan& plan);
+    void start_prompts(StepBuilder& step);
     // False when the step has no time left for the prompt.
     bool chunk(StepBuilder& step, Request& request);
-    [[nodiscard]] Request& victim();
+    [[nodiscard]] Request* victim();
     [[nodiscard]] std::optional<WritablePage> page_for(const Request& request);
     [[nodiscard]] bool pages_are_coming() const;
 
@@ -44,10 +48,13 @@ class Planner {
     RequestBook* book_;
     KvCache* cache_;
     StepLedger* ledger_;
+    const TransferLedger* transfers_;
     AdmissionGate* gate_;
+    WriteBack* write_back_;
     TpsFloor* floor_;
     std::vector<Victim> candidates_;
-    int budget_ = 0;  // tokens that the step may still take
+    std::vector<Request*> givers_;  // of candidates_
+    int budget_ = 0;                // tokens that the step may still take
 };
 
 }  // namespace ts::scheduler

@@ -68,6 +68,19 @@ void must_apply(State& state, Event event) {
         state);
 }
 
+// The ticket of the transfer that fills pages of the request, or nullptr.
+[[nodiscard]] inline const Arrival* arrival_of(const State& state) {
+    return std::visit(
+        []<class S>(const S& current) -> const Arrival* {
+            if constexpr (requires { current.arrival(); }) {
+                return &current.arrival();
+            } else {
+                return nullptr;
+            }
+        },
+        state);
+}
+
 // What the request holds if its state has a transition for the event, else nullptr.
 template <class Event>
 [[nodiscard]] const Lease* lease_if_takes(const State& state) {

@@ -9,6 +9,7 @@
 #include "cache/sequence.h"
 #include "request/lease.h"
 #include "request/step_builder.h"
+#include "transfer/arrival.h"
 
 namespace ts::scheduler {
 
@@ -16,6 +17,20 @@ namespace ts::scheduler {
 struct Admit {
     static constexpr std::string_view kName = "Admit";
     LeasePtr lease;
+};
+
+// A slot and pages, some of which are being copied from the host.
+struct Load {
+    static constexpr std::string_view kName = "Load";
+    LeasePtr lease;
+    Arrival arrival;
+};
+
+// A slot and pages, which a peer fills up to the last token.
+struct Receive {
+    static constexpr std::string_view kName = "Receive";
+    LeasePtr lease;
+    Arrival arrival;
 };
 
 // A part of the prompt that is not its end.
@@ -47,6 +62,20 @@ struct StepSettled {
     PrefixIndex* index;  // null without prefix reuse
     Position count;      // positions that the row computed
     std::optional<Token> token;
+};
+
+// A peer reads the pages from now on, and goes on with the request.
+struct Send {
+    static constexpr std::string_view kName = "Send";
+};
+
+// The transfer that the request waits for has ended.
+struct TransferEnded {
+    static constexpr std::string_view kName = "TransferEnded";
+    const TransferProof& proof;
+    bool arrived;  // else it failed, and what it should have brought is computed
+    const Sequence& sequence;
+    PrefixIndex* index;  // null without prefix reuse
 };
 
 // Others need the pages: give them back now. Nothing may be in flight.

@@ -12,14 +12,17 @@ namespace ts::scheduler {
 // What an admitted request holds on the worker: a slot, pages, and how far they are filled. Destroying a
 // lease gives everything back, so only states that nothing runs for may do it.
 struct Lease {
-    Lease(Slot taken, Retention worth) : slot(std::move(taken)), retention(worth) {}
+    Lease(RequestId whose, Slot taken, Retention worth)
+        : request(whose), slot(std::move(taken)), retention(worth) {}
 
+    RequestId request;
     Slot slot;
     Retention retention;  // of the blocks that it publishes
     BlockTable blocks;
-    Position planned = 0;  // positions computed once every step in flight has settled
-    Position settled = 0;  // positions known to be computed
-    int announced = 0;     // blocks that the worker has been told of
+    Position planned = 0;     // positions computed once every step in flight has settled
+    Position settled = 0;     // positions known to be computed
+    int announced = 0;        // blocks that the worker has been told of
+    bool introduced = false;  // the worker has been told of the request
 };
 
 using LeasePtr = std::unique_ptr<Lease>;

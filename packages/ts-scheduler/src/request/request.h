@@ -18,6 +18,8 @@ struct Terms {
     UserId user = 0;
     int priority = 0;
     bool session = false;
+    bool send = false;
+    bool receive = false;
     std::string sampling;
 };
 
@@ -29,6 +31,8 @@ struct Request {
           turn(its_turn),
           user(asked.user),
           priority(asked.priority),
+          sends(asked.send),
+          receives(asked.receive),
           sampling(std::move(asked.sampling)),
           retention(asked.session ? Retention::session : Retention::once),
           sequence(std::move(tokens)) {}
@@ -38,6 +42,8 @@ struct Request {
     Turn turn;
     UserId user;
     int priority;
+    bool sends;     // a peer takes it over after its next token
+    bool receives;  // its pages come from a peer, once
     std::string sampling;
     Retention retention;
     Sequence sequence;
@@ -45,7 +51,7 @@ struct Request {
     PrefixMatch match;           // while it waits
     Position cached_tokens = 0;  // prompt tokens taken from the prefix cache when first admitted
     bool continues = false;      // took up a cached conversation when it was submitted
-    bool admitted_before = false;
+    int admissions = 0;
     Due due = 0;
 };
 

@@ -19,6 +19,9 @@ namespace ts::scheduler {
 //   InFlight<S, 1 or 2>        a lease that a running step uses: settle() is the only way back to S
 //   Yielding<1 or 2>           as in flight, on the way to Preempted
 //   Draining<1 or 2>           as in flight, already finished for the client
+//   LoadingFromHost, ReceivingKv   a lease, and the ticket of a transfer that fills pages of it
+//   YieldingArrival, DrainingArrival   as these, on the way to Preempted, or already finished for the client
+//   SendingKv                  a lease that a peer reads, finished for the client here
 //   Finished                   a reason
 
 template <class S, int Depth>
@@ -29,6 +32,8 @@ template <int Depth>
 class Draining;
 class Prefilling;
 class Decoding;
+class LoadingFromHost;
+class ReceivingKv;
 
 inline constexpr int kMaxDepth = 2;
 
@@ -40,6 +45,8 @@ struct Finished {
 struct Queued {
     static constexpr std::string_view kName = "Queued";
     [[nodiscard]] Prefilling admit(Admit event) &&;
+    [[nodiscard]] LoadingFromHost load(Load event) &&;
+    [[nodiscard]] ReceivingKv receive(Receive event) &&;
     [[nodiscard]] Finished abort() && { return {FinishReason::abort}; }
 };
 
@@ -47,6 +54,7 @@ struct Queued {
 struct Preempted {
     static constexpr std::string_view kName = "Preempted";
     [[nodiscard]] Prefilling admit(Admit event) &&;
+    [[nodiscard]] LoadingFromHost load(Load event) &&;
     [[nodiscard]] Finished abort() && { return {FinishReason::abort}; }
 };
 
@@ -74,11 +82,14 @@ class Prefilling : public detail::Holding {
     [[nodiscard]] Finished release(FinishReason reason) &&;
 };
 
+class SendingKv;
+
 class Decoding : public detail::Holding {
  public:
     static constexpr std::string_view kName = "Decoding";
     using Holding::Holding;
     [[nodiscard]] InFlight<Decoding, 1> plan(PlanDecode event) &&;
+    [[nodiscard]] SendingKv send() &&;
     [[nodiscard]] Preempted preempt() &&;
     [[nodiscard]] Finished release(FinishReason reason) &&;
 };

@@ -23,6 +23,10 @@ class StepBuilder {
 
  private:
     void row(Lease& lease, Position count, std::int32_t flags) {
+        if (!lease.introduced) {
+            plan_->admits.push_back({lease.slot.id(), lease.request});
+            lease.introduced = true;
+        }
         plan_->rows.push_back({lease.slot.id(), lease.planned, count, flags});
         lease.planned += count;
         while (lease.announced * page_size_ < lease.planned) {

@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "request/states.h"
+#include "request/transfer_states.h"
 
 namespace ts::scheduler {
 
@@ -24,7 +25,10 @@ struct Table {
 inline constexpr Table kTransitions{
     Rule<Queued, Admit, Prefilling>{},
     Rule<Queued, Abort, Finished>{},
+    Rule<Queued, Load, LoadingFromHost>{},
+    Rule<Queued, Receive, ReceivingKv>{},
     Rule<Preempted, Admit, Prefilling>{},
+    Rule<Preempted, Load, LoadingFromHost>{},
     Rule<Preempted, Abort, Finished>{},
 
     Rule<Prefilling, PlanChunk, InFlight<Prefilling, 1>>{},
@@ -42,6 +46,7 @@ inline constexpr Table kTransitions{
     Rule<InFlight<Prefilling, 2>, Abort, Draining<2>>{},
 
     Rule<Decoding, PlanDecode, InFlight<Decoding, 1>>{},
+    Rule<Decoding, Send, SendingKv>{},
     Rule<Decoding, Preempt, Preempted>{},
     Rule<Decoding, Abort, Finished>{},
 
@@ -60,15 +65,28 @@ inline constexpr Table kTransitions{
 
     Rule<Draining<1>, StepSettled, Finished>{},
     Rule<Draining<2>, StepSettled, Draining<1>>{},
+
+    Rule<LoadingFromHost, TransferEnded, Prefilling>{},
+    Rule<LoadingFromHost, Yield, YieldingArrival>{},
+    Rule<LoadingFromHost, Abort, DrainingArrival>{},
+    Rule<ReceivingKv, TransferEnded, Prefilling>{},
+    Rule<ReceivingKv, Yield, YieldingArrival>{},
+    Rule<ReceivingKv, Abort, DrainingArrival>{},
+    Rule<YieldingArrival, TransferEnded, Preempted>{},
+    Rule<YieldingArrival, Abort, DrainingArrival>{},
+    Rule<DrainingArrival, TransferEnded, Finished>{},
+    Rule<SendingKv, TransferEnded, Finished>{},
 };
 
 template <class... T>
 struct Types {};
 
-using States = Types<Queued, Preempted, Prefilling, InFlight<Prefilling, 1>, InFlight<Prefilling, 2>,
-                     Decoding, InFlight<Decoding, 1>, InFlight<Decoding, 2>, Yielding<1>, Yielding<2>,
-                     Draining<1>, Draining<2>, Finished>;
-using Events = Types<Admit, PlanChunk, PlanLastChunk, PlanDecode, StepSettled, Preempt, Yield, Abort>;
+using States =
+    Types<Queued, Preempted, Prefilling, InFlight<Prefilling, 1>, InFlight<Prefilling, 2>, Decoding,
+          InFlight<Decoding, 1>, InFlight<Decoding, 2>, Yielding<1>, Yielding<2>, Draining<1>, Draining<2>,
+          LoadingFromHost, ReceivingKv, YieldingArrival, DrainingArrival, SendingKv, Finished>;
+using Events = Types<Admit, Load, Receive, PlanChunk, PlanLastChunk, PlanDecode, StepSettled, Send,
+                     TransferEnded, Preempt, Yield, Abort>;
 
 template <class T>
 struct AsVariant;
@@ -95,6 +113,15 @@ template <Consumed S>
     return std::forward<S>(state).admit(std::move(event));
 }
 template <Consumed S>
+[[nodiscard]] auto on(S&& state, Load event) -> decltype(std::forward<S>(state).load(std::move(event))) {
+    return std::forward<S>(state).load(std::move(event));
+}
+template <Consumed S>
+[[nodiscard]] auto on(S&& state, Receive event)
+    -> decltype(std::forward<S>(state).receive(std::move(event))) {
+    return std::forward<S>(state).receive(std::move(event));
+}
+template <Consumed S>
 [[nodiscard]] auto on(S&& state, PlanChunk event) -> decltype(std::forward<S>(state).plan(event)) {
     return std::forward<S>(state).plan(event);
 }
@@ -109,6 +136,15 @@ template <Consumed S>
 }
 template <Consumed S>
 [[nodiscard]] auto on(S&& state, const StepSettled& event) -> decltype(std::forward<S>(state).settle(event)) {
+    return std::forward<S>(state).settle(event);
+}
+template <Consumed S>
+[[nodiscard]] auto on(S&& state, Send /*event*/) -> decltype(std::forward<S>(state).send()) {
+    return std::forward<S>(state).send();
+}
+template <Consumed S>
+[[nodiscard]] auto on(S&& state, const TransferEnded& event)
+    -> decltype(std::forward<S>(state).settle(event)) {
     return std::forward<S>(state).settle(event);
 }
 template <Consumed S>

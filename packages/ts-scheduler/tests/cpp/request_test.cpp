@@ -34,7 +34,7 @@ struct Bench {
     Sequence sequence{{1, 2, 3}, 4, {9}, 2};
 
     State admitted() {
-        auto lease = std::make_unique<Lease>(*slots.take(), Retention::once);
+        auto lease = std::make_unique<Lease>(RequestId{1}, *slots.take(), Retention::once);
         lease->blocks.append(std::move(*cache.allocate()));
         lease->blocks.append(std::move(*cache.allocate()));
         State state = Queued{};

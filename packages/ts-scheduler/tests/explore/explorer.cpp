@@ -45,6 +45,7 @@ std::optional<std::size_t> explore_all(const Scenario& scenario, Clock::time_poi
     std::vector<Visited> visited{{0, {Kind::submit}}};
     std::size_t transitions = 0;
     std::int64_t preemptions = 0;
+    std::set<std::string_view> states;
     std::size_t next = 0;
     for (; next < visited.size() && Clock::now() < deadline; ++next) {
         for (const Action action : replay(scenario, visited, next).actions()) {
@@ -56,6 +57,7 @@ std::optional<std::size_t> explore_all(const Scenario& scenario, Clock::time_poi
                     continue;
                 }
                 visited.push_back({static_cast<std::uint32_t>(next), action});
+                world.add_states(states);
                 world.finish();
                 preemptions += world.preemptions();
             } catch (const std::exception& error) {
@@ -69,6 +71,12 @@ std::optional<std::size_t> explore_all(const Scenario& scenario, Clock::time_poi
     if (complete && scenario.preempts != (preemptions > 0)) {
         std::printf("FAILED  %s: %lld preemptions\n", scenario.name, static_cast<long long>(preemptions));
         std::exit(1);
+    }
+    for (const std::string_view state : scenario.must_see) {
+        if (complete && !states.contains(state)) {
+            std::printf("FAILED  %s: %s never occurs\n", scenario.name, std::string(state).c_str());
+            std::exit(1);
+        }
     }
     std::printf("%s  %s: %zu states, %zu transitions\n", complete ? "all   " : "PARTLY", scenario.name,
                 seen.size(), transitions);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <stdexcept>
+#include <string_view>
 #include <vector>
 
 #include "ts/scheduler/scheduler.h"
@@ -15,15 +16,16 @@ struct Scenario {
     bool preempts;
     bool failures;  // a token may come back unusable
     Config config;
-    std::vector<Submission> requests;  // submitted in this order; ids count from 1
+    std::vector<Submission> requests;          // submitted in this order; ids count from 1
+    std::vector<std::string_view> must_see{};  // states that have to occur
 };
 
-enum class Kind : std::uint8_t { submit, plan, settle, fail, abort };
+enum class Kind : std::uint8_t { submit, plan, settle, fail, abort, arrive, lose };
 
 struct Action {
     Kind kind;
     // Of an abort: the request. Of a settle: the sampling row that stops, -1 for none. Of a failure: the
-    // sampling row whose token is unusable.
+    // sampling row whose token is unusable. Of an arrival or a loss: which of the transfers under way.
     std::int32_t which = -1;
 };
 

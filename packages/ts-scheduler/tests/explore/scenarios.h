@@ -19,6 +19,53 @@ inline Config small(int pages, int chunk, int depth, bool reuse) {
             .growth_room = 0};
 }
 
+inline Config with_host(Config config, int host_pages) {
+    config.host_pages = host_pages;
+    config.write_back_pages = config.num_pages;
+    return config;
+}
+
+// Sessions whose blocks go to the host and come back, and requests that change machines.
+inline std::vector<Scenario> transfer_scenarios() {
+    const Submission first{1, {1, 2, 3, 4}, 2, {kStop}, 0, 0, true};
+    const Submission other{2, {5, 5, 5, 5, 5}, 2, {kStop}, 0, 0, true};
+    const Submission next_turn{3, {1, 2, 3, 4, 1, 1}, 2, {kStop}, 0, 0, true};
+    const Submission growing{2, {5}, 5, {kStop}, 0, 0, true};
+    Submission sent{1, {1, 2, 3}, 3, {kStop}};
+    sent.send = true;
+    Submission received{2, {1, 2, 3, 1}, 3, {kStop}};
+    received.receive = true;
+    Submission behind = received;
+    behind.id = 3;
+    return {
+        {"a session that comes back from the host",
+         false,
+         true,
+         with_host(small(4, 8, 2, true), 3),
+         {first, other, next_turn},
+         {"LoadingFromHost", "DrainingArrival"}},
+        {"a session that comes back beside one that grows",
+         true,
+         false,
+         with_host(small(5, 8, 2, true), 4),
+         {first, other, next_turn, {4, {6}, 5, {kStop}, 1}},
+         {"LoadingFromHost", "YieldingArrival"}},
+        {"a request that is sent",
+         false,
+         true,
+         small(4, 2, 2, true),
+         {sent, {2, {1, 2, 3, 4}, 2, {kStop}}},
+         {"SendingKv"}},
+        {"one sent, one received",
+         true,
+         false,
+         small(4, 4, 2, true),
+         {sent, received, {3, {7}, 6, {kStop}, 1}},
+         {"SendingKv", "ReceivingKv", "YieldingArrival", "DrainingArrival"}},
+        {"received twice", false, true, small(8, 4, 2, true), {received, behind}, {"ReceivingKv"}},
+    };
+}
+
 inline std::vector<Scenario> scenarios() {
     const Submission first{1, {1, 2, 3}, 3, {kStop}};
     const Submission same{2, {1, 2, 3}, 4, {kStop}};
@@ -37,7 +84,7 @@ inline std::vector<Scenario> scenarios() {
     next_turn.id = 3;
     Config growing = small(6, 4, 2, true);
     growing.growth_room = 0.2;
-    return {
+    std::vector<Scenario> result{
         {"one request, in chunks", false, false, small(4, 2, 2, true), {first}},
         {"two with one prefix and room", false, false, small(8, 3, 2, true), {first, same}},
         {"two with one prefix and no room", true, false, small(4, 3, 2, true), {first, same}},
@@ -54,6 +101,8 @@ inline std::vector<Scenario> scenarios() {
          growing,
          {session, stranger_second, next_turn}},
     };
+    std::ranges::move(transfer_scenarios(), std::back_inserter(result));
+    return result;
 }
 
 // What takes minutes: three requests, failures, and pages from just enough to plenty.

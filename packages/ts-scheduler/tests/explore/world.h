@@ -7,6 +7,7 @@
 #include <deque>
 #include <map>
 #include <set>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <unordered_set>
@@ -48,6 +49,15 @@ class World {
                 require(scheduler_.abort(action.which), "a live request can be aborted");
                 ended_.insert(action.which);
                 break;
+            case Kind::arrive:
+                end_transfer(action.which, true);
+                break;
+            case Kind::lose:
+                end_transfer(action.which, false);
+                break;
+        }
+        for (const Transfer& transfer : scheduler_.transfers()) {
+            transfers_.push_back(transfer);
         }
     }
 
@@ -66,6 +76,12 @@ class World {
             }
             for (std::int32_t row = 0; scenario_->failures && row < samples; ++row) {
                 result.push_back({Kind::fail, row});
+            }
+        }
+        for (std::int32_t i = 0; i < std::ssize(transfers_); ++i) {
+            result.push_back({Kind::arrive, i});
+            if (scenario_->failures) {
+                result.push_back({Kind::lose, i});
             }
         }
         for (std::size_t i = 0; i < submitted_; ++i) {
@@ -88,15 +104,21 @@ class World {
                 act({Kind::plan});
             }
             if (in_flight_.size() == before || std::ssize(in_flight_) == scenario_->config.depth) {
-                require(!in_flight_.empty(), "stuck: there is work, nothing in flight, and no plan");
-                act({Kind::settle});
+                require(!in_flight_.empty() || !transfers_.empty(),
+                        "stuck: there is work, nothing in flight, and no plan");
+                act(in_flight_.empty() ? Action{Kind::arrive, 0} : Action{Kind::settle});
             }
         }
         require(scheduler_.idle(), "every request ends");
+        while (!transfers_.empty()) {
+            act({Kind::arrive, 0});
+        }
         require(ended_.size() == scenario_->requests.size(), "every request ends exactly once");
         const Snapshot end = scheduler_.snapshot();
         require(end.free.size() + end.idle.size() == end.references.size(), "every page comes back");
         require(scheduler_.stats().pages_used == 0, "no page is used at the end");
+        const auto held = std::ranges::count_if(end.host_references, [](int count) { return count > 0; });
+        require(held == std::ssize(end.host_order), "every host page comes back");
     }
 
     // Equal for states that differ in the names of pages alone.
@@ -123,7 +145,19 @@ class World {
             std::ranges::for_each(request.pages, page);
             key += '|';
             std::ranges::for_each(request.aliases, page);
+            key += '|';
+            std::ranges::for_each(request.arriving, page);
+            std::ranges::for_each(request.reserved, page);
+            number(std::ssize(request.loading));
         }
+        for (const Transfer& transfer : transfers_) {
+            number(static_cast<std::int64_t>(transfer.kind));
+            number(transfer.request);
+            for (const PagePair& pair : transfer.pages) {
+                page(pair.device);
+            }
+        }
+        add_copies(snapshot, number);
         key += '/';
         std::ranges::for_each(snapshot.idle, page);
         for (std::size_t i = 0; i < snapshot.idle.size(); ++i) {
@@ -150,6 +184,35 @@ class World {
         return key;
     }
 
+    // Copies have no names of their own: a digest says which block it is.
+    template <class Number>
+    static void add_copies(const Snapshot& snapshot, Number&& number) {
+        std::map<PageId, CopySnapshot> by_host;
+        for (const CopySnapshot& copy : snapshot.copies) {
+            by_host[copy.host] = copy;
+        }
+        for (std::size_t i = 0; i < snapshot.host_order.size(); ++i) {
+            const CopySnapshot& copy = by_host.at(snapshot.host_order[i]);
+            number(static_cast<std::int64_t>(copy.digest));
+            number(copy.device >= 0);
+            number(snapshot.host_time_left[i]);
+            by_host.erase(copy.host);
+        }
+        std::set<std::pair<std::uint64_t, bool>> in_use;
+        for (const auto& [host, copy] : by_host) {
+            in_use.insert({copy.digest, copy.device >= 0});
+        }
+        for (const auto& [digest, on_device] : in_use) {
+            number(static_cast<std::int64_t>(digest));
+            number(on_device);
+        }
+    }
+
+    void add_states(std::set<std::string_view>& states) const {
+        for (const RequestSnapshot& request : scheduler_.snapshot().requests) {
+            states.insert(request.state);
+        }
+    }
     [[nodiscard]] std::int64_t preemptions() const { return scheduler_.stats().preemptions; }
     [[nodiscard]] const std::string& history() const { return history_; }
 
@@ -191,6 +254,19 @@ class World {
                     }
                 }
             }
+        }
+    }
+
+    void end_transfer(std::int32_t which, bool arrived) {
+        const Transfer transfer = transfers_.at(static_cast<std::size_t>(which));
+        transfers_.erase(transfers_.begin() + which);
+        require(!scheduler_.end_transfer(transfer.id, arrived), "the end of a transfer is taken");
+        if (!repeating_) {
+            const auto state = key();
+            require(scheduler_.end_transfer(transfer.id, arrived).has_value(), "it is taken once");
+            require(scheduler_.end_transfer(transfer.id + 100, arrived).has_value(),
+                    "the end of what has not begun is refused");
+            require(key() == state, "a refused end changes nothing");
         }
     }
 
@@ -239,6 +315,18 @@ class World {
             for (const PageId page : request.aliases) {
                 ++at(holders, page);
             }
+            for (const auto* pages : {&request.arriving, &request.reserved}) {
+                for (const PageId page : *pages) {
+                    ++at(holders, page);
+                    require(snapshot.references.at(static_cast<std::size_t>(page)) == 1,
+                            "a page that is being filled is nobody else's");
+                }
+            }
+        }
+        for (const Transfer& transfer : transfers_) {
+            for (const PagePair& pair : transfer.pages) {
+                at(holders, pair.device) += transfer.kind == TransferKind::store ? 1 : 0;
+            }
         }
         for (const PageId page : snapshot.cached) {
             ++at(holders, page);
@@ -250,6 +338,54 @@ class World {
         const auto unheld = std::ranges::count(holders, 0);
         require(unheld == std::ssize(snapshot.free), "a page that nobody holds is free");
         check_in_flight(snapshot, owners);
+        check_host(snapshot);
+        std::ranges::for_each(transfers_,
+                              [&](const Transfer& transfer) { check_transfer(transfer, snapshot); });
+    }
+
+    void check_host(const Snapshot& snapshot) const {
+        std::vector<int> holders(snapshot.host_references.size(), 0);
+        const auto hold = [&](PageId page) { ++holders[static_cast<std::size_t>(page)]; };
+        for (const CopySnapshot& copy : snapshot.copies) {
+            hold(copy.host);
+            const auto digest = [&](PageId page) {
+                const auto place = std::ranges::find(snapshot.cached, page) - snapshot.cached.begin();
+                return snapshot.cached_digests.at(static_cast<std::size_t>(place));
+            };
+            require(copy.device < 0 || digest(copy.device) == copy.digest, "a copy is of its block");
+        }
+        for (const RequestSnapshot& request : snapshot.requests) {
+            std::ranges::for_each(request.loading, hold);
+        }
+        for (const Transfer& transfer : transfers_) {
+            for (const PagePair& pair : transfer.pages) {
+                if (transfer.kind == TransferKind::store) {
+                    hold(pair.host);
+                }
+            }
+        }
+        require(holders == snapshot.host_references, "each host page counts its holders");
+    }
+
+    // Neither side of a transfer is reused, and no step writes what it reads.
+    void check_transfer(const Transfer& transfer, const Snapshot& snapshot) const {
+        const bool reads = transfer.kind == TransferKind::store || transfer.kind == TransferKind::send;
+        for (const PagePair& pair : transfer.pages) {
+            require(snapshot.references.at(static_cast<std::size_t>(pair.device)) > 0,
+                    "a page under transfer is held");
+            require(pair.host < 0 || snapshot.host_references.at(static_cast<std::size_t>(pair.host)) > 0,
+                    "a host page under transfer is held");
+            const bool listed = std::ranges::find(snapshot.cached, pair.device) != snapshot.cached.end();
+            require(reads || !listed, "what has not arrived is not published");
+            for (const StepInFlight& step : in_flight_) {
+                for (const auto& use : step.uses) {
+                    const auto from = reads ? use.first_written : 0;
+                    const auto pages = std::span(use.table).subspan(from);
+                    require(std::ranges::find(pages, pair.device) == pages.end(),
+                            "a step does not touch a page under transfer");
+                }
+            }
+        }
     }
 
     void check_in_flight(const Snapshot& snapshot, const std::vector<int>& owners) const {
@@ -273,6 +409,7 @@ class World {
     const Scenario* scenario_;
     Scheduler scheduler_;
     std::deque<StepInFlight> in_flight_;
+    std::vector<Transfer> transfers_;
     std::size_t submitted_ = 0;
     std::set<RequestId> ended_;
     std::string history_;

@@ -24,6 +24,8 @@ struct Config {
     int tool_wait_steps = 512;           // steps for which new prompts leave a session's idle pages to it
     int new_prompt_wait_steps = 8192;    // steps for which a new prompt may be passed by conversations
     double growth_room = 0.33;  // part of the pages that new prompts leave for conversations to grow into
+    int host_pages = 0;         // pages of host memory for copies of device pages; 0: no host tier
+    int write_back_pages = 64;  // of those an allocation would take next, how many have copies
     double min_tps = 0;         // tokens per second that each decoding user keeps; 0: no floor
 };
 

@@ -14,7 +14,8 @@ enum class FinishReason : std::uint8_t {
     stop,
     length,
     abort,
-    unusable  // the worker could draw no token
+    unusable,  // the worker could draw no token
+    sent       // a peer goes on with it
 };
 
 inline constexpr Token kUnusable = -1;  // in place of a token
@@ -28,6 +29,8 @@ struct Submission {
     int priority = 0;      // higher goes first, from -1000 to 1000
     UserId user = 0;       // users share what there is
     bool session = false;  // a next turn is expected: keep the prefix for it
+    bool send = false;     // after its first token a peer takes it over, with its pages
+    bool receive = false;  // a peer has computed all but the last token of the prompt and sends the pages
     Salt cache_salt{};     // prefixes are reused within one salt
     std::string sampling;  // for the worker, as MessagePack; goes into the plan that admits the request
 };
@@ -86,6 +89,11 @@ struct Stats {
     std::int64_t decode_tokens = 0;
     std::int64_t preemptions = 0;
     std::int64_t steps = 0;
+    std::int64_t host_pages_used = 0;  // that hold copies, or will
+    std::int64_t host_hit_tokens = 0;  // of prefix_hit_tokens: loaded from the host
+    std::int64_t host_stored_pages = 0;
+    std::int64_t host_loaded_pages = 0;
+    std::int64_t transfers_failed = 0;
 };
 
 [[nodiscard]] std::string_view name_of(FinishReason reason);

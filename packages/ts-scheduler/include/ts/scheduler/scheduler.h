@@ -12,6 +12,7 @@
 #include "ts/scheduler/event.h"
 #include "ts/scheduler/plan.h"
 #include "ts/scheduler/snapshot.h"
+#include "ts/scheduler/transfer.h"
 
 namespace ts::scheduler {
 
@@ -47,6 +48,15 @@ class Scheduler {
     [[nodiscard]] std::variant<std::span<const Output>, SettleError> settle(
         StepId step, std::span<const Token> tokens, std::chrono::nanoseconds duration = {});
 
+    // The transfers to be made, begun by plan() and settle() since the last call. Valid until the next one.
+    // Each may start at once: nothing planned before it touches its pages, but for steps that read a store's
+    // or a send's.
+    [[nodiscard]] std::span<const Transfer> transfers();
+
+    // A transfer has ended; `arrived` when it has done what it should. What failed to arrive is computed; a
+    // copy that failed is forgotten.
+    [[nodiscard]] std::optional<TransferError> end_transfer(TransferId id, bool arrived);
+
     // Constant time.
     [[nodiscard]] Stats stats() const;
 
@@ -54,7 +64,7 @@ class Scheduler {
     // read, in seconds.
     [[nodiscard]] std::array<double, 6> step_cost() const;
 
-    // Nothing waits, runs or drains.
+    // No request waits, runs or drains. Copies to the host may be under way.
     [[nodiscard]] bool idle() const;
 
     // Everything that a checker wants to see. Slow: for tests and for debugging.

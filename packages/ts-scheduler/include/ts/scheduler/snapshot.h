@@ -13,11 +13,21 @@ struct RequestSnapshot {
     std::string_view state;
     SlotId slot = -1;  // -1 without one
     std::vector<PageId> pages;
-    std::vector<PageId> aliases;  // cached pages held because an equal page of this request hangs below them
+    std::vector<PageId> aliases;   // cached pages held because an equal page of this request hangs below them
+    std::vector<PageId> arriving;  // that a transfer fills
+    std::vector<PageId> reserved;  // for what comes after those
+    std::vector<PageId> loading;   // host pages that it fills them from
     Position planned = 0;
     Position settled = 0;
     Position tokens = 0;
     int retention = 0;  // what its blocks are worth once idle: 0 once, 1 session, 2 shared
+};
+
+// A block with a copy on the host.
+struct CopySnapshot {
+    PageId host = -1;
+    std::uint64_t digest = 0;
+    PageId device = -1;  // -1: it is on the host alone
 };
 
 // The whole state, copied out: requests in arrival order, and where every page is.
@@ -32,6 +42,11 @@ struct Snapshot {
     std::vector<std::int64_t> idle_recent_for;  // of each of them: steps for which new prompts leave it alone
     std::vector<RequestId> line;                // who waits, the next first
     std::vector<int> references;                // by page
+    std::vector<CopySnapshot> copies;
+    std::vector<PageId> host_order;            // host pages that may be evicted, the next first
+    std::vector<std::int64_t> host_time_left;  // of each of them: evictions of copies until its turn
+    std::vector<int> host_references;          // by host page
+    std::int64_t transfers = 0;                // under way
     int steps_in_flight = 0;
     bool admission_held = false;         // after a preemption, until somebody leaves
     bool admission_has_no_room = false;  // until something changes

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "cache/page.h"
+#include "cache/prefix_index.h"
+
+namespace ts::scheduler {
+
+// The ticket of a transfer that copies cached blocks to the host. It holds both sides: the device pages
+// cannot be reused, and the host pages cannot be read, before a proof says that it has ended.
+class [[nodiscard]] Store {
+ public:
+    // An idle block, and a page for its copy.
+    void add(const PrefixIndex& index, PrefixIndex::Node node, Writable<Host> copy) {
+        const std::int64_t deadline = index.deadline(node);
+        SharedPage source = index.share_for_copy(node);
+        blocks_.push_back({node, index.generation(node), deadline, std::move(source), std::move(copy)});
+    }
+
+    [[nodiscard]] bool empty() const { return blocks_.empty(); }
+    [[nodiscard]] std::int64_t size() const { return std::ssize(blocks_); }
+
+    template <class Visit>
+    void for_each_pair(Visit&& visit) const {
+        for (const Block& block : blocks_) {
+            visit(block.source.id(), block.copy.id());
+        }
+    }
+
+    // Lists the copies, if they have arrived, of the blocks that are still the same.
+    void end(const TransferProof& proof, bool arrived, PrefixIndex& index) && {
+        // The last first, so that each becomes idle in front of its parent, as before.
+        while (!blocks_.empty()) {
+            Block block = std::move(blocks_.back());
+            blocks_.pop_back();
+            const bool same = index.generation(block.node) == block.generation;
+            if (same && arrived) {
+                index.attach(block.node, std::move(block.copy).seal(proof));
+            }
+            if (same) {
+                index.hand_back(block.node, std::move(block.source), block.deadline);
+            }
+        }
+    }
+
+ private:
+    struct Block {
+        PrefixIndex::Node node;
+        std::uint32_t generation;
+        std::int64_t deadline;
+        SharedPage source;
+        Writable<Host> copy;
+    };
+
+    std::vector<Block> blocks_;
+};
+
+}  // namespace ts::scheduler
