@@ -110,15 +110,19 @@ std::optional<Frames> plan_frames(ts_sched::Scheduler& scheduler) {
                   bytes_of(step->pages)};
 }
 
+[[noreturn]] void raise(const char* name, const std::string& code, const std::string& message) {
+    const auto type = py::module_::import("ts_scheduler.errors").attr(name);
+    const auto raised = type(code, message);
+    PyErr_SetObject(type.ptr(), raised.ptr());
+    throw py::error_already_set();
+}
+
 std::span<const ts_sched::Output> settled(ts_sched::Scheduler& scheduler, ts_sched::StepId step,
                                           const Ints& tokens, std::int64_t duration_ns) {
     const auto result =
         scheduler.settle(step, tokens_of(tokens, "tokens"), std::chrono::nanoseconds(duration_ns));
     if (const auto* error = std::get_if<ts_sched::SettleError>(&result)) {
-        const auto type = py::module_::import("ts_scheduler.errors").attr("SettleError");
-        const auto raised = type(std::string(name_of(error->code)), error->message);
-        PyErr_SetObject(type.ptr(), raised.ptr());
-        throw py::error_already_set();
+        raise("SettleError", std::string(name_of(error->code)), error->message);
     }
     return std::get<std::span<const ts_sched::Output>>(result);
 }
@@ -168,8 +172,8 @@ ts_sched::Salt salt_of(std::string_view bytes) {
 std::optional<ts_sched::Rejection> submit(ts_sched::Scheduler& scheduler, ts_sched::RequestId request_id,
                                           const Ints& prompt, std::int64_t max_tokens,
                                           std::vector<std::int64_t> stop_token_ids, int priority,
-                                          ts_sched::UserId user, bool session, const py::bytes& cache_salt,
-                                          const py::bytes& sampling) {
+                                          ts_sched::UserId user, bool session, bool send, bool receive,
+                                          const py::bytes& cache_salt, const py::bytes& sampling) {
     return scheduler.submit({.id = request_id,
                              .prompt = tokens_of(prompt, "prompt"),
                              .max_tokens = max_tokens,
@@ -177,8 +181,33 @@ std::optional<ts_sched::Rejection> submit(ts_sched::Scheduler& scheduler, ts_sch
                              .priority = priority,
                              .user = user,
                              .session = session,
+                             .send = send,
+                             .receive = receive,
                              .cache_salt = salt_of(cache_salt),
                              .sampling = sampling});
+}
+
+struct PyTransfer {
+    ts_sched::TransferId id;
+    std::string kind;
+    ts_sched::RequestId request;
+    ts_sched::Position tokens;
+    Ints pages;
+};
+
+std::vector<PyTransfer> transfers(ts_sched::Scheduler& scheduler) {
+    std::vector<PyTransfer> result;
+    for (const ts_sched::Transfer& transfer : scheduler.transfers()) {
+        result.push_back({transfer.id, std::string(name_of(transfer.kind)), transfer.request, transfer.tokens,
+                          matrix_of<2>(transfer.pages)});
+    }
+    return result;
+}
+
+void end_transfer(ts_sched::Scheduler& scheduler, ts_sched::TransferId id, bool arrived) {
+    if (const auto error = scheduler.end_transfer(id, arrived)) {
+        raise("TransferError", std::string(name_of(error->code)), error->message);
+    }
 }
 
 }  // namespace
@@ -193,17 +222,26 @@ PYBIND11_MODULE(_core, module) {
         .def_readonly("pages", &PyPlan::pages)
         .def_readonly("admits", &PyPlan::admits)
         .def_readonly("releases", &PyPlan::releases);
+    py::class_<PyTransfer>(module, "Transfer")
+        .def_readonly("id", &PyTransfer::id)
+        .def_readonly("kind", &PyTransfer::kind)
+        .def_readonly("request", &PyTransfer::request)
+        .def_readonly("tokens", &PyTransfer::tokens)
+        .def_readonly("pages", &PyTransfer::pages);
     py::class_<ts_sched::Scheduler>(module, "Scheduler")
         .def(py::init<const ts_sched::Config&>(), py::arg("config"))
         .def("submit", &submit, py::arg("request_id"), py::arg("prompt"), py::arg("max_tokens"),
              py::arg("stop_token_ids") = std::vector<std::int64_t>{}, py::kw_only(), py::arg("priority") = 0,
-             py::arg("user") = 0, py::arg("session") = false, py::arg("cache_salt") = py::bytes(),
+             py::arg("user") = 0, py::arg("session") = false, py::arg("send") = false,
+             py::arg("receive") = false, py::arg("cache_salt") = py::bytes(),
              py::arg("sampling") = py::bytes())
         .def("abort", &ts_sched::Scheduler::abort, py::arg("request_id"))
         .def("plan", &plan)
         .def("plan_frames", &plan_frames)
         .def("settle", &settle, py::arg("step"), py::arg("tokens"), py::arg("duration_ns") = 0)
         .def("settle_frames", &settle_frames, py::arg("step"), py::arg("tokens"), py::arg("duration_ns") = 0)
+        .def("transfers", &transfers)
+        .def("end_transfer", &end_transfer, py::arg("transfer"), py::arg("arrived"))
         .def("step_cost", &ts_sched::Scheduler::step_cost)
         .def("stats", &ts_sched::Scheduler::stats)
         .def("idle", &ts_sched::Scheduler::idle)

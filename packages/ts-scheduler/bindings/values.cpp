@@ -18,7 +18,8 @@ void bind_config(py::module_& module) {
         .def(py::init([](int page_size, int num_pages, int max_num_seqs, int max_model_len, int vocab_size,
                          int chunk_tokens, int max_queued, bool prefix_caching, int depth,
                          std::int64_t max_queued_tokens, int max_queued_per_user, int priority_tokens,
-                         int tool_wait_steps, int new_prompt_wait_steps, double growth_room, double min_tps) {
+                         int tool_wait_steps, int new_prompt_wait_steps, double growth_room, int host_pages,
+                         int write_back_pages, double min_tps) {
                  return ts_sched::Config{.page_size = page_size,
                                          .num_pages = num_pages,
                                          .max_num_seqs = max_num_seqs,
@@ -34,6 +35,8 @@ void bind_config(py::module_& module) {
                                          .tool_wait_steps = tool_wait_steps,
                                          .new_prompt_wait_steps = new_prompt_wait_steps,
                                          .growth_room = growth_room,
+                                         .host_pages = host_pages,
+                                         .write_back_pages = write_back_pages,
                                          .min_tps = min_tps};
              }),
              py::kw_only(), py::arg("page_size"), py::arg("num_pages"), py::arg("max_num_seqs"),
@@ -42,7 +45,8 @@ void bind_config(py::module_& module) {
              py::arg("max_queued_per_user") = 0, py::arg("priority_tokens") = kDefaults.priority_tokens,
              py::arg("tool_wait_steps") = kDefaults.tool_wait_steps,
              py::arg("new_prompt_wait_steps") = kDefaults.new_prompt_wait_steps,
-             py::arg("growth_room") = kDefaults.growth_room, py::arg("min_tps") = 0.0)
+             py::arg("growth_room") = kDefaults.growth_room, py::arg("host_pages") = 0,
+             py::arg("write_back_pages") = kDefaults.write_back_pages, py::arg("min_tps") = 0.0)
         .def_readonly("page_size", &ts_sched::Config::page_size)
         .def_readonly("num_pages", &ts_sched::Config::num_pages)
         .def_readonly("max_num_seqs", &ts_sched::Config::max_num_seqs)
@@ -58,6 +62,8 @@ void bind_config(py::module_& module) {
         .def_readonly("tool_wait_steps", &ts_sched::Config::tool_wait_steps)
         .def_readonly("new_prompt_wait_steps", &ts_sched::Config::new_prompt_wait_steps)
         .def_readonly("growth_room", &ts_sched::Config::growth_room)
+        .def_readonly("host_pages", &ts_sched::Config::host_pages)
+        .def_readonly("write_back_pages", &ts_sched::Config::write_back_pages)
         .def_readonly("min_tps", &ts_sched::Config::min_tps);
 }
 
@@ -84,7 +90,12 @@ void bind_answers(py::module_& module) {
         .def_readonly("prefill_tokens", &ts_sched::Stats::prefill_tokens)
         .def_readonly("decode_tokens", &ts_sched::Stats::decode_tokens)
         .def_readonly("preemptions", &ts_sched::Stats::preemptions)
-        .def_readonly("steps", &ts_sched::Stats::steps);
+        .def_readonly("steps", &ts_sched::Stats::steps)
+        .def_readonly("host_pages_used", &ts_sched::Stats::host_pages_used)
+        .def_readonly("host_hit_tokens", &ts_sched::Stats::host_hit_tokens)
+        .def_readonly("host_stored_pages", &ts_sched::Stats::host_stored_pages)
+        .def_readonly("host_loaded_pages", &ts_sched::Stats::host_loaded_pages)
+        .def_readonly("transfers_failed", &ts_sched::Stats::transfers_failed);
 }
 
 void bind_snapshot(py::module_& module) {
@@ -106,6 +117,9 @@ void bind_snapshot(py::module_& module) {
         .def_readonly("idle_retention", &ts_sched::Snapshot::idle_retention)
         .def_readonly("line", &ts_sched::Snapshot::line)
         .def_readonly("references", &ts_sched::Snapshot::references)
+        .def_readonly("host_order", &ts_sched::Snapshot::host_order)
+        .def_readonly("host_references", &ts_sched::Snapshot::host_references)
+        .def_readonly("transfers", &ts_sched::Snapshot::transfers)
         .def_readonly("steps_in_flight", &ts_sched::Snapshot::steps_in_flight);
 }
 

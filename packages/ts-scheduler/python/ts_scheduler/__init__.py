@@ -1,7 +1,7 @@
 """The control plane: requests, KV pages, prefix reuse, step plans."""
 
-from ts_scheduler._core import Config, Plan, Rejection, Scheduler, Stats, transition_diagram
-from ts_scheduler.errors import SchedulerError, SettleError
+from ts_scheduler._core import Config, Plan, Rejection, Scheduler, Stats, Transfer, transition_diagram
+from ts_scheduler.errors import SchedulerError, SettleError, TransferError
 
 __all__ = [
     "Config",
@@ -11,5 +11,7 @@ __all__ = [
     "SchedulerError",
     "SettleError",
     "Stats",
+    "Transfer",
+    "TransferError",
     "transition_diagram",
 ]

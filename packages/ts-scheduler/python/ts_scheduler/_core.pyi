@@ -25,12 +25,15 @@ class Config:
         tool_wait_steps: int = 512,
         new_prompt_wait_steps: int = 8192,
         growth_room: float = 0.33,
+        host_pages: int = 0,
+        write_back_pages: int = 64,
         min_tps: float = 0.0,
     ) -> None:
         """0 means no limit for ``max_queued_tokens`` (prompt tokens) and ``max_queued_per_user``, no floor for
         ``min_tps``. A level of priority goes ``priority_tokens`` of service ahead. New prompts leave a session's idle
         pages to it for ``tool_wait_steps``, and ``growth_room`` of all pages for conversations to grow into; they are
-        passed by conversations for ``new_prompt_wait_steps`` at most.
+        passed by conversations for ``new_prompt_wait_steps`` at most. With ``host_pages`` above 0, copies of cached
+        pages are kept in as many pages of host memory: those of the ``write_back_pages`` next to be evicted.
         """
     @property
     def page_size(self) -> int: ...
@@ -62,6 +65,10 @@ class Config:
     def new_prompt_wait_steps(self) -> int: ...
     @property
     def growth_room(self) -> float: ...
+    @property
+    def host_pages(self) -> int: ...
+    @property
+    def write_back_pages(self) -> int: ...
     @property
     def min_tps(self) -> float: ...
 
@@ -130,6 +137,35 @@ class Stats:
     def preemptions(self) -> int: ...
     @property
     def steps(self) -> int: ...
+    @property
+    def host_pages_used(self) -> int: ...
+    @property
+    def host_hit_tokens(self) -> int: ...
+    @property
+    def host_stored_pages(self) -> int: ...
+    @property
+    def host_loaded_pages(self) -> int: ...
+    @property
+    def transfers_failed(self) -> int: ...
+
+@final
+class Transfer:
+    """Pages to be moved, in the order of their tokens where they belong to a request."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def kind(self) -> Literal["store", "load", "receive", "send"]:
+        """Device to host, host to device, from a peer, to a peer."""
+    @property
+    def request(self) -> int:
+        """0 for a store."""
+    @property
+    def tokens(self) -> int:
+        """Of the request, up to where its pages are filled when the transfer has ended."""
+    @property
+    def pages(self) -> NDArray[np.int32]:
+        """``[n, 2]``: device page, host page or -1."""
 
 @final
 class RequestSnapshot:
@@ -169,6 +205,12 @@ class Snapshot:
     @property
     def references(self) -> list[int]: ...
     @property
+    def host_order(self) -> list[int]: ...
+    @property
+    def host_references(self) -> list[int]: ...
+    @property
+    def transfers(self) -> int: ...
+    @property
     def steps_in_flight(self) -> int: ...
 
 @final
@@ -187,11 +229,15 @@ class Scheduler:
         priority: int = 0,
         user: int = 0,
         session: bool = False,
+        send: bool = False,
+        receive: bool = False,
         cache_salt: bytes = b"",
         sampling: bytes = b"",
     ) -> Rejection | None:
         """Take a request with its prompt ``[n]`` into the queue, or say why not.
 
+        With ``send``, a peer takes the request over after its first token, which comes with finish reason ``sent``,
+        and reads its pages. With ``receive``, a peer has computed all but the prompt's last token and writes the pages.
         ``session`` announces a next turn; prefixes are reused within one ``cache_salt`` (at most 16 bytes);
         ``sampling`` is MessagePack for the worker, which the plan that admits the request carries.
         """
@@ -206,7 +252,7 @@ class Scheduler:
         """``plan()`` as it goes to a worker: an encoded ``StepPlan`` and its int32 frames rows, tokens, pages."""
     def settle(
         self, step: int, tokens: NDArray[np.int32], duration_ns: int = 0
-    ) -> list[tuple[int, int, int, Literal["stop", "length", "unusable"] | None]]:
+    ) -> list[tuple[int, int, int, Literal["stop", "length", "unusable", "sent"] | None]]:
         """Take the sampled tokens of the oldest unsettled step, one for each sampling row, in row order.
 
         -1 stands for a token that the worker could not draw: its request ends as ``unusable``. ``duration_ns`` is how
@@ -222,13 +268,23 @@ class Scheduler:
 
         Beside it: the requests that have finished, and those that failed for want of a token.
         """
+    def transfers(self) -> list[Transfer]:
+        """The transfers to be made, begun since the last call: ask after each ``plan()`` and ``settle()``.
+
+        Until the end of one is reported nobody else writes or reuses either side of it.
+        """
+    def end_transfer(self, transfer: int, arrived: bool) -> None:
+        """A transfer has ended; what failed to arrive is computed, and a copy that failed is forgotten.
+
+        Raises ``ts_scheduler.TransferError`` when it is not under way, leaving the scheduler as it was.
+        """
     def step_cost(self) -> list[float]:
         """What a step costs, as fitted, in seconds: fixed, more if there is a prompt in it, per prefill token, per pair
         of a prefilled token and one that it attends to, per decode row, per KV token that decodes read.
         """
     def stats(self) -> Stats: ...
     def idle(self) -> bool:
-        """Nothing waits, runs or drains."""
+        """No request waits, runs or drains. Copies to the host may be under way."""
     def snapshot(self) -> Snapshot: ...
 
 def transition_diagram() -> str:

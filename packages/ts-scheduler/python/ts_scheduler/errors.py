@@ -3,11 +3,13 @@
 SchedulerError
 ├── ConfigError     a limit that no scheduler can be made with
 ├── SettleError     a worker's result does not fit what was planned
+├── TransferError   the end of a transfer that is not under way
 └── PeerLostError   a process that the scheduler cannot go on without has gone, or speaks out of turn
 """
 
 from typing import Literal
 
+TransferCode = Literal["unknown_transfer"]
 SettleCode = Literal["unknown_step", "out_of_order", "wrong_count", "invalid_token", "invalid_duration"]
 
 
@@ -28,6 +30,15 @@ class SettleError(SchedulerError):
     def __init__(self, code: SettleCode, message: str) -> None:
         super().__init__(message)
         self.code: SettleCode = code
+        self.message = message
+
+
+class TransferError(SchedulerError):
+    """The end of a transfer that is not under way; the scheduler is as it was before."""
+
+    def __init__(self, code: TransferCode, message: str) -> None:
+        super().__init__(message)
+        self.code: TransferCode = code
         self.message = message
 
 

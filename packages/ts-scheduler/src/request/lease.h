@@ -19,10 +19,9 @@ struct Lease {
     Slot slot;
     Retention retention;  // of the blocks that it publishes
     BlockTable blocks;
-    Position planned = 0;     // positions computed once every step in flight has settled
-    Position settled = 0;     // positions known to be computed
-    int announced = 0;        // blocks that the worker has been told of
-    bool introduced = false;  // the worker has been told of the request
+    Position planned = 0;  // positions computed once every step in flight has settled
+    Position settled = 0;  // positions known to be computed
+    int announced = 0;     // blocks that the worker has been told of
 };
 
 using LeasePtr = std::unique_ptr<Lease>;

@@ -14,7 +14,8 @@ class SlotPool;
 // The right to one of the worker's slots; gives it back when it dies. Only SlotPool::take() makes one.
 class [[nodiscard]] Slot {
  public:
-    Slot(Slot&& other) noexcept : pool_(std::exchange(other.pool_, nullptr)), id_(other.id_) {}
+    Slot(Slot&& other) noexcept
+        : pool_(std::exchange(other.pool_, nullptr)), id_(other.id_), announced_(other.announced_) {}
     Slot& operator=(Slot&&) = delete;
     Slot(const Slot&) = delete;
     Slot& operator=(const Slot&) = delete;
@@ -22,15 +23,20 @@ class [[nodiscard]] Slot {
 
     [[nodiscard]] SlotId id() const { return id_; }
 
+    // The worker is being told that it serves a request, and so has to hear of its end. False when it knows.
+    [[nodiscard]] bool announce() { return !std::exchange(announced_, true); }
+
  private:
     friend class SlotPool;
     Slot(SlotPool& pool, SlotId id) : pool_(&pool), id_(id) {}
 
     SlotPool* pool_;
     SlotId id_;
+    bool announced_ = false;
 };
 
-// The slots that are free, and those given back since the worker was last told.
+// The slots that are free, and those that the worker knows and has not been told the end of. A plan's
+// releases come before its admissions, so a slot may be in both.
 class SlotPool {
  public:
     explicit SlotPool(int slots) : total_(slots), free_(static_cast<std::size_t>(slots)) {
@@ -47,8 +53,6 @@ class SlotPool {
         }
         const SlotId id = free_.back();
         free_.pop_back();
-        std::erase(released_,
-                   id);  // taken again before the worker heard of its release: the admission says it
         return Slot(*this, id);
     }
 
@@ -60,9 +64,11 @@ class SlotPool {
 
  private:
     friend class Slot;
-    void give_back(SlotId id) noexcept {
+    void give_back(SlotId id, bool announced) noexcept {
         free_.push_back(id);
-        released_.push_back(id);
+        if (announced) {
+            released_.push_back(id);
+        }
     }
 
     int total_;
@@ -72,7 +78,7 @@ class SlotPool {
 
 inline Slot::~Slot() {
     if (pool_ != nullptr) {
-        pool_->give_back(id_);
+        pool_->give_back(id_, announced_);
     }
 }
 

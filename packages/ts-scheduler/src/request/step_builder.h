@@ -23,9 +23,8 @@ class StepBuilder {
 
  private:
     void row(Lease& lease, Position count, std::int32_t flags) {
-        if (!lease.introduced) {
+        if (lease.slot.announce()) {
             plan_->admits.push_back({lease.slot.id(), lease.request});
-            lease.introduced = true;
         }
         plan_->rows.push_back({lease.slot.id(), lease.planned, count, flags});
         lease.planned += count;

@@ -18,6 +18,12 @@ class [[nodiscard]] Arrival {
             std::vector<Shared<Host>> sources)
         : until_(until), pages_(std::move(pages)), rest_(std::move(rest)), sources_(std::move(sources)) {}
 
+    Arrival(Arrival&&) = default;
+    Arrival& operator=(Arrival&&) = default;
+    Arrival(const Arrival&) = delete;
+    Arrival& operator=(const Arrival&) = delete;
+    ~Arrival() = default;
+
     [[nodiscard]] Position until() const { return until_; }
 
     // All pages, to the request whose prefix they continue.

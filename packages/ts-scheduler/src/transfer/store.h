@@ -13,6 +13,13 @@ namespace ts::scheduler {
 // cannot be reused, and the host pages cannot be read, before a proof says that it has ended.
 class [[nodiscard]] Store {
  public:
+    Store() = default;
+    Store(Store&&) = default;
+    Store& operator=(Store&&) = default;
+    Store(const Store&) = delete;
+    Store& operator=(const Store&) = delete;
+    ~Store() = default;
+
     // An idle block, and a page for its copy.
     void add(const PrefixIndex& index, PrefixIndex::Node node, Writable<Host> copy) {
         const std::int64_t deadline = index.deadline(node);

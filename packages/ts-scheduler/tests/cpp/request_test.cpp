@@ -144,16 +144,20 @@ TEST(requests_wait_by_turn_and_of_equal_turns_by_arrival) {
     CHECK(book.waiting().size() == 4 && book.find(9) == nullptr && book.waiting_tokens() == 4);
 }
 
-TEST(a_slot_taken_again_is_not_reported_as_released) {
-    SlotPool slots(2);
+TEST(the_worker_hears_of_the_end_of_what_it_was_told_of) {
+    SlotPool slots(1);
     std::vector<SlotId> released;
     {
         auto slot = slots.take();
     }
-    auto again = slots.take();
     slots.drain_released(released);
     CHECK(released.empty());
-    again.reset();
+    {
+        auto slot = slots.take();
+        CHECK(slot->announce() && !slot->announce());
+        const Slot moved = *std::move(slot);
+    }
+    auto again = slots.take();
     slots.drain_released(released);
     CHECK(released.size() == 1);
     slots.drain_released(released);

@@ -37,7 +37,11 @@ class Fuzz {
     explicit Fuzz(std::uint64_t seed) : random_(seed), config_(config()), scheduler_(config_) {}
 
     void event() {
-        switch (below(10)) {
+        switch (below(12)) {
+            case 10:
+            case 11:
+                end_transfer();
+                break;
             case 0:
             case 1:
             case 2:
@@ -61,14 +65,17 @@ class Fuzz {
     }
 
     void finish() {
-        for (int i = 0; i < 100'000 && !scheduler_.idle(); ++i) {
+        for (int i = 0; i < 100'000 && !(scheduler_.idle() && under_way_.empty()); ++i) {
             plan();
-            require(!flight_.empty(), "there is work and nothing in flight");
+            require(!flight_.empty() || !under_way_.empty(), "there is work and nothing in flight");
             settle_well();
+            end_transfer();
         }
         require(scheduler_.idle(), "every request ends");
         const Snapshot end = scheduler_.snapshot();
         require(end.free.size() + end.idle.size() == end.references.size(), "every page comes back");
+        const auto held = std::ranges::count_if(end.host_references, [](int count) { return count > 0; });
+        require(held == std::ssize(end.host_order), "every host page comes back");
     }
 
  private:
@@ -83,6 +90,7 @@ class Fuzz {
     RequestId identity() { return seldom() ? extreme() : below(12); }
 
     Config config() {
+        const bool reuse = below(4) != 0;
         return {.page_size = static_cast<int>(1 + below(4)),
                 .num_pages = static_cast<int>(1 + below(40)),
                 .max_num_seqs = static_cast<int>(1 + below(6)),
@@ -90,7 +98,7 @@ class Fuzz {
                 .vocab_size = 8,
                 .chunk_tokens = static_cast<int>(1 + below(30)),
                 .max_queued = static_cast<int>(1 + below(6)),
-                .prefix_caching = below(4) != 0,
+                .prefix_caching = reuse,
                 .depth = static_cast<int>(1 + below(2)),
                 .max_queued_tokens = below(2) * 40,
                 .max_queued_per_user = static_cast<int>(below(2) * 3),
@@ -98,6 +106,8 @@ class Fuzz {
                 .tool_wait_steps = static_cast<int>(below(5)),
                 .new_prompt_wait_steps = static_cast<int>(below(8)),
                 .growth_room = static_cast<double>(below(10)) / 10,
+                .host_pages = static_cast<int>(reuse ? below(2) * below(30) : 0),
+                .write_back_pages = static_cast<int>(1 + below(20)),
                 .min_tps = static_cast<double>(below(2) * 50)};
     }
 
@@ -113,12 +123,37 @@ class Fuzz {
         asked.priority = static_cast<int>(seldom() ? extreme() : below(5) - 2);
         asked.user = seldom() ? extreme() : below(4);
         asked.session = below(3) == 0;
+        asked.send = below(10) == 0;
+        asked.receive = below(10) == 0;
         asked.cache_salt.low = static_cast<std::uint64_t>(below(2));
         (void)scheduler_.submit(std::move(asked));
     }
 
+    void note_transfers() {
+        for (const Transfer& transfer : scheduler_.transfers()) {
+            under_way_.push_back(transfer.id);
+        }
+    }
+
+    void end_transfer() {
+        if (seldom()) {
+            const TransferId wrong = extreme();
+            const bool known = std::ranges::find(under_way_, wrong) != under_way_.end();
+            require(known || scheduler_.end_transfer(wrong, true).has_value(), "an unknown end is refused");
+        }
+        if (under_way_.empty()) {
+            return;
+        }
+        const auto chosen = under_way_.begin() + below(std::ssize(under_way_));
+        const TransferId id = *chosen;
+        under_way_.erase(chosen);
+        require(!scheduler_.end_transfer(id, below(4) != 0), "the end of a transfer is taken");
+        require(scheduler_.end_transfer(id, true).has_value(), "it is taken once");
+    }
+
     void plan() {
         const StepPlan* plan = scheduler_.plan();
+        note_transfers();
         if (plan == nullptr) {
             return;
         }
@@ -143,6 +178,7 @@ class Fuzz {
             scheduler_.settle(step.step, tokens(step.samples), std::chrono::nanoseconds(below(1 << 24)));
         require(std::holds_alternative<std::span<const Output>>(settled), "a good result is taken");
         encode_outputs(std::get<std::span<const Output>>(settled), message_);
+        note_transfers();
     }
 
     void settle_badly() {
@@ -181,6 +217,7 @@ class Fuzz {
     Config config_;
     Scheduler scheduler_;
     std::deque<StepOut> flight_{};
+    std::vector<TransferId> under_way_{};
     std::string message_{};
 };
 

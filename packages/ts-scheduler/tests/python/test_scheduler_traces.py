@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE
-from ts_scheduler import Config, Plan, Scheduler
+from ts_scheduler import Config, Plan, Scheduler, Transfer, TransferError
 
 VOCAB = 5
 MODULUS = (1 << 61) - 1
@@ -22,6 +22,13 @@ MODULUS = (1 << 61) - 1
 def entry_of(token: int, position: int, before: int) -> int:
     """The KV entry of a token: it depends on the whole prefix."""
     return (before * 1_000_003 + token * 7919 + position * 104_729 + 1) % MODULUS
+
+
+def entries_of(tokens: list[int]) -> list[int]:
+    entries: list[int] = []
+    for token in tokens:
+        entries.append(entry_of(token, len(entries), entries[-1] if entries else 0))
+    return entries
 
 
 def sample(entries: list[int]) -> int:
@@ -39,9 +46,7 @@ def common(a: list[int], b: list[int]) -> int:
 
 def generate_alone(prompt: list[int], max_tokens: int, stops: tuple[int, ...]) -> tuple[list[int], str]:
     """The oracle: no pages, no batching, no cache."""
-    entries: list[int] = []
-    for token in prompt:
-        entries.append(entry_of(token, len(entries), entries[-1] if entries else 0))
+    entries = entries_of(prompt)
     output: list[int] = []
     while True:
         output.append(sample(entries))
@@ -59,8 +64,10 @@ class ToyWorker:
         self.page_size = config.page_size
         self.chunk_tokens = config.chunk_tokens
         self.cache = [[rng.randrange(MODULUS) for _ in range(config.page_size)] for _ in range(config.num_pages)]
+        self.host: list[list[int]] = [[rng.randrange(MODULUS)] * config.page_size for _ in range(config.host_pages)]
         self.tables: dict[int, list[int]] = {}
         self.last: dict[int, int] = {}
+        self.rng = rng
 
     def run(self, plan: Plan) -> list[int]:
         for slot in plan.releases:
@@ -94,6 +101,28 @@ class ToyWorker:
         self.last[slot] = sample([self._read(table, position) for position in range(start + count)])
         return self.last[slot]
 
+    def begin(self, transfer: Transfer) -> None:
+        """What arrives is garbage until it is complete."""
+        for device, host in transfer.pages.tolist():
+            if transfer.kind in ("load", "receive"):
+                self.cache[device] = [self.rng.randrange(MODULUS) for _ in range(self.page_size)]
+            elif transfer.kind == "store":
+                self.host[host] = [self.rng.randrange(MODULUS) for _ in range(self.page_size)]
+
+    def complete(self, transfer: Transfer, entries: list[int]) -> None:
+        """Move the pages; a peer has, or gets, the request's ``entries``."""
+        first = -(-transfer.tokens // self.page_size) - len(transfer.pages)
+        for block, (device, host) in enumerate(transfer.pages.tolist(), start=first):
+            theirs = entries[block * self.page_size : (block + 1) * self.page_size]
+            if transfer.kind == "load":
+                self.cache[device] = list(self.host[host])
+            elif transfer.kind == "store":
+                self.host[host] = list(self.cache[device])
+            elif transfer.kind == "receive":
+                self.cache[device][: len(theirs)] = theirs
+            else:
+                assert self.cache[device][: len(theirs)] == theirs, "what a peer reads is the request's"
+
     def _read(self, table: list[int], position: int) -> int:
         return self.cache[table[position // self.page_size]][position % self.page_size]
 
@@ -104,6 +133,7 @@ class Asked:
     max_tokens: int
     stops: tuple[int, ...]
     salt: bytes = b""
+    send: bool = False
     got: list[int] = field(default_factory=list)
     finish: str | None = None
     cached: int | None = None
@@ -118,6 +148,7 @@ class Trace:
         self.scheduler = Scheduler(config)
         self.worker = ToyWorker(config, self.rng)
         self.in_flight: list[Plan] = []
+        self.transfers: list[Transfer] = []
         self.asked: dict[int, Asked] = {}
         self.rejections: list[str] = []
 
@@ -130,7 +161,8 @@ class Trace:
         elif self.asked and self.rng.random() < 0.5:  # the same prompt again
             prompt = list(self.rng.choice(list(self.asked.values())).prompt)
         stops = tuple(self.rng.sample(range(VOCAB), self.rng.randint(0, 2)))
-        asked = Asked(prompt, self.rng.randint(1, 12), stops, self.rng.choice([b"", b"", b"tenant"]))
+        salt = self.rng.choice([b"", b"", b"tenant"])
+        asked = Asked(prompt, self.rng.randint(1, 12), stops, salt, send=self.rng.random() < 0.1)
         request_id = len(self.asked) + len(self.rejections)
         rejection = self.scheduler.submit(
             request_id,
@@ -140,6 +172,8 @@ class Trace:
             priority=self.rng.randint(-1, 1),
             user=self.rng.randint(0, 2),
             session=self.rng.random() < 0.3,
+            send=asked.send,
+            receive=len(prompt) > 1 and self.rng.random() < 0.1,
             cache_salt=asked.salt,
         )
         if rejection is None:
@@ -161,6 +195,27 @@ class Trace:
             self.in_flight.append(plan)
             assert len(self.in_flight) <= self.config.depth
 
+        self.note_transfers()
+
+    def note_transfers(self) -> None:
+        for transfer in self.scheduler.transfers():
+            self.worker.begin(transfer)
+            self.transfers.append(transfer)
+
+    def transfer(self) -> None:
+        """One of the transfers under way ends, well or not."""
+        if not self.transfers:
+            return
+        transfer = self.transfers.pop(self.rng.randrange(len(self.transfers)))
+        arrived = self.rng.random() < 0.8
+        if arrived:
+            asked = self.asked.get(transfer.request)
+            tokens = (asked.prompt + asked.got)[: transfer.tokens] if asked is not None else []
+            self.worker.complete(transfer, entries_of(tokens))
+        self.scheduler.end_transfer(transfer.id, arrived)
+        with pytest.raises(TransferError, match="is not under way"):
+            self.scheduler.end_transfer(transfer.id, arrived)
+
     def settle(self) -> None:
         if not self.in_flight:
             return
@@ -173,16 +228,19 @@ class Trace:
             assert asked.cached in (None, cached)
             asked.got.append(token)
             asked.finish, asked.cached = finish, cached
+        self.note_transfers()
 
     def finish(self) -> None:
         """Run until nothing is left; a scheduler that is stuck fails here."""
         for _ in range(10_000):
-            if self.scheduler.idle():
+            if self.scheduler.idle() and not self.transfers:
                 return
             self.plan()
             if self.rng.random() < 0.5:
                 self.plan()
-            assert self.in_flight, "there is work and nothing in flight, yet no plan"
+            assert self.in_flight or self.transfers, "there is work and nothing in flight, yet no plan"
+            if not self.in_flight or self.rng.random() < 0.3:
+                self.transfer()
             self.settle()
         raise AssertionError("the trace does not end")
 
@@ -194,7 +252,7 @@ class Trace:
     def check(self) -> None:
         for asked in self.asked.values():
             expected, reason = generate_alone(asked.prompt, asked.max_tokens, asked.stops)
-            if asked.finish == "abort":
+            if asked.finish in ("abort", "sent"):
                 assert asked.got == expected[: len(asked.got)]
             else:
                 assert (asked.got, asked.finish) == (expected, reason)
@@ -206,11 +264,14 @@ class Trace:
         assert sorted(snapshot.free + snapshot.cached) == list(range(self.config.num_pages))
         assert sorted(snapshot.idle) == sorted(snapshot.cached)
         assert self.scheduler.stats().pages_used == 0
+        held = [page for page, holders in enumerate(snapshot.host_references) if holders]
+        assert sorted(snapshot.host_order) == held
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     page_size = draw(st.integers(1, 4))
+    prefix_caching = draw(st.booleans())
     return Config(
         page_size=page_size,
         num_pages=draw(st.integers(2, 64 // page_size)),
@@ -219,7 +280,9 @@ def configs(draw: st.DrawFn) -> Config:
         vocab_size=VOCAB,
         chunk_tokens=draw(st.integers(1, 24)),
         max_queued=draw(st.integers(1, 12)),
-        prefix_caching=draw(st.booleans()),
+        prefix_caching=prefix_caching,
+        host_pages=draw(st.integers(0, 20)) if prefix_caching else 0,
+        write_back_pages=draw(st.integers(1, 64)),
         depth=draw(st.integers(1, 2)),
         priority_tokens=draw(st.integers(0, 20)),
         tool_wait_steps=draw(st.integers(0, 4)),
@@ -232,7 +295,7 @@ def configs(draw: st.DrawFn) -> Config:
 @settings(max_examples=400, deadline=None)
 @given(
     configs(),
-    st.lists(st.sampled_from(["submit", "submit", "plan", "plan", "settle", "abort"]), max_size=60),
+    st.lists(st.sampled_from(["submit", "submit", "plan", "plan", "settle", "transfer", "abort"]), max_size=60),
     st.integers(),
 )
 def test_every_trace_gives_each_request_what_it_gets_alone(config: Config, actions: list[str], seed: int) -> None:
@@ -281,6 +344,35 @@ def test_the_second_turn_hits_the_output_of_the_first() -> None:
     stats = trace.scheduler.stats()
     assert (stats.prefix_query_tokens, stats.prefix_hit_tokens) == (6 + 20, second.cached)
     assert stats.prefill_tokens == 6 + 20 - second.cached
+
+
+def test_a_conversation_goes_on_from_the_host() -> None:
+    config = Config(
+        page_size=2, num_pages=12, max_num_seqs=2, max_model_len=64, vocab_size=VOCAB, chunk_tokens=16, max_queued=8,
+        host_pages=40, write_back_pages=12, growth_room=0.0,
+    )  # fmt: skip
+    trace = Trace(config, 2)
+    talks = [Asked([talk, 1, 2, 3, 4, talk], 4, ()) for talk in range(4)]
+    for turn in range(3):
+        for talk, asked in enumerate(talks):
+            request_id = turn * len(talks) + talk
+            trace.asked[request_id] = asked
+            prompt = np.array(asked.prompt, dtype=np.int32)
+            assert trace.scheduler.submit(request_id, prompt, 4, session=True) is None
+            for _ in range(200):
+                trace.plan()
+                if trace.transfers:
+                    (transfer,) = trace.transfers
+                    trace.worker.complete(transfer, [])
+                    trace.scheduler.end_transfer(transfer.id, True)
+                    trace.transfers.clear()
+                trace.settle()
+            assert asked.finish == "length"
+        trace.check()
+        talks = [Asked([*asked.prompt, *asked.got, 0], 4, ()) for asked in talks]
+    stats = trace.scheduler.stats()
+    assert stats.host_loaded_pages > 0
+    assert stats.prefill_tokens <= 4 * (6 + 3 + 3) + 2 * 4, "each turn computes what is new, and part of a block"
 
 
 def test_the_trace_notices_a_wrong_page() -> None:

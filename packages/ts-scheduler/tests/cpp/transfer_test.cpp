@@ -1,0 +1,279 @@
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "check.h"
+#include "ts/scheduler/scheduler.h"
+
+// Pages that are copied to the host and back, and requests that change machines.
+namespace {
+
+using namespace ts::scheduler;
+
+Config config_of(int pages, int host_pages) {
+    return {.page_size = 4,
+            .num_pages = pages,
+            .max_num_seqs = 4,
+            .max_model_len = 200,
+            .vocab_size = 1000,
+            .chunk_tokens = 64,
+            .max_queued = 100,
+            .growth_room = 0,
+            .host_pages = host_pages,
+            .write_back_pages = pages};
+}
+
+std::vector<Token> tokens(int count, Token first) {
+    std::vector<Token> result(static_cast<std::size_t>(count));
+    std::iota(result.begin(), result.end(), first);
+    return result;
+}
+
+struct Runner {
+    explicit Runner(const Config& config) : scheduler(config) {}
+    Scheduler scheduler;
+    RequestId next = 1;
+    std::map<TransferId, Transfer> under_way{};
+    std::map<RequestId, Output> last{};  // of each request
+    std::vector<Row> rows{};             // of the last step
+
+    RequestId submit(std::vector<Token> prompt, std::int64_t max_tokens = 1, Submission terms = {}) {
+        terms.id = next++;
+        terms.prompt = std::move(prompt);
+        terms.max_tokens = max_tokens;
+        CHECK(!scheduler.submit(terms));
+        return terms.id;
+    }
+    RequestId turn(std::vector<Token> prompt) {
+        Submission terms;
+        terms.session = true;
+        return submit(std::move(prompt), 1, terms);
+    }
+    void note_transfers() {
+        for (const Transfer& transfer : scheduler.transfers()) {
+            under_way[transfer.id] = transfer;
+        }
+    }
+    bool step() {
+        const StepPlan* plan = scheduler.plan();
+        note_transfers();
+        if (plan == nullptr) {
+            return false;
+        }
+        rows = plan->rows;
+        const StepId id = plan->step;
+        const auto samples =
+            std::ranges::count_if(rows, [](const Row& row) { return (row.flags & kRowSample) != 0; });
+        const std::vector<Token> sampled(static_cast<std::size_t>(samples), 7);
+        const auto settled = scheduler.settle(id, sampled);
+        for (const Output& output : std::get<std::span<const Output>>(settled)) {
+            last.insert_or_assign(output.request, output);
+        }
+        note_transfers();
+        return true;
+    }
+    void end(bool arrived = true) {
+        CHECK(!under_way.empty());
+        CHECK(!scheduler.end_transfer(under_way.begin()->first, arrived));
+        under_way.erase(under_way.begin());
+    }
+    void run() {
+        while (step() || !under_way.empty()) {
+            while (!under_way.empty()) {
+                end();
+            }
+        }
+    }
+    [[nodiscard]] const Transfer* only(TransferKind kind) const {
+        CHECK(under_way.size() == 1);
+        return under_way.begin()->second.kind == kind ? &under_way.begin()->second : nullptr;
+    }
+    [[nodiscard]] std::string_view state(RequestId id) const {
+        const Snapshot all = scheduler.snapshot();
+        const auto found = std::ranges::find(all.requests, id, &RequestSnapshot::id);
+        return found == all.requests.end() ? "gone" : found->state;
+    }
+};
+
+// A session of three blocks that only the host has.
+Runner with_session_on_host() {
+    Runner runner(config_of(6, 8));
+    runner.turn(tokens(13, 0));
+    runner.run();
+    runner.turn(tokens(21, 100));  // six pages: all there are
+    runner.run();
+    return runner;
+}
+
+TEST(a_session_that_left_the_device_comes_back_from_the_host) {
+    Runner runner = with_session_on_host();
+    const RequestId id = runner.turn(tokens(14, 0));
+    CHECK(!runner.step());
+    CHECK(runner.state(id) == "LoadingFromHost");
+    const Transfer* load = runner.only(TransferKind::load);
+    CHECK(load != nullptr && load->request == id && load->tokens == 12 && load->pages.size() == 3);
+    CHECK(!runner.step());  // nothing runs on what is not there
+    runner.end();
+    CHECK(runner.step());
+    CHECK(runner.rows.size() == 1 && runner.rows[0].start == 12 && runner.rows[0].count == 2);
+    CHECK(runner.last.at(id).cached_tokens == 12);
+    const Stats stats = runner.scheduler.stats();
+    CHECK(stats.host_hit_tokens == 12 && stats.host_loaded_pages == 3 && stats.prefix_hit_tokens == 12);
+}
+
+TEST(what_fails_to_come_from_the_host_is_computed) {
+    Runner runner = with_session_on_host();
+    const RequestId id = runner.turn(tokens(14, 0));
+    CHECK(!runner.step());
+    runner.end(false);
+    CHECK(runner.step());
+    CHECK(runner.rows.size() == 1 && runner.rows[0].start == 0 && runner.rows[0].count == 14);
+    CHECK(runner.last.at(id).cached_tokens == 0 && runner.scheduler.stats().transfers_failed == 1);
+}
+
+TEST(a_second_request_waits_for_what_the_first_is_loading) {
+    Runner runner = with_session_on_host();
+    runner.turn(tokens(14, 0));
+    const RequestId second = runner.turn(tokens(15, 0));
+    CHECK(!runner.step());
+    CHECK(runner.only(TransferKind::load) != nullptr);
+    CHECK(runner.state(second) == "Queued");
+    runner.run();
+    CHECK(runner.last.at(second).cached_tokens == 12);
+    CHECK(runner.scheduler.stats().host_loaded_pages == 3);
+}
+
+TEST(an_abort_while_loading_gives_the_pages_back_when_the_load_has_ended) {
+    Runner runner = with_session_on_host();
+    const RequestId id = runner.turn(tokens(14, 0));
+    CHECK(!runner.step());
+    const std::int64_t used = runner.scheduler.stats().pages_used;
+    CHECK(used == 4);
+    CHECK(runner.scheduler.abort(id) && !runner.scheduler.abort(id));
+    CHECK(runner.state(id) == "DrainingArrival" && runner.scheduler.stats().pages_used == used);
+    runner.end();
+    CHECK(runner.scheduler.idle() && runner.scheduler.stats().pages_used == 0);
+}
+
+TEST(one_shot_prompts_are_not_copied) {
+    Runner runner(config_of(6, 8));
+    for (Token first = 0; first < 500; first += 50) {
+        runner.submit(tokens(21, first));
+        runner.run();
+    }
+    CHECK(runner.scheduler.stats().host_stored_pages == 0);
+    CHECK(runner.scheduler.stats().prefix_evictions > 0);
+}
+
+TEST(a_copy_that_fails_is_forgotten) {
+    Runner runner(config_of(6, 8));
+    runner.turn(tokens(13, 0));
+    while (runner.step()) {
+    }
+    const Transfer* store = runner.only(TransferKind::store);
+    CHECK(store != nullptr && store->request == 0 && store->pages.size() == 3);
+    runner.end(false);
+    CHECK(runner.scheduler.snapshot().copies.empty() && runner.scheduler.stats().host_pages_used == 0);
+}
+
+TEST(a_page_is_not_evicted_while_it_is_copied) {
+    Runner runner(config_of(6, 8));
+    runner.turn(tokens(13, 0));
+    while (runner.step()) {
+    }
+    CHECK(runner.only(TransferKind::store) != nullptr);
+    const RequestId large = runner.turn(tokens(21, 100));
+    CHECK(!runner.step());
+    CHECK(runner.state(large) == "Queued");
+    runner.end();
+    CHECK(runner.step());
+    CHECK(runner.scheduler.snapshot().copies.size() == 3);
+}
+
+TEST(a_full_host_gives_up_what_has_been_there_for_longest) {
+    Runner runner(config_of(6, 5));
+    for (const Token first : {0, 100, 200}) {
+        runner.turn(tokens(13, first));
+        runner.run();
+    }
+    runner.submit(tokens(21, 300));
+    runner.run();
+    const RequestId newest = runner.turn(tokens(14, 200));
+    runner.run();
+    CHECK(runner.last.at(newest).cached_tokens == 12);
+    const RequestId oldest = runner.turn(tokens(14, 0));
+    runner.run();
+    CHECK(runner.last.at(oldest).cached_tokens == 0);
+}
+
+TEST(a_sent_request_ends_with_its_first_token_and_keeps_its_pages_until_they_have_been_read) {
+    Runner runner(config_of(6, 0));
+    Submission terms;
+    terms.send = true;
+    const RequestId id = runner.submit(tokens(9, 0), 10, terms);
+    CHECK(runner.step());
+    CHECK(runner.last.at(id).finish == FinishReason::sent && runner.last.at(id).token == 7);
+    const Transfer* send = runner.only(TransferKind::send);
+    CHECK(send != nullptr && send->request == id && send->tokens == 9 && send->pages.size() == 3);
+    CHECK(runner.state(id) == "SendingKv" && !runner.scheduler.abort(id));
+    CHECK(!runner.step() && runner.scheduler.stats().pages_used == 3);
+    runner.end();
+    CHECK(runner.scheduler.idle() && runner.scheduler.stats().pages_used == 0);
+}
+
+TEST(a_received_request_computes_its_last_token_alone) {
+    Runner runner(config_of(6, 0));
+    Submission terms;
+    terms.receive = true;
+    const RequestId id = runner.submit(tokens(10, 0), 1, terms);
+    CHECK(!runner.step());
+    const Transfer* receive = runner.only(TransferKind::receive);
+    CHECK(receive != nullptr && receive->request == id && receive->tokens == 9 && receive->pages.size() == 3);
+    runner.end();
+    CHECK(runner.step());
+    CHECK(runner.rows.size() == 1 && runner.rows[0].start == 9 && runner.rows[0].count == 1);
+    const RequestId again = runner.submit(tokens(10, 0));
+    CHECK(runner.step() && runner.last.at(again).cached_tokens == 8);  // what arrived is published
+}
+
+TEST(a_request_whose_pages_do_not_arrive_computes_its_prompt) {
+    Runner runner(config_of(6, 0));
+    Submission terms;
+    terms.receive = true;
+    runner.submit(tokens(10, 0), 1, terms);
+    CHECK(!runner.step());
+    runner.end(false);
+    CHECK(runner.step());
+    CHECK(runner.rows[0].start == 0 && runner.rows[0].count == 10);
+}
+
+TEST(the_end_of_a_transfer_is_taken_once) {
+    Runner runner = with_session_on_host();
+    CHECK(runner.scheduler.end_transfer(1, true)->code == TransferCode::unknown_transfer);
+    CHECK(runner.scheduler.end_transfer(-5, false).has_value());
+    runner.turn(tokens(14, 0));
+    (void)runner.scheduler.plan();
+    CHECK(runner.scheduler.end_transfer(100, true).has_value());
+    for (TransferId id = 0; id < 100; ++id) {  // begun, but nobody has been told
+        CHECK(runner.scheduler.end_transfer(id, true).has_value());
+    }
+    runner.run();
+    CHECK(runner.scheduler.idle());
+}
+
+TEST(transfers_are_configured_and_asked_for_sensibly) {
+    Config config = config_of(6, 8);
+    config.prefix_caching = false;
+    CHECK(problem_with(config)->find("host_pages") == 0);
+    config = config_of(6, -1);
+    CHECK(problem_with(config)->find("host_pages") == 0);
+    config = config_of(6, 8);
+    config.write_back_pages = 0;
+    CHECK(problem_with(config)->find("write_back_pages") == 0);
+    Runner runner(config_of(6, 0));
+    Submission one{1, {1}, 1, {}};
+    one.receive = true;
+    CHECK(runner.scheduler.submit(one)->code == RejectionCode::invalid);
+}
+
+}  // namespace
