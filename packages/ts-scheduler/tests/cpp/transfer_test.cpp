@@ -96,11 +96,11 @@ struct Runner {
 };
 
 // A session of three blocks that only the host has.
-Runner with_session_on_host() {
-    Runner runner(config_of(6, 8));
+Runner with_session_on_host(int pages = 6) {
+    Runner runner(config_of(pages, 8));
     runner.turn(tokens(13, 0));
     runner.run();
-    runner.turn(tokens(21, 100));  // six pages: all there are
+    runner.submit(tokens(4 * pages - 3, 100));  // all pages there are
     runner.run();
     return runner;
 }
@@ -132,7 +132,7 @@ TEST(what_fails_to_come_from_the_host_is_computed) {
 }
 
 TEST(a_second_request_waits_for_what_the_first_is_loading) {
-    Runner runner = with_session_on_host();
+    Runner runner = with_session_on_host(20);
     runner.turn(tokens(14, 0));
     const RequestId second = runner.turn(tokens(15, 0));
     CHECK(!runner.step());
@@ -188,6 +188,21 @@ TEST(a_page_is_not_evicted_while_it_is_copied) {
     runner.end();
     CHECK(runner.step());
     CHECK(runner.scheduler.snapshot().copies.size() == 3);
+}
+
+TEST(a_decode_waits_for_a_page_that_is_being_copied_and_preempts_nobody) {
+    Runner runner(config_of(5, 8));
+    runner.turn(tokens(13, 0));
+    while (runner.step()) {
+    }
+    const RequestId growing = runner.submit(tokens(3, 100), 9);
+    for (int i = 0; i < 6; ++i) {
+        (void)runner.step();
+    }
+    CHECK(runner.only(TransferKind::store) != nullptr);  // three of the five pages, and two are the request's
+    CHECK(runner.state(growing) == "Decoding" && !runner.step());
+    runner.end();
+    CHECK(runner.step() && runner.scheduler.stats().preemptions == 0);
 }
 
 TEST(a_full_host_gives_up_what_has_been_there_for_longest) {

@@ -367,8 +367,20 @@ class World {
         require(holders == snapshot.host_references, "each host page counts its holders");
     }
 
+    static void check_load(const Transfer& transfer, const Snapshot& snapshot) {
+        const auto request = std::ranges::find(snapshot.requests, transfer.request, &RequestSnapshot::id);
+        require(request != snapshot.requests.end(), "a request lives until its transfer has ended");
+        require(std::ranges::equal(request->loading, transfer.pages, {}, {}, &PagePair::host),
+                "the host pages of a load are held");
+        require(std::ranges::equal(request->arriving, transfer.pages, {}, {}, &PagePair::device),
+                "the device pages of a load are held");
+    }
+
     // Neither side of a transfer is reused, and no step writes what it reads.
     void check_transfer(const Transfer& transfer, const Snapshot& snapshot) const {
+        if (transfer.kind == TransferKind::load) {
+            check_load(transfer, snapshot);
+        }
         const bool reads = transfer.kind == TransferKind::store || transfer.kind == TransferKind::send;
         for (const PagePair& pair : transfer.pages) {
             require(snapshot.references.at(static_cast<std::size_t>(pair.device)) > 0,
