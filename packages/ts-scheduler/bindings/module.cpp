@@ -111,9 +111,10 @@ std::optional<Frames> plan_frames(ts_sched::Scheduler& scheduler) {
 }
 
 std::span<const ts_sched::Output> settled(ts_sched::Scheduler& scheduler, ts_sched::StepId step,
-                                          const Ints& tokens, std::int64_t duration_ns) {
+                                          const Ints& tokens, std::int64_t duration_ns,
+                                          const std::vector<ts_sched::Position>& accepted) {
     const auto result =
-        scheduler.settle(step, tokens_of(tokens, "tokens"), std::chrono::nanoseconds(duration_ns));
+        scheduler.settle(step, tokens_of(tokens, "tokens"), std::chrono::nanoseconds(duration_ns), accepted);
     if (const auto* error = std::get_if<ts_sched::SettleError>(&result)) {
         const auto type = py::module_::import("ts_scheduler.errors").attr("SettleError");
         const auto raised = type(std::string(name_of(error->code)), error->message);
@@ -124,8 +125,8 @@ std::span<const ts_sched::Output> settled(ts_sched::Scheduler& scheduler, ts_sch
 }
 
 py::list settle(ts_sched::Scheduler& scheduler, ts_sched::StepId step, const Ints& tokens,
-                std::int64_t duration_ns) {
-    const auto outputs = settled(scheduler, step, tokens, duration_ns);
+                std::int64_t duration_ns, const std::vector<ts_sched::Position>& accepted) {
+    const auto outputs = settled(scheduler, step, tokens, duration_ns, accepted);
     py::list result(outputs.size());
     for (std::size_t i = 0; i < outputs.size(); ++i) {
         PyList_SET_ITEM(result.ptr(), static_cast<Py_ssize_t>(i), tuple_of(outputs[i]).release().ptr());
@@ -137,8 +138,9 @@ using Ids = std::vector<ts_sched::RequestId>;
 
 // The outputs as one encoded TokenBatch (empty for none), who has finished, and who failed.
 std::tuple<py::bytes, Ids, Ids> settle_frames(ts_sched::Scheduler& scheduler, ts_sched::StepId step,
-                                              const Ints& tokens, std::int64_t duration_ns) {
-    const auto outputs = settled(scheduler, step, tokens, duration_ns);
+                                              const Ints& tokens, std::int64_t duration_ns,
+                                              const std::vector<ts_sched::Position>& accepted) {
+    const auto outputs = settled(scheduler, step, tokens, duration_ns, accepted);
     Ids finished;
     Ids unusable;
     for (const ts_sched::Output& output : outputs) {
@@ -202,8 +204,10 @@ PYBIND11_MODULE(_core, module) {
         .def("abort", &ts_sched::Scheduler::abort, py::arg("request_id"))
         .def("plan", &plan)
         .def("plan_frames", &plan_frames)
-        .def("settle", &settle, py::arg("step"), py::arg("tokens"), py::arg("duration_ns") = 0)
-        .def("settle_frames", &settle_frames, py::arg("step"), py::arg("tokens"), py::arg("duration_ns") = 0)
+        .def("settle", &settle, py::arg("step"), py::arg("tokens"), py::arg("duration_ns") = 0,
+             py::arg("accepted") = std::vector<ts_sched::Position>{})
+        .def("settle_frames", &settle_frames, py::arg("step"), py::arg("tokens"), py::arg("duration_ns") = 0,
+             py::arg("accepted") = std::vector<ts_sched::Position>{})
         .def("step_cost", &ts_sched::Scheduler::step_cost)
         .def("stats", &ts_sched::Scheduler::stats)
         .def("idle", &ts_sched::Scheduler::idle)

@@ -18,7 +18,8 @@ void bind_config(py::module_& module) {
         .def(py::init([](int page_size, int num_pages, int max_num_seqs, int max_model_len, int vocab_size,
                          int chunk_tokens, int max_queued, bool prefix_caching, int depth,
                          std::int64_t max_queued_tokens, int max_queued_per_user, int priority_tokens,
-                         int tool_wait_steps, int new_prompt_wait_steps, double growth_room, double min_tps) {
+                         int tool_wait_steps, int new_prompt_wait_steps, double growth_room, double min_tps,
+                         int draft_tokens) {
                  return ts_sched::Config{.page_size = page_size,
                                          .num_pages = num_pages,
                                          .max_num_seqs = max_num_seqs,
@@ -34,7 +35,8 @@ void bind_config(py::module_& module) {
                                          .tool_wait_steps = tool_wait_steps,
                                          .new_prompt_wait_steps = new_prompt_wait_steps,
                                          .growth_room = growth_room,
-                                         .min_tps = min_tps};
+                                         .min_tps = min_tps,
+                                         .draft_tokens = draft_tokens};
              }),
              py::kw_only(), py::arg("page_size"), py::arg("num_pages"), py::arg("max_num_seqs"),
              py::arg("max_model_len"), py::arg("vocab_size"), py::arg("chunk_tokens"), py::arg("max_queued"),
@@ -42,7 +44,8 @@ void bind_config(py::module_& module) {
              py::arg("max_queued_per_user") = 0, py::arg("priority_tokens") = kDefaults.priority_tokens,
              py::arg("tool_wait_steps") = kDefaults.tool_wait_steps,
              py::arg("new_prompt_wait_steps") = kDefaults.new_prompt_wait_steps,
-             py::arg("growth_room") = kDefaults.growth_room, py::arg("min_tps") = 0.0)
+             py::arg("growth_room") = kDefaults.growth_room, py::arg("min_tps") = 0.0,
+             py::arg("draft_tokens") = 0)
         .def_readonly("page_size", &ts_sched::Config::page_size)
         .def_readonly("num_pages", &ts_sched::Config::num_pages)
         .def_readonly("max_num_seqs", &ts_sched::Config::max_num_seqs)
@@ -58,7 +61,8 @@ void bind_config(py::module_& module) {
         .def_readonly("tool_wait_steps", &ts_sched::Config::tool_wait_steps)
         .def_readonly("new_prompt_wait_steps", &ts_sched::Config::new_prompt_wait_steps)
         .def_readonly("growth_room", &ts_sched::Config::growth_room)
-        .def_readonly("min_tps", &ts_sched::Config::min_tps);
+        .def_readonly("min_tps", &ts_sched::Config::min_tps)
+        .def_readonly("draft_tokens", &ts_sched::Config::draft_tokens);
 }
 
 void bind_answers(py::module_& module) {
@@ -83,6 +87,8 @@ void bind_answers(py::module_& module) {
         .def_readonly("prefix_hit_tokens", &ts_sched::Stats::prefix_hit_tokens)
         .def_readonly("prefill_tokens", &ts_sched::Stats::prefill_tokens)
         .def_readonly("decode_tokens", &ts_sched::Stats::decode_tokens)
+        .def_readonly("draft_tokens", &ts_sched::Stats::draft_tokens)
+        .def_readonly("accepted_draft_tokens", &ts_sched::Stats::accepted_draft_tokens)
         .def_readonly("preemptions", &ts_sched::Stats::preemptions)
         .def_readonly("steps", &ts_sched::Stats::steps);
 }

@@ -8,7 +8,9 @@ SchedulerError
 
 from typing import Literal
 
-SettleCode = Literal["unknown_step", "out_of_order", "wrong_count", "invalid_token", "invalid_duration"]
+SettleCode = Literal[
+    "unknown_step", "out_of_order", "wrong_count", "wrong_accepted", "invalid_token", "invalid_duration"
+]
 
 
 class SchedulerError(Exception):

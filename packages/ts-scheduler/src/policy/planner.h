@@ -10,6 +10,7 @@
 #include "request/book.h"
 #include "request/ledger.h"
 #include "request/step_builder.h"
+#include "ts/scheduler/config.h"
 
 namespace ts::scheduler {
 
@@ -17,9 +18,10 @@ namespace ts::scheduler {
 // step's tokens and the floor of the decodes allow.
 class Planner {
  public:
-    Planner(int chunk_tokens, RequestBook& book, KvCache& cache, StepLedger& ledger, AdmissionGate& gate,
+    Planner(const Config& config, RequestBook& book, KvCache& cache, StepLedger& ledger, AdmissionGate& gate,
             TpsFloor& floor)
-        : chunk_tokens_(chunk_tokens),
+        : chunk_tokens_(config.chunk_tokens),
+          draft_tokens_(config.draft_tokens),
           book_(&book),
           cache_(&cache),
           ledger_(&ledger),
@@ -32,6 +34,7 @@ class Planner {
  private:
     void decode_all(StepBuilder& step);
     void decode(StepBuilder& step, Request& request);
+    [[nodiscard]] Position reserve(const Request& request, const Lease& lease);
     void continue_prompts(StepBuilder& step);
     void start_prompts(StepBuilder& step, StepPlan& plan);
     // False when the step has no time left for the prompt.
@@ -41,13 +44,15 @@ class Planner {
     [[nodiscard]] bool pages_are_coming() const;
 
     int chunk_tokens_;
+    Position draft_tokens_;
     RequestBook* book_;
     KvCache* cache_;
     StepLedger* ledger_;
     AdmissionGate* gate_;
     TpsFloor* floor_;
     std::vector<Victim> candidates_;
-    int budget_ = 0;  // tokens that the step may still take
+    std::vector<WritablePage> pages_;  // for the decode being planned
+    int budget_ = 0;                   // tokens that the step may still take
 };
 
 }  // namespace ts::scheduler

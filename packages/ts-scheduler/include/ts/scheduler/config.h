@@ -25,6 +25,7 @@ struct Config {
     int new_prompt_wait_steps = 8192;    // steps for which a new prompt may be passed by conversations
     double growth_room = 0.33;  // part of the pages that new prompts leave for conversations to grow into
     double min_tps = 0;         // tokens per second that each decoding user keeps; 0: no floor
+    int draft_tokens = 0;       // positions that a decode reserves for drafts beside its own; 0: none
 };
 
 // What is wrong with a configuration: one sentence that names the field and the fix, or nothing.

@@ -9,9 +9,13 @@ namespace ts::scheduler {
 
 // Flags of a row, as on the wire.
 inline constexpr std::int32_t kRowSample = 1;         // the row's last position yields a sampled token
-inline constexpr std::int32_t kRowTokenOnDevice = 2;  // the row's one token is the slot's last sampled one
+inline constexpr std::int32_t kRowTokenOnDevice = 2;  // the row's first token is the slot's last sampled one
 
 // One request's part of a step. The layout is the wire's: int32 [4].
+//
+// A row with kRowTokenOnDevice computes the position of that token and count - 1 more for drafts of what
+// follows. While an earlier row with drafts is in flight, only the worker's device knows where this one
+// starts: `start` is the position if all of those are accepted, and the count is right wherever it starts.
 struct Row {
     SlotId slot;
     Position start;
