@@ -95,8 +95,8 @@ std::optional<PyPlan> plan(ts_sched::Scheduler& scheduler) {
 py::bytes bytes_of(const std::string& text) { return {text.data(), text.size()}; }
 
 template <class T>
-py::bytes bytes_of(const std::vector<T>& values) {
-    return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
+py::bytes bytes_of(std::span<const T> values) {
+    return {reinterpret_cast<const char*>(values.data()), values.size_bytes()};
 }
 
 using Frames = std::tuple<py::bytes, py::bytes, py::bytes, py::bytes>;
@@ -106,8 +106,9 @@ std::optional<Frames> plan_frames(ts_sched::Scheduler& scheduler) {
     if (step == nullptr) {
         return std::nullopt;
     }
-    return Frames{bytes_of(step->message), bytes_of(step->rows), bytes_of(step->tokens),
-                  bytes_of(step->pages)};
+    const auto rows = std::span(step->rows).subspan(step->implied);
+    return Frames{bytes_of(step->message), bytes_of(rows), bytes_of(std::span(step->tokens)),
+                  bytes_of(std::span(step->pages))};
 }
 
 std::span<const ts_sched::Output> settled(ts_sched::Scheduler& scheduler, ts_sched::StepId step,

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 
 FinishReason = Literal["stop", "length", "abort"]
 RejectionCode = Literal["duplicate", "empty_prompt", "too_long", "never_fits", "queue_full", "invalid"]
@@ -145,7 +145,12 @@ class SlotAdmit(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class StepPlan(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="plan"):
-    """One forward step; only what changed since the previous plan. Three int32 frames:
+    """One forward step; only what changed since the previous plan.
+
+    ``decodes`` is a bitmap, bit i of byte i // 8 for slot i, as long as its last bit needs. Each of these slots has a
+    row that feeds on the device token, samples, and starts where the slot's last row ended, less its rejected drafts.
+    It is one token long, or one more than the drafts of a worker that speculates. These rows come first, by slot; the
+    others follow:
 
     * ``rows [n_rows, 4]``: slot, start position, number of tokens, flags (``ROW_*``). Rows that feed on the device
       token (decodes) come first, then prefill chunks. A slot has at most one row in a plan. A decode of more than one
@@ -158,6 +163,7 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="plan
     step: int
     admits: list[SlotAdmit]
     releases: list[int]
+    decodes: bytes = b""
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="result"):

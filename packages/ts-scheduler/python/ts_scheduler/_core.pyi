@@ -212,7 +212,10 @@ class Scheduler:
     def plan(self) -> Plan | None:
         """The next step, or ``None`` when there is nothing to run or ``depth`` steps are unsettled."""
     def plan_frames(self) -> tuple[bytes, bytes, bytes, bytes] | None:
-        """``plan()`` as it goes to a worker: an encoded ``StepPlan`` and its int32 frames rows, tokens, pages."""
+        """``plan()`` as it goes to a worker: an encoded ``StepPlan`` and its int32 frames rows, tokens, pages.
+
+        Rows that are bits of the message's ``decodes`` are not in the frame.
+        """
     def settle(
         self, step: int, tokens: NDArray[np.int32], duration_ns: int = 0, accepted: Sequence[int] = ()
     ) -> list[tuple[int, int, int, Literal["stop", "length", "unusable"] | None]]:

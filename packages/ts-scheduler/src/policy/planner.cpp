@@ -22,6 +22,7 @@ bool Planner::fill(StepPlan& plan) {
     floor_->begin(ledger_->seconds_under_way(floor_->cost()));
     gate_->on_step();
     decode_all(step);
+    order_.apply(plan, ledger_->rows());
     continue_prompts(step);
     start_prompts(step, plan);
     return !plan.rows.empty();

@@ -8,6 +8,7 @@
 #include "policy/tps_floor.h"
 #include "policy/victim.h"
 #include "request/book.h"
+#include "request/decode_order.h"
 #include "request/ledger.h"
 #include "request/step_builder.h"
 #include "ts/scheduler/config.h"
@@ -22,6 +23,7 @@ class Planner {
             TpsFloor& floor)
         : chunk_tokens_(config.chunk_tokens),
           draft_tokens_(config.draft_tokens),
+          order_(1 + config.draft_tokens),
           book_(&book),
           cache_(&cache),
           ledger_(&ledger),
@@ -45,6 +47,7 @@ class Planner {
 
     int chunk_tokens_;
     Position draft_tokens_;
+    DecodeOrder order_;
     RequestBook* book_;
     KvCache* cache_;
     StepLedger* ledger_;

@@ -39,7 +39,7 @@ void encode_request(std::span<const Output> outputs, Packer& pack) {
 void encode_plan(const StepPlan& plan, const RequestBook& book, std::string& out) {
     out.clear();
     Packer pack(out);
-    pack.array(4);
+    pack.array(5);
     pack.name("plan");
     pack.integer(plan.step);
     pack.array(plan.admits.size());
@@ -57,6 +57,7 @@ void encode_plan(const StepPlan& plan, const RequestBook& book, std::string& out
     for (const SlotId slot : plan.releases) {
         pack.integer(slot);
     }
+    pack.binary(plan.decodes);
 }
 
 void encode_outputs(std::span<const Output> outputs, std::string& out) {

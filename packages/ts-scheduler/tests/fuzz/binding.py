@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from ts_protocol.messages import Abort as AbortMessage
 from ts_protocol.messages import EntryToScheduler, KvCapacity, SamplingParams, StepPlan, StepResult, Submit
+from ts_protocol.wire import slots_of
 from ts_scheduler import SettleError
 from ts_scheduler._core import Config, Scheduler
 from ts_scheduler.requests import Engine
@@ -32,9 +33,10 @@ class Fuzz:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
+        self.drafts = rng.choice([0, 2])
         self.engine = Engine(
             KV, chunk_tokens=16, max_queued=4, prefix_caching=True, min_tps=rng.choice([0.0, 50.0]), tool_wait_steps=3,
-            new_prompt_wait_steps=5, draft_tokens=rng.choice([0, 2]),
+            new_prompt_wait_steps=5, draft_tokens=self.drafts,
         )  # fmt: skip
         self.core: Scheduler = self.engine._core
         self.bare = Scheduler(
@@ -96,9 +98,10 @@ class Fuzz:
         frames = self.engine.plan()
         if frames is not None:
             rows = np.frombuffer(frames[1], np.int32).reshape(-1, 4)
-            step = msgspec.msgpack.decode(frames[0], type=StepPlan).step
-            most = np.where(rows[:, 3] & 2, rows[:, 2], 1)[rows[:, 3] & 1 != 0]
-            self.flight.append((step, most.tolist()))
+            plan = msgspec.msgpack.decode(frames[0], type=StepPlan)
+            most = [1 + self.drafts] * len(slots_of(plan.decodes))
+            most += np.where(rows[:, 3] & 2, rows[:, 2], 1)[rows[:, 3] & 1 != 0].tolist()
+            self.flight.append((plan.step, most))
 
     def result(self) -> None:
         """From a worker."""

@@ -22,7 +22,7 @@ from ts_protocol.messages import (
     TokenBatch,
     TokenOutput,
 )
-from ts_protocol.wire import IntArray
+from ts_protocol.wire import IntArray, bitmap_of, slots_of
 from ts_scheduler import Config, Scheduler, SettleError
 from ts_scheduler.errors import ConfigError
 from ts_scheduler.requests import Engine, PlanFrames, limits_of
@@ -50,11 +50,13 @@ def plan_of(engine: Engine) -> PlanFrames:
     return frames
 
 
-def most(frames: PlanFrames) -> list[int]:
+def most(frames: PlanFrames, draft_tokens: int = 0) -> list[int]:
     """The most tokens that each sampling row can give."""
+    plan = msgspec.msgpack.decode(frames[0], type=StepPlan)
     rows = np.frombuffer(frames[1], dtype=np.int32).reshape(-1, 4)
     rows = rows[(rows[:, 3] & ROW_SAMPLE) != 0]
-    return [int(count) for count in np.where(rows[:, 3] & ROW_TOKEN_ON_DEVICE, rows[:, 2], 1)]
+    explicit = [int(count) for count in np.where(rows[:, 3] & ROW_TOKEN_ON_DEVICE, rows[:, 2], 1)]
+    return [1 + draft_tokens] * len(slots_of(plan.decodes)) + explicit
 
 
 def samples(frames: PlanFrames) -> int:
@@ -202,7 +204,7 @@ def test_accepted_drafts_reach_the_entry_as_one_output() -> None:
     submit(engine, 1, [3] * 5, max_tokens=9)
     settle(engine, step_of(plan_of(engine)), tokens(7))
     frames = plan_of(engine)
-    assert most(frames) == [3]
+    assert most(frames, 2) == [3]
     with pytest.raises(SettleError, match="row that can have 1 to 3") as refused:
         engine.settle(StepResult(2, 0, (4,)), tokens(8, 9, 10, 11))
     assert refused.value.code == "wrong_accepted"
@@ -246,9 +248,13 @@ def test_encoded_plans_and_outputs_are_what_msgspec_would_have_written(draft_tok
         assert plan is not None
         assert frames is not None
         admits = [SlotAdmit(slot, sampling[key]) for slot, key in plan.admits]
-        assert frames[0] == msgspec.msgpack.encode(StepPlan(plan.step, admits, plan.releases))
-        assert frames[1:] == (plan.rows.tobytes(), plan.tokens.tobytes(), plan.pages.tobytes())
-        accepted = [int(rng.integers(1, 1 + count)) for count in most(frames)]
+        usual = (plan.rows[:, 3] & ROW_TOKEN_ON_DEVICE != 0) & (plan.rows[:, 2] == 1 + draft_tokens)
+        decodes = plan.rows[usual, 0].tolist()
+        assert decodes == sorted(decodes)
+        assert usual.tolist() == sorted(usual.tolist(), reverse=True), "they come first"
+        assert frames[0] == msgspec.msgpack.encode(StepPlan(plan.step, admits, plan.releases, bitmap_of(decodes)))
+        assert frames[1:] == (plan.rows[~usual].tobytes(), plan.tokens.tobytes(), plan.pages.tobytes())
+        accepted = [int(rng.integers(1, 1 + count)) for count in most(frames, draft_tokens)]
         sampled = (rng.integers(0, 2**31 - 1, sum(accepted)) >> rng.integers(0, 31)).astype(np.int32)
         outputs = []
         for _, own in groupby(plain.settle(plan.step, sampled, 0, accepted), key=lambda output: output[0]):

@@ -8,11 +8,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE
+from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE, SamplingParams, StepPlan
+from ts_protocol.wire import slots_of
 from ts_scheduler import Config, Plan, Scheduler
 
 VOCAB = 5
@@ -52,6 +54,37 @@ def generate_alone(prompt: list[int], max_tokens: int, stops: tuple[int, ...]) -
         entries.append(entry_of(output[-1], len(entries), entries[-1]))
 
 
+@dataclass
+class Sent:
+    """A plan as it reaches a worker."""
+
+    step: int
+    admits: list[int]
+    releases: list[int]
+    decodes: list[int]
+    rows: list[list[int]]
+    tokens: list[int]
+    pages: list[list[int]]
+
+
+def whole(plan: Plan) -> Sent:
+    """With all its rows."""
+    admits = [slot for slot, _ in plan.admits]
+    return Sent(
+        plan.step, admits, plan.releases, [], plan.rows.tolist(), plan.tokens.tolist(), plan.pages.tolist()
+    )  # fmt: skip
+
+
+def decoded(frames: tuple[bytes, bytes, bytes, bytes]) -> Sent:
+    """As it travels, decodes as bits."""
+    message = msgspec.msgpack.decode(frames[0], type=StepPlan)
+    rows, tokens, pages = (np.frombuffer(frame, np.int32) for frame in frames[1:])
+    return Sent(
+        message.step, [admit.slot for admit in message.admits], message.releases, slots_of(message.decodes).tolist(),
+        rows.reshape(-1, 4).tolist(), tokens.tolist(), pages.reshape(-1, 2).tolist(),
+    )  # fmt: skip
+
+
 class ToyWorker:
     """Executes plans as ``ts_protocol.messages.StepPlan`` says, with one integer for a token's keys and values.
 
@@ -61,29 +94,30 @@ class ToyWorker:
     def __init__(self, config: Config, rng: random.Random) -> None:
         self.page_size = config.page_size
         self.chunk_tokens = config.chunk_tokens
-        self.drafts = config.draft_tokens > 0
+        self.drafts = config.draft_tokens
         self.cache = [[rng.randrange(MODULUS) for _ in range(config.page_size)] for _ in range(config.num_pages)]
         self.tables: dict[int, list[int]] = {}
         self.last: dict[int, int] = {}
         self.length: dict[int, int] = {}
         self.rng = rng
 
-    def run(self, plan: Plan) -> list[list[int]]:
+    def run(self, plan: Sent) -> list[list[int]]:
         """The tokens of each sampling row."""
         for slot in plan.releases:
             del self.tables[slot]
-        for slot, _ in plan.admits:
+        for slot in plan.admits:
             self.tables[slot] = []
             self.length.pop(slot, None)
-        for slot, page in plan.pages.tolist():
+        for slot, page in plan.pages:
             assert page not in self.tables[slot]
             self.tables[slot].append(page)
-        rows = plan.rows.tolist()
+        flags = ROW_SAMPLE | ROW_TOKEN_ON_DEVICE
+        rows = [[slot, self.length[slot], 1 + self.drafts, flags] for slot in plan.decodes] + plan.rows
         assert len({row[0] for row in rows}) == len(rows), "a slot has at most one row"
         assert sum(row[2] for row in rows) <= self.chunk_tokens
         kinds = [bool(row[3] & ROW_TOKEN_ON_DEVICE) for row in rows]
         assert kinds == sorted(kinds, reverse=True), "decodes come first"
-        fed = iter(plan.tokens.tolist())
+        fed = iter(plan.tokens)
         sampled = [self._row(slot, start, count, flags, fed) for slot, start, count, flags in rows]
         assert next(fed, None) is None
         return [tokens for tokens in sampled if tokens]
@@ -99,7 +133,7 @@ class ToyWorker:
                 self._write(slot, position, next(fed))
             sampled = [self._sample(slot, start + count)] if flags & ROW_SAMPLE else []
         spare = len(self.tables[slot]) - -(-(start + count) // self.page_size)
-        assert spare == 0 or (spare > 0 and self.drafts), "as many pages as the row needs"
+        assert spare == 0 or (spare > 0 and self.drafts > 0), "as many pages as the row needs"
         self.length[slot] = start + (len(sampled) if flags & ROW_TOKEN_ON_DEVICE else count)
         if sampled:
             self.last[slot] = sampled[-1]
@@ -149,7 +183,7 @@ class Trace:
         self.rng = random.Random(seed)
         self.scheduler = Scheduler(config)
         self.worker = ToyWorker(config, self.rng)
-        self.in_flight: list[Plan] = []
+        self.in_flight: list[Sent] = []
         self.asked: dict[int, Asked] = {}
         self.rejections: list[str] = []
 
@@ -173,6 +207,7 @@ class Trace:
             user=self.rng.randint(0, 2),
             session=self.rng.random() < 0.3,
             cache_salt=asked.salt,
+            sampling=msgspec.msgpack.encode(SamplingParams()),
         )
         if rejection is None:
             self.asked[request_id] = asked
@@ -188,9 +223,14 @@ class Trace:
                 self.asked[request_id].finish = "abort"
 
     def plan(self) -> None:
-        plan = self.scheduler.plan()
-        if plan is not None:
-            self.in_flight.append(plan)
+        if self.rng.random() < 0.3:
+            plan = self.scheduler.plan()
+            sent = None if plan is None else whole(plan)
+        else:
+            frames = self.scheduler.plan_frames()
+            sent = None if frames is None else decoded(frames)
+        if sent is not None:
+            self.in_flight.append(sent)
             assert len(self.in_flight) <= self.config.depth
 
     def settle(self) -> None:

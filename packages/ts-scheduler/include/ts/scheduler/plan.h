@@ -37,15 +37,20 @@ struct Admission {
     RequestId request;
 };
 
-// One forward step, as a difference to the step before: decodes first, then prefill chunks in arrival order.
+// One forward step, as a difference to the step before: decodes first, those that travel as bits by slot,
+// then prefill chunks in the order of turns.
 struct StepPlan {
     StepId step = 0;
     std::vector<Row> rows;
+    std::string decodes;  // bit i of byte i / 8: slot i decodes all positions that a decode can have, from
+                          // where its last row ended
+    std::size_t implied = 0;    // rows, the first ones, that those bits say: they do not travel
     std::vector<Token> tokens;  // of the rows without kRowTokenOnDevice, concatenated
     std::vector<PageEntry> pages;
     std::vector<Admission> admits;
     std::vector<SlotId> releases;
-    std::string message;  // step, admits and releases as one MessagePack message, ts_protocol's StepPlan
+    std::string
+        message;  // step, admits, releases and decodes as one MessagePack message, ts_protocol's StepPlan
 };
 
 }  // namespace ts::scheduler
