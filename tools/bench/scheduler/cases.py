@@ -66,7 +66,8 @@ def _p99(values: list[float]) -> float:
 def decode(make: Make, *, batch: int, context: int, steps: int = 200) -> Figures:
     """A step of ``batch`` decodes at ``context`` tokens each."""
     length = context + steps + 96
-    limits = Limits(batch * (length // PAGE + 4), batch, length, batch * context + batch)
+    pages = 2 * batch * (length // PAGE + 4)  # room for all to enter at once, whatever is kept back
+    limits = Limits(pages, batch, length, batch * context + batch)
     driver = make(limits)
     for request in range(batch):
         driver.submit(request, _prompt(context, request), steps + 64)
