@@ -16,7 +16,7 @@ from ts_protocol.messages import (
     Submit,
     TokenBatch,
 )
-from ts_protocol.wire import IntArray
+from ts_protocol.wire import IntArray, slots_of
 from ts_scheduler.requests import Engine
 
 KV = KvCapacity(page_size=4, num_pages=64, max_num_seqs=8, max_model_len=64, vocab_size=100)
@@ -48,21 +48,23 @@ class Loop:
             if frames is not None:
                 plan = msgspec.msgpack.decode(frames[0], type=StepPlan)
                 rows, tokens = (np.frombuffer(frame, np.int32) for frame in frames[1:3])
-                sampled = self._tokens(rows.reshape(-1, 4), tokens)
+                sampled = self._tokens(slots_of(plan.decodes).tolist(), rows.reshape(-1, 4), tokens)
                 batch, failed = self._engine.settle(StepResult(plan.step), sampled)
                 if batch:
                     self._client.on_message(msgspec.msgpack.decode(batch, type=TokenBatch), [])
                 for answer in failed:
                     self._client.on_message(answer, [])
 
-    def _tokens(self, rows: IntArray, tokens: IntArray) -> IntArray:
+    def _tokens(self, decodes: list[int], prompts: IntArray, tokens: IntArray) -> IntArray:
         fed = 0
-        for slot, _, count, flags in rows.tolist():
-            if flags == ROW_SAMPLE:
-                fed += count
-                self._last[slot] = int(tokens[fed - 1])
+        for slot, _, count, flags in prompts.tolist():
+            assert flags == ROW_SAMPLE
+            fed += count
+            self._last[slot] = int(tokens[fed - 1])
+        slots = decodes + prompts[:, 0].tolist()
+        for slot in slots:
             self._last[slot] = UNUSABLE if self._last[slot] == BROKEN else self._last[slot] + 1
-        return np.array([self._last[slot] for slot in rows[:, 0].tolist()], np.int32)
+        return np.array([self._last[slot] for slot in slots], np.int32)
 
 
 async def answer(client: EngineClient, prompt: list[int]) -> list[int]:

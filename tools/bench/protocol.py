@@ -15,6 +15,7 @@ import numpy as np
 import zmq
 from ts_protocol import Channel, RuntimeDirectory
 from ts_protocol.messages import SchedulerToWorker, StepPlan, StepResult, WorkerToScheduler
+from ts_protocol.wire import bitmap_of, slots_of
 
 
 def echo(address: str) -> None:
@@ -22,22 +23,23 @@ def echo(address: str) -> None:
     channel: Channel[Any] = Channel.connect(zmq.Context(), address, incoming=SchedulerToWorker)
     channel.send(StepResult(0), np.zeros(0, np.int32))
     while True:
-        plan, frames = channel.recv()
-        if not len(frames[0]):
+        plan, _frames = channel.recv()
+        slots = slots_of(plan.decodes)
+        if not len(slots):
             break
-        channel.send(StepResult(plan.step), frames[0][::4].copy())
+        channel.send(StepResult(plan.step), slots.astype(np.int32))
     channel.close()
 
 
 def measure(channel: Channel[Any], slots: int, seconds: float) -> dict[str, float]:
     """Microseconds of a round trip with ``slots`` decode rows."""
-    rows = np.tile(np.array([1, 5000, 1, 3], np.int32), slots)
+    decodes = bitmap_of(range(slots))
     none = np.zeros(0, np.int32)
     times: list[float] = []
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         began = time.perf_counter()
-        channel.send(StepPlan(len(times), [], []), rows, none, none)
+        channel.send(StepPlan(len(times), [], [], decodes), none, none, none)
         channel.recv()
         times.append((time.perf_counter() - began) * 1e6)
     p50, p99 = np.percentile(times[len(times) // 10 :], [50, 99])

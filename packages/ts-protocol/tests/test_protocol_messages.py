@@ -19,7 +19,7 @@ from ts_protocol.messages import (
     SchedulerToWorker,
     WorkerToScheduler,
 )
-from ts_protocol.wire import Wire
+from ts_protocol.wire import Wire, bitmap_of, slots_of
 
 UNIONS = [EntryToScheduler, SchedulerToEntry, SchedulerToWorker, WorkerToScheduler, ChildToSupervisor]
 MESSAGES = sorted({kind for union in UNIONS for kind in get_args(union)}, key=lambda kind: kind.__name__)
@@ -59,6 +59,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         bool: st.booleans(),
         float: st.floats(allow_nan=False),
         str: st.text(max_size=20),
+        bytes: st.binary(max_size=40),
         type(None): st.none(),
     }
     if kind in simple:
@@ -93,6 +94,14 @@ def test_every_message_survives_the_wire(kind: type[msgspec.Struct], data: st.Da
         assert len(received) == len(sent)
         for left, right in zip(received, sent, strict=True):
             np.testing.assert_array_equal(left.reshape(right.shape), right)
+
+
+@given(slots=st.sets(st.integers(0, 600)))
+def test_a_bitmap_has_a_bit_for_each_slot_and_no_byte_more(slots: set[int]) -> None:
+    bitmap = bitmap_of(slots)
+    assert slots_of(bitmap).tolist() == sorted(slots)
+    assert [i for i in range(8 * len(bitmap)) if bitmap[i // 8] >> i % 8 & 1] == sorted(slots)
+    assert len(bitmap) == (max(slots) // 8 + 1 if slots else 0)
 
 
 @pytest.mark.parametrize("union", UNIONS)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from torch import Tensor
 from ts_modeling import ForwardBatch
 from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE, UNUSABLE, SamplingParams, SlotAdmit, StepPlan
+from ts_protocol.wire import bitmap_of
 from ts_runtime.devices import CpuDevice, CudaDevice, Device
 from ts_runtime.errors import PlanError
 from ts_runtime.executor import Executor
@@ -174,6 +175,67 @@ def test_an_impossible_plan_is_refused_by_name(case: str) -> None:
     frames = [np.array(part, np.int32).reshape(-1) for part in (rows, tokens, pages)]
     with pytest.raises(PlanError, match=message):
         executor.launch(StepPlan(2, [], []), frames)
+
+
+BAD_DECODES = {
+    "slot beyond": (bitmap_of([2, SLOTS]), [], "bits for 8 slots; there are 6"),
+    "longer than the slots": (bitmap_of([2]) + bytes(1), [], "bits for 16 slots; there are 6"),
+    "slot idle": (bitmap_of([2, 5]), [], r"decodes slots \[5\], which serve no request"),
+    "nothing sampled": (bitmap_of([0]), [], r"decodes slots \[0\], which serve no request or have sampled no token"),
+    "no row yet": (bitmap_of([1]), [], r"decodes slots \[1\], which serve no request or have sampled no token"),
+    "twice": (bitmap_of([2]), [[2, 3, 1, DECODE]], "slot 2 has more than one row"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DECODES)
+def test_an_impossible_bitmap_is_refused_by_name(case: str) -> None:
+    decodes, rows, message = BAD_DECODES[case]
+    executor, maker = make_executor(), PlanMaker(num_pages=PAGES, page_size=PAGE)
+    maker.admit(0, [1, 2, 3])
+    maker.prefill(0, 2)
+    maker.admit(1, [4])
+    maker.admit(2, [5, 6])
+    maker.prefill(2, 2)
+    executor.launch(*maker.plan())
+    empty = np.zeros(0, np.int32)
+    with pytest.raises(PlanError, match=message):
+        executor.launch(StepPlan(2, [], [], decodes), [np.array(rows, np.int32).reshape(-1), empty, empty])
+
+
+def test_a_bitmap_that_outgrows_its_pages_is_refused() -> None:
+    executor, maker = make_executor(), PlanMaker(num_pages=PAGES, page_size=PAGE)
+    maker.admit(2, [5, 6])
+    maker.prefill(2, 2)
+    executor.launch(*maker.plan())
+    empty = np.zeros(0, np.int32)
+    for step in range(2):
+        executor.launch(StepPlan(step, [], [], bitmap_of([2])), [empty, empty, empty])
+    with pytest.raises(PlanError, match="slot 2 has too few pages for 5 tokens"):
+        executor.launch(StepPlan(9, [], [], bitmap_of([2])), [empty, empty, empty])
+
+
+@pytest.mark.parametrize("explicit", [0, 1, 2])
+def test_bits_and_rows_say_the_same(explicit: int) -> None:
+    """A decode may travel either way, and steady steps follow both."""
+    executor, maker = make_executor(), PlanMaker(num_pages=PAGES, page_size=PAGE)
+    prompts = {1: [5, 9, 2], 3: [7]}
+    for slot, prompt in prompts.items():
+        maker.admit(slot, prompt)
+        maker.prefill(slot, len(prompt))
+    run_step(executor, maker)
+    for step in range(12):
+        for slot in prompts:
+            maker.decode(slot)
+        plan, frames = maker.plan()
+        if step % 3 == 0:
+            rows = [[slot, len(prompts[slot]) + step, 1, DECODE] for slot in (1, 3)]
+            plan = StepPlan(plan.step, [], [], bitmap_of([1, 3][: 2 - explicit]))
+            frames[0] = np.array(rows[2 - explicit :], np.int32).reshape(-1)
+        sampled = executor.launch(plan, frames).wait()
+        for slot, token in zip((1, 3), sampled.tolist(), strict=True):
+            maker.live[slot].tokens.append(token)
+    for slot, prompt in prompts.items():
+        assert maker.live[slot].tokens == expected(prompt, len(prompt) + 13)
 
 
 @pytest.mark.parametrize(

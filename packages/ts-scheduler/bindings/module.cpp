@@ -95,8 +95,8 @@ std::optional<PyPlan> plan(ts_sched::Scheduler& scheduler) {
 py::bytes bytes_of(const std::string& text) { return {text.data(), text.size()}; }
 
 template <class T>
-py::bytes bytes_of(const std::vector<T>& values) {
-    return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
+py::bytes bytes_of(std::span<const T> values) {
+    return {reinterpret_cast<const char*>(values.data()), values.size_bytes()};
 }
 
 using Frames = std::tuple<py::bytes, py::bytes, py::bytes, py::bytes>;
@@ -106,8 +106,9 @@ std::optional<Frames> plan_frames(ts_sched::Scheduler& scheduler) {
     if (step == nullptr) {
         return std::nullopt;
     }
-    return Frames{bytes_of(step->message), bytes_of(step->rows), bytes_of(step->tokens),
-                  bytes_of(step->pages)};
+    const auto rows = std::span(step->rows).subspan(step->implied);
+    return Frames{bytes_of(step->message), bytes_of(rows), bytes_of(std::span(step->tokens)),
+                  bytes_of(std::span(step->pages))};
 }
 
 [[noreturn]] void raise(const char* name, const std::string& code, const std::string& message) {
@@ -118,9 +119,10 @@ std::optional<Frames> plan_frames(ts_sched::Scheduler& scheduler) {
 }
 
 std::span<const ts_sched::Output> settled(ts_sched::Scheduler& scheduler, ts_sched::StepId step,
-                                          const Ints& tokens, std::int64_t duration_ns) {
+                                          const Ints& tokens, std::int64_t duration_ns,
+                                          const std::vector<ts_sched::Position>& accepted) {
     const auto result =
-        scheduler.settle(step, tokens_of(tokens, "tokens"), std::chrono::nanoseconds(duration_ns));
+        scheduler.settle(step, tokens_of(tokens, "tokens"), std::chrono::nanoseconds(duration_ns), accepted);
     if (const auto* error = std::get_if<ts_sched::SettleError>(&result)) {
         raise("SettleError", std::string(name_of(error->code)), error->message);
     }
@@ -128,8 +130,8 @@ std::span<const ts_sched::Output> settled(ts_sched::Scheduler& scheduler, ts_sch
 }
 
 py::list settle(ts_sched::Scheduler& scheduler, ts_sched::StepId step, const Ints& tokens,
-                std::int64_t duration_ns) {
-    const auto outputs = settled(scheduler, step, tokens, duration_ns);
+                std::int64_t duration_ns, const std::vector<ts_sched::Position>& accepted) {
+    const auto outputs = settled(scheduler, step, tokens, duration_ns, accepted);
     py::list result(outputs.size());
     for (std::size_t i = 0; i < outputs.size(); ++i) {
         PyList_SET_ITEM(result.ptr(), static_cast<Py_ssize_t>(i), tuple_of(outputs[i]).release().ptr());
@@ -141,8 +143,9 @@ using Ids = std::vector<ts_sched::RequestId>;
 
 // The outputs as one encoded TokenBatch (empty for none), who has finished, and who failed.
 std::tuple<py::bytes, Ids, Ids> settle_frames(ts_sched::Scheduler& scheduler, ts_sched::StepId step,
-                                              const Ints& tokens, std::int64_t duration_ns) {
-    const auto outputs = settled(scheduler, step, tokens, duration_ns);
+                                              const Ints& tokens, std::int64_t duration_ns,
+                                              const std::vector<ts_sched::Position>& accepted) {
+    const auto outputs = settled(scheduler, step, tokens, duration_ns, accepted);
     Ids finished;
     Ids unusable;
     for (const ts_sched::Output& output : outputs) {
@@ -238,8 +241,10 @@ PYBIND11_MODULE(_core, module) {
         .def("abort", &ts_sched::Scheduler::abort, py::arg("request_id"))
         .def("plan", &plan)
         .def("plan_frames", &plan_frames)
-        .def("settle", &settle, py::arg("step"), py::arg("tokens"), py::arg("duration_ns") = 0)
-        .def("settle_frames", &settle_frames, py::arg("step"), py::arg("tokens"), py::arg("duration_ns") = 0)
+        .def("settle", &settle, py::arg("step"), py::arg("tokens"), py::arg("duration_ns") = 0,
+             py::arg("accepted") = std::vector<ts_sched::Position>{})
+        .def("settle_frames", &settle_frames, py::arg("step"), py::arg("tokens"), py::arg("duration_ns") = 0,
+             py::arg("accepted") = std::vector<ts_sched::Position>{})
         .def("transfers", &transfers)
         .def("end_transfer", &end_transfer, py::arg("transfer"), py::arg("arrived"))
         .def("step_cost", &ts_sched::Scheduler::step_cost)

@@ -19,7 +19,7 @@ void bind_config(py::module_& module) {
                          int chunk_tokens, int max_queued, bool prefix_caching, int depth,
                          std::int64_t max_queued_tokens, int max_queued_per_user, int priority_tokens,
                          int tool_wait_steps, int new_prompt_wait_steps, double growth_room, int host_pages,
-                         int write_back_pages, double min_tps) {
+                         int write_back_pages, double min_tps, int draft_tokens) {
                  return ts_sched::Config{.page_size = page_size,
                                          .num_pages = num_pages,
                                          .max_num_seqs = max_num_seqs,
@@ -37,7 +37,8 @@ void bind_config(py::module_& module) {
                                          .growth_room = growth_room,
                                          .host_pages = host_pages,
                                          .write_back_pages = write_back_pages,
-                                         .min_tps = min_tps};
+                                         .min_tps = min_tps,
+                                         .draft_tokens = draft_tokens};
              }),
              py::kw_only(), py::arg("page_size"), py::arg("num_pages"), py::arg("max_num_seqs"),
              py::arg("max_model_len"), py::arg("vocab_size"), py::arg("chunk_tokens"), py::arg("max_queued"),
@@ -46,7 +47,8 @@ void bind_config(py::module_& module) {
              py::arg("tool_wait_steps") = kDefaults.tool_wait_steps,
              py::arg("new_prompt_wait_steps") = kDefaults.new_prompt_wait_steps,
              py::arg("growth_room") = kDefaults.growth_room, py::arg("host_pages") = 0,
-             py::arg("write_back_pages") = kDefaults.write_back_pages, py::arg("min_tps") = 0.0)
+             py::arg("write_back_pages") = kDefaults.write_back_pages, py::arg("min_tps") = 0.0,
+             py::arg("draft_tokens") = 0)
         .def_readonly("page_size", &ts_sched::Config::page_size)
         .def_readonly("num_pages", &ts_sched::Config::num_pages)
         .def_readonly("max_num_seqs", &ts_sched::Config::max_num_seqs)
@@ -64,7 +66,8 @@ void bind_config(py::module_& module) {
         .def_readonly("growth_room", &ts_sched::Config::growth_room)
         .def_readonly("host_pages", &ts_sched::Config::host_pages)
         .def_readonly("write_back_pages", &ts_sched::Config::write_back_pages)
-        .def_readonly("min_tps", &ts_sched::Config::min_tps);
+        .def_readonly("min_tps", &ts_sched::Config::min_tps)
+        .def_readonly("draft_tokens", &ts_sched::Config::draft_tokens);
 }
 
 void bind_answers(py::module_& module) {
@@ -89,6 +92,8 @@ void bind_answers(py::module_& module) {
         .def_readonly("prefix_hit_tokens", &ts_sched::Stats::prefix_hit_tokens)
         .def_readonly("prefill_tokens", &ts_sched::Stats::prefill_tokens)
         .def_readonly("decode_tokens", &ts_sched::Stats::decode_tokens)
+        .def_readonly("draft_tokens", &ts_sched::Stats::draft_tokens)
+        .def_readonly("accepted_draft_tokens", &ts_sched::Stats::accepted_draft_tokens)
         .def_readonly("preemptions", &ts_sched::Stats::preemptions)
         .def_readonly("steps", &ts_sched::Stats::steps)
         .def_readonly("host_pages_used", &ts_sched::Stats::host_pages_used)

@@ -54,6 +54,15 @@ std::optional<std::string> problem_with(const Config& config) {
     if (config.depth != 1 && config.depth != 2) {
         return "depth is " + std::to_string(config.depth) + "; one or two steps can be in flight";
     }
+    constexpr int kMostDrafts = 32;
+    if (config.draft_tokens < 0 || config.draft_tokens > kMostDrafts) {
+        return "draft_tokens is " + std::to_string(config.draft_tokens) + "; it is from 0 (none) to " +
+               std::to_string(kMostDrafts);
+    }
+    if (config.chunk_tokens < 1 + config.draft_tokens) {
+        return "chunk_tokens is " + std::to_string(config.chunk_tokens) + "; a decode with draft_tokens " +
+               std::to_string(config.draft_tokens) + " takes " + std::to_string(1 + config.draft_tokens);
+    }
     return std::nullopt;
 }
 

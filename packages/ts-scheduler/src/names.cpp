@@ -45,6 +45,8 @@ std::string_view name_of(SettleCode code) {
             return "out_of_order";
         case SettleCode::wrong_count:
             return "wrong_count";
+        case SettleCode::wrong_accepted:
+            return "wrong_accepted";
         case SettleCode::invalid_token:
             return "invalid_token";
         case SettleCode::invalid_duration:

@@ -18,13 +18,14 @@ class Scheduler::Impl {
         : config_(config),
           cache_(config.num_pages, config.page_size, config.prefix_caching, config.tool_wait_steps,
                  config.host_pages),
-          slots_(std::min(config.max_num_seqs, config.chunk_tokens)),  // so that all decodes fit into a step
+          slots_(std::min(config.max_num_seqs,
+                          config.chunk_tokens / (1 + config.draft_tokens))),  // so that all decodes fit
           ledger_(config.depth, config.vocab_size),
           turns_(config.priority_tokens),
           floor_(config.min_tps),
           gate_(config, book_, cache_, slots_, transfers_, turns_, floor_, stats_),
           write_back_(config.write_back_pages, cache_, transfers_),
-          planner_(config.chunk_tokens, book_, cache_, ledger_, transfers_, gate_, write_back_, floor_) {}
+          planner_(config, book_, cache_, ledger_, transfers_, gate_, write_back_, floor_) {}
 
     std::optional<Rejection> submit(Submission submission) {
         if (auto rejection = check(submission, config_)) {
@@ -69,8 +70,9 @@ class Scheduler::Impl {
     }
 
     std::variant<std::span<const Output>, SettleError> settle(StepId step, std::span<const Token> tokens,
-                                                              std::chrono::nanoseconds duration) {
-        if (auto problem = ledger_.problem_with(step, tokens)) {
+                                                              std::chrono::nanoseconds duration,
+                                                              std::span<const Position> accepted) {
+        if (auto problem = ledger_.problem_with(step, tokens, accepted)) {
             return *std::move(problem);
         }
         if (duration.count() < 0) {
@@ -82,8 +84,9 @@ class Scheduler::Impl {
             floor_.observe(ledger_.oldest_shape(), std::chrono::duration<double>(duration).count());
         }
         outputs_.clear();
-        ledger_.settle(tokens, [this](const RowInFlight& row, std::optional<Token> token,
-                                      const SettleProof& proof) { settle_row(row, token, proof); });
+        ledger_.settle(tokens, accepted,
+                       [this](const RowInFlight& row, std::span<const Token> sampled,
+                              const SettleProof& proof) { settle_row(row, sampled, proof); });
         ++stats_.steps;
         return std::span<const Output>(outputs_);
     }
@@ -165,31 +168,35 @@ class Scheduler::Impl {
         gate_.on_arrival();
     }
 
-    void settle_row(const RowInFlight& row, std::optional<Token> token, const SettleProof& proof) {
+    void settle_row(const RowInFlight& row, std::span<const Token> tokens, const SettleProof& proof) {
         Request& request = *row.request;
         const bool wanted = !reason_to_end(request.state);
-        const bool unusable = token == kUnusable;
+        const bool unusable = !tokens.empty() && tokens.front() == kUnusable;
         if (unusable && wanted) {  // before it settles, so that none of it gets into the prefix index
             must_apply(request.state, Abort{});
         }
-        must_apply(request.state, StepSettled{proof, request.sequence,
-                                              cache_.reuse() ? &cache_.index() : nullptr, row.count, token});
-        (row.prefill ? stats_.prefill_tokens : stats_.decode_tokens) += row.count;
+        const Position before = request.sequence.size();
+        must_apply(request.state,
+                   StepSettled{proof, request.sequence, cache_.reuse() ? &cache_.index() : nullptr, row.count,
+                               row.drafts, tokens});
+        count(row, static_cast<Position>(tokens.size()));
         if (row.prefill) {
             gate_.on_publication();
         }
         if (request.sends && std::holds_alternative<Decoding>(request.state)) {
             send(request);
         }
-        if (wanted && token) {
-            outputs_.push_back({request.id, *token, request.cached_tokens,
-                                unusable ? FinishReason::unusable : reason_to_end(request.state)});
+        if (wanted && !tokens.empty()) {
+            report(request,
+                   unusable ? tokens : request.sequence.tokens().subspan(static_cast<std::size_t>(before)),
+                   unusable ? FinishReason::unusable : reason_to_end(request.state));
         }
         if (std::holds_alternative<Preempted>(request.state)) {
             book_.move_to_waiting(request);
         }
-        if (token) {
-            request.due = row.prefill ? floor_.first_token() : floor_.next_token(request.due);
+        if (!tokens.empty()) {
+            request.due = row.prefill ? floor_.first_token()
+                                      : floor_.next_token(request.due, static_cast<Position>(tokens.size()));
         }
         remove_if_finished(request);
     }
@@ -228,6 +235,24 @@ class Scheduler::Impl {
         stats_.host_hit_tokens += tokens;
         stats_.prefix_hit_tokens += tokens;
         stats_.prefix_hits += request.cached_tokens == tokens ? 1 : 0;
+    }
+
+    void count(const RowInFlight& row, Position tokens) {
+        if (row.prefill) {
+            stats_.prefill_tokens += row.count;
+        } else {
+            stats_.decode_tokens += tokens;
+            stats_.draft_tokens += row.drafts;
+            stats_.accepted_draft_tokens += tokens - 1;
+        }
+    }
+
+    // What the request keeps of a step: the last of its tokens may finish it.
+    void report(const Request& request, std::span<const Token> tokens, std::optional<FinishReason> finish) {
+        for (const Token token : tokens) {
+            outputs_.push_back({request.id, token, request.cached_tokens, std::nullopt});
+        }
+        outputs_.back().finish = finish;
     }
 
     void remove_if_finished(Request& request) {
@@ -348,8 +373,9 @@ bool Scheduler::abort(RequestId id) { return impl_->abort(id); }
 const StepPlan* Scheduler::plan() { return impl_->plan(); }
 std::variant<std::span<const Output>, SettleError> Scheduler::settle(StepId step,
                                                                      std::span<const Token> tokens,
-                                                                     std::chrono::nanoseconds duration) {
-    return impl_->settle(step, tokens, duration);
+                                                                     std::chrono::nanoseconds duration,
+                                                                     std::span<const Position> accepted) {
+    return impl_->settle(step, tokens, duration, accepted);
 }
 std::span<const Transfer> Scheduler::transfers() { return impl_->transfers(); }
 std::optional<TransferError> Scheduler::end_transfer(TransferId id, bool arrived) {

@@ -33,6 +33,8 @@ class Driver(Protocol):
 
     us: float
     """Thread CPU microseconds of the latest ``step``."""
+    plan_bytes: int | None
+    """Of the latest step's plan as it travels, ``None`` where plans do not travel as bytes."""
 
     @property
     def cached_tokens(self) -> int:
@@ -64,17 +66,22 @@ def _p99(values: list[float]) -> float:
 def decode(make: Make, *, batch: int, context: int, steps: int = 200) -> Figures:
     """A step of ``batch`` decodes at ``context`` tokens each."""
     length = context + steps + 96
-    limits = Limits(batch * (length // PAGE + 4), batch, length, batch * context + batch)
+    pages = 2 * batch * (length // PAGE + 4)  # room for all to enter at once, whatever is kept back
+    limits = Limits(pages, batch, length, batch * context + batch)
     driver = make(limits)
     for request in range(batch):
         driver.submit(request, _prompt(context, request), steps + 64)
     for _ in range(4):
         driver.step()
     times = []
+    sizes = []
     for _ in range(steps):
         driver.step()
         times.append(driver.us)
-    return {"p50_us": statistics.median(times), "p99_us": _p99(times)}
+        if driver.plan_bytes is not None:
+            sizes.append(driver.plan_bytes)
+    figures = {"p50_us": statistics.median(times), "p99_us": _p99(times)}
+    return {**figures, "plan_bytes": statistics.median(sizes)} if sizes else figures
 
 
 def prompt(make: Make, *, context: int = 50_000) -> Figures:

@@ -7,6 +7,7 @@ import time
 import msgspec
 import numpy as np
 from ts_protocol.messages import StepPlan
+from ts_protocol.wire import slots_of
 from ts_scheduler import Config, Scheduler
 
 from tools.bench.scheduler.cases import PAGE, VOCAB, Limits
@@ -29,8 +30,9 @@ class Ours:
                 max_queued=limits.queued,
             )
         )
-        self._flight: tuple[int, bytes] | None = None  # step and rows
+        self._flight: tuple[StepPlan, bytes] | None = None  # message and rows
         self.us = 0.0
+        self.plan_bytes: int | None = None
 
     @property
     def cached_tokens(self) -> int:
@@ -52,17 +54,19 @@ class Ours:
         tokens = self._tokens(self._flight)
         began = time.thread_time_ns()
         frames = self._core.plan_frames()
-        finished = [] if self._flight is None else self._core.settle_frames(self._flight[0], tokens)[1]
+        finished = [] if self._flight is None else self._core.settle_frames(self._flight[0].step, tokens)[1]
         self.us = (time.thread_time_ns() - began) / 1000
-        self._flight = None if frames is None else (_plan.decode(frames[0]).step, frames[1])
+        self.plan_bytes = sum(map(len, frames or ()))
+        self._flight = None if frames is None else (_plan.decode(frames[0]), frames[1])
         return finished
 
     @staticmethod
-    def _tokens(flight: tuple[int, bytes] | None) -> np.ndarray:
+    def _tokens(flight: tuple[StepPlan, bytes] | None) -> np.ndarray:
         if flight is None:
             return np.zeros(0, dtype=np.int32)
         rows = np.frombuffer(flight[1], dtype=np.int32).reshape(-1, 4)
-        return np.full(int(np.count_nonzero(rows[:, 3] & SAMPLE)), 7, dtype=np.int32)
+        samples = len(slots_of(flight[0].decodes)) + int(np.count_nonzero(rows[:, 3] & SAMPLE))
+        return np.full(samples, 7, dtype=np.int32)
 
 
 _plan = msgspec.msgpack.Decoder(StepPlan)

@@ -31,6 +31,7 @@ class Reference:
         self._done: dict[str, int] = {}
         self._ending: list[str] = []
         self.us = 0.0
+        self.plan_bytes: int | None = None
         self.cached_tokens = 0
         self.prefilled_tokens = 0
 

@@ -42,7 +42,8 @@ def test_health_shows_progress(run_bench, make_reply):
 def stats():
     return Stats(
         requests_running=2, requests_waiting=3, pages_used=10, pages_total=40, prefix_query_tokens=100,
-        prefix_hit_tokens=90, prefill_tokens=10, decode_tokens=20, preemptions=1, steps=30,
+        prefix_hit_tokens=90, prefill_tokens=10, decode_tokens=20, preemptions=1, steps=30, draft_tokens=60,
+        accepted_draft_tokens=7,
     )  # fmt: skip
 
 
@@ -74,6 +75,8 @@ def test_metrics_have_the_expected_names(run_bench, make_reply):
         assert samples["ts:prefix_cache_queries_total", ""] == 100
         assert samples["ts:prefix_cache_hits_total", ""] == 90
         assert samples["ts:num_preemptions_total", ""] == 1
+        assert samples["ts:draft_tokens_total", ""] == 60
+        assert samples["ts:accepted_draft_tokens_total", ""] == 7
 
     run_bench(scenario, make_reply([65, 66, 67], cached=3))
 

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 
 FinishReason = Literal["stop", "length", "abort"]
 RejectionCode = Literal["duplicate", "empty_prompt", "too_long", "never_fits", "queue_full", "invalid"]
@@ -118,6 +118,10 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="stats")
     """Requests that found a cached prefix, of those that looked for one."""
     prefix_evictions: int = 0
     """Pages that the prefix cache gave up."""
+    draft_tokens: int = 0
+    """Positions that decodes reserved for drafts."""
+    accepted_draft_tokens: int = 0
+    """Those whose draft was accepted."""
 
 
 # --- scheduler <-> worker -----------------------------------------------------------------------------------------
@@ -125,7 +129,7 @@ class Stats(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="stats")
 ROW_SAMPLE: Final = 1
 """Row flag: the row's last position yields a sampled token."""
 ROW_TOKEN_ON_DEVICE: Final = 2
-"""Row flag: the row is one token long and its token is the slot's last sampled one, which stays on the device."""
+"""Row flag: the row's first token is the slot's last sampled one, which stays on the device."""
 
 
 UNUSABLE: Final = -1
@@ -141,10 +145,17 @@ class SlotAdmit(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class StepPlan(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="plan"):
-    """One forward step; only what changed since the previous plan. Three int32 frames:
+    """One forward step; only what changed since the previous plan.
 
-    * ``rows [n_rows, 4]``: slot, start position, number of tokens, flags (``ROW_*``). Rows of one token that feed on
-      the device token (decodes) come first, then prefill chunks. A slot has at most one row in a plan.
+    ``decodes`` is a bitmap, bit i of byte i // 8 for slot i, as long as its last bit needs. Each of these slots has a
+    row that feeds on the device token, samples, and starts where the slot's last row ended, less its rejected drafts.
+    It is one token long, or one more than the drafts of a worker that speculates. These rows come first, by slot; the
+    others follow:
+
+    * ``rows [n_rows, 4]``: slot, start position, number of tokens, flags (``ROW_*``). Rows that feed on the device
+      token (decodes) come first, then prefill chunks. A slot has at most one row in a plan. A decode of more than one
+      token leaves the others to drafts; the worker knows where it starts: behind a row with drafts whose result is not
+      back yet, ``start`` is the position if all of them are accepted.
     * ``tokens [n]``: token ids of the rows without ``ROW_TOKEN_ON_DEVICE``, concatenated in row order.
     * ``pages [n, 2]``: (slot, page), appended to the slots' block tables in this order before the step runs.
     """
@@ -152,17 +163,21 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="plan
     step: int
     admits: list[SlotAdmit]
     releases: list[int]
+    decodes: bytes = b""
 
 
 class StepResult(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="result"):
-    """A finished step. One int32 frame: the sampled token of each ``ROW_SAMPLE`` row, in row order.
+    """A finished step. One int32 frame: the sampled tokens of each ``ROW_SAMPLE`` row, in row order.
 
     ``UNUSABLE`` stands for a token that could not be drawn; only that row's request fails. ``duration_ns`` is how long
-    the device worked on the step, 0 when that is not known.
+    the device worked on the step, 0 when that is not known. ``accepted`` says how many tokens each of these rows has,
+    at least one: a row of 1 + d positions checks d drafts, and gives the accepted ones and the token that follows them.
+    Empty: one each. ``UNUSABLE`` stands alone in its row; a row ends before a token that could not be drawn.
     """
 
     step: int
     duration_ns: int = 0
+    accepted: tuple[int, ...] = ()
 
 
 # --- handshake ----------------------------------------------------------------------------------------------------

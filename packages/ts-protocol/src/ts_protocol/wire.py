@@ -1,6 +1,6 @@
 """One message as ZeroMQ frames: a msgpack header, then int32 arrays that are neither copied nor pickled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -22,6 +22,20 @@ MAX_FRAMES: Final = 1 + max(len(columns) for columns in FRAME_COLUMNS.values())
 def rows(frame: IntArray, columns: int) -> IntArray:
     """The frame as a matrix ``[n, columns]``, without a copy; the channel has checked that the length fits."""
     return frame.reshape(-1, columns)
+
+
+def bitmap_of(slots: Iterable[int]) -> bytes:
+    """A bit for each slot, bit i of byte i // 8 for slot i, as ``StepPlan.decodes`` has them."""
+    bits = bytearray()
+    for slot in slots:
+        bits.extend(bytes(max(0, slot // 8 + 1 - len(bits))))
+        bits[slot // 8] |= 1 << slot % 8
+    return bytes(bits)
+
+
+def slots_of(bitmap: bytes) -> npt.NDArray[np.intp]:
+    """The slots whose bits are set, ascending."""
+    return np.flatnonzero(np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little"))
 
 
 def buffer_of(array: IntArray) -> memoryview:

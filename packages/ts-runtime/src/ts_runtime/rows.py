@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE
-from ts_protocol.wire import IntArray
+from ts_protocol.wire import IntArray, slots_of
 
 from ts_runtime.errors import PlanError
 from ts_runtime.slots import Slots
@@ -37,6 +37,27 @@ class Limits:
     """Of one step."""
     max_model_len: int
     vocab_size: int
+
+
+def expand(frame: IntArray, decodes: bytes, slots: Slots) -> IntArray:
+    """All rows of a plan [n, 4]: those that are bits of ``decodes``, by slot, then those of ``frame`` [m, 4].
+
+    Raises:
+        PlanError: a bit stands for a slot that cannot decode.
+    """
+    if not decodes:
+        return frame
+    index = slots_of(decodes)
+    if len(decodes) > (slots.count + 7) // 8 or (len(index) and index[-1] >= slots.count):
+        raise PlanError(f"the plan's decodes have bits for {8 * len(decodes)} slots; there are {slots.count}")
+    wrong = index[~(slots.live[index] & slots.fed[index])]
+    if len(wrong):
+        raise PlanError(f"the plan decodes slots {wrong[:8]}, which serve no request or have sampled no token")
+    implied = np.empty((len(index), 4), np.int32)
+    implied[:, 0] = index
+    implied[:, 1] = slots.length[index]
+    implied[:, 2:] = 1, ROW_SAMPLE | ROW_TOKEN_ON_DEVICE
+    return np.concatenate((implied, frame))
 
 
 def check_rows(frame: IntArray, tokens: IntArray, slots: Slots, limits: Limits) -> Rows:

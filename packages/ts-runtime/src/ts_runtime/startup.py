@@ -9,7 +9,8 @@ import torch
 from ts_modeling import LoadedModel, load_model, read_config
 from ts_protocol.config import WorkerConfig
 from ts_protocol.control import ControlSender
-from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE, KvCapacity, SamplingParams, SlotAdmit, StepPlan
+from ts_protocol.messages import ROW_SAMPLE, KvCapacity, SamplingParams, SlotAdmit, StepPlan
+from ts_protocol.wire import bitmap_of
 
 from ts_runtime.devices import Device, open_device
 from ts_runtime.executor import Executor
@@ -111,10 +112,9 @@ def warm_up(executor: Executor, pool: PoolSize, *, chunk_tokens: int) -> None:
     tokens = max(1, min(chunk_tokens, pool.page_size - 1, pool.max_model_len - 1))
     no_rows, no_tokens, no_pages = np.zeros((0, 4), np.int32), np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
     prefill, page = np.array([[0, 0, tokens, ROW_SAMPLE]], np.int32), np.array([[0, 0]], np.int32)
-    decode = np.array([[0, tokens, 1, ROW_SAMPLE | ROW_TOKEN_ON_DEVICE]], np.int32)
     executor.launch(
         StepPlan(0, [SlotAdmit(0, SamplingParams())], []), [prefill, np.zeros(tokens, np.int32), page]
     ).wait()
     if tokens < min(pool.page_size, pool.max_model_len):
-        executor.launch(StepPlan(0, [], []), [decode, no_tokens, no_pages]).wait()
+        executor.launch(StepPlan(0, [], [], bitmap_of([0])), [no_rows, no_tokens, no_pages]).wait()
     executor.launch(StepPlan(0, [], [0]), [no_rows, no_tokens, no_pages]).wait()

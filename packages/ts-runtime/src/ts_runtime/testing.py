@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE, SamplingParams, SlotAdmit, StepPlan
-from ts_protocol.wire import IntArray
+from ts_protocol.messages import ROW_SAMPLE, SamplingParams, SlotAdmit, StepPlan
+from ts_protocol.wire import IntArray, bitmap_of, slots_of
 
 Plan = tuple[StepPlan, list[IntArray]]
 GREEDY = SamplingParams()
@@ -36,7 +36,7 @@ class PlanMaker:
         self._clear()
 
     def _clear(self) -> None:
-        self._decodes: list[list[int]] = []
+        self._decodes: list[int] = []
         self._prefills: list[list[int]] = []
         self._tokens: list[int] = []
         self._pages: list[tuple[int, int]] = []
@@ -69,7 +69,7 @@ class PlanMaker:
     def decode(self, slot: int) -> None:
         """The token that the previous step samples, fed on the device."""
         sequence = self.live[slot]
-        self._decodes.append([slot, sequence.planned, 1, ROW_SAMPLE | ROW_TOKEN_ON_DEVICE])
+        self._decodes.append(slot)
         self._cover(sequence, sequence.planned + 1)
 
     def _cover(self, sequence: Request, end: int) -> None:
@@ -79,18 +79,19 @@ class PlanMaker:
             self._pages.append((sequence.slot, sequence.pages[-1]))
 
     def plan(self) -> Plan:
-        """The collected rows as a plan, decodes first."""
+        """The collected rows as a plan, decodes as its bitmap."""
         self._step += 1
-        rows = np.array(self._decodes + self._prefills, np.int32).reshape(-1, 4)
+        rows = np.array(self._prefills, np.int32).reshape(-1, 4)
         tokens, pages = np.array(self._tokens, np.int32), np.array(self._pages, np.int32).reshape(-1, 2)
-        plan = StepPlan(self._step, self._admits, self._releases)
+        plan = StepPlan(self._step, self._admits, self._releases, bitmap_of(self._decodes))
         self._clear()
         return plan, [rows.reshape(-1), tokens, pages.reshape(-1)]
 
     def settle(self, plan: Plan, sampled: IntArray) -> None:
         """Append each sampled token to its sequence."""
         rows = plan[1][0].reshape(-1, 4)
-        for slot, token in zip(rows[(rows[:, 3] & ROW_SAMPLE) != 0, 0].tolist(), sampled.tolist(), strict=True):
+        slots = slots_of(plan[0].decodes).tolist() + rows[(rows[:, 3] & ROW_SAMPLE) != 0, 0].tolist()
+        for slot, token in zip(slots, sampled.tolist(), strict=True):
             if slot in self.live:
                 self.live[slot].tokens.append(token)
                 self.live[slot].sampled = True

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Literal, final
 
 import numpy as np
@@ -28,12 +29,14 @@ class Config:
         host_pages: int = 0,
         write_back_pages: int = 64,
         min_tps: float = 0.0,
+        draft_tokens: int = 0,
     ) -> None:
         """0 means no limit for ``max_queued_tokens`` (prompt tokens) and ``max_queued_per_user``, no floor for
         ``min_tps``. A level of priority goes ``priority_tokens`` of service ahead. New prompts leave a session's idle
         pages to it for ``tool_wait_steps``, and ``growth_room`` of all pages for conversations to grow into; they are
         passed by conversations for ``new_prompt_wait_steps`` at most. With ``host_pages`` above 0, copies of cached
-        pages are kept in as many pages of host memory: those of the ``write_back_pages`` next to be evicted.
+        pages are kept in as many pages of host memory: those of the ``write_back_pages`` next to be evicted. Decodes
+        reserve ``draft_tokens`` positions (0 to 32) beside their own for a worker that speculates.
         """
     @property
     def page_size(self) -> int: ...
@@ -71,6 +74,8 @@ class Config:
     def write_back_pages(self) -> int: ...
     @property
     def min_tps(self) -> float: ...
+    @property
+    def draft_tokens(self) -> int: ...
 
 @final
 class Rejection:
@@ -133,6 +138,10 @@ class Stats:
     def prefill_tokens(self) -> int: ...
     @property
     def decode_tokens(self) -> int: ...
+    @property
+    def draft_tokens(self) -> int: ...
+    @property
+    def accepted_draft_tokens(self) -> int: ...
     @property
     def preemptions(self) -> int: ...
     @property
@@ -249,20 +258,24 @@ class Scheduler:
     def plan(self) -> Plan | None:
         """The next step, or ``None`` when there is nothing to run or ``depth`` steps are unsettled."""
     def plan_frames(self) -> tuple[bytes, bytes, bytes, bytes] | None:
-        """``plan()`` as it goes to a worker: an encoded ``StepPlan`` and its int32 frames rows, tokens, pages."""
+        """``plan()`` as it goes to a worker: an encoded ``StepPlan`` and its int32 frames rows, tokens, pages.
+
+        Rows that are bits of the message's ``decodes`` are not in the frame.
+        """
     def settle(
-        self, step: int, tokens: NDArray[np.int32], duration_ns: int = 0
+        self, step: int, tokens: NDArray[np.int32], duration_ns: int = 0, accepted: Sequence[int] = ()
     ) -> list[tuple[int, int, int, Literal["stop", "length", "unusable", "sent"] | None]]:
-        """Take the sampled tokens of the oldest unsettled step, one for each sampling row, in row order.
+        """Take the sampled tokens of the oldest unsettled step, of each sampling row, in row order.
 
         -1 stands for a token that the worker could not draw: its request ends as ``unusable``. ``duration_ns`` is how
-        long the step took, 0 when that is not known; the floor learns from it.
+        long the step took, 0 when that is not known; the floor learns from it. ``accepted`` is how many tokens each of
+        these rows has, the accepted drafts and one more; empty for one each.
 
-        Returns request id, token, cached prompt tokens and finish reason of each request that gained a token.
+        Returns request id, token, cached prompt tokens and finish reason for each token that a request gained.
         Raises ``ts_scheduler.SettleError`` when the result does not fit, leaving the scheduler as it was.
         """
     def settle_frames(
-        self, step: int, tokens: NDArray[np.int32], duration_ns: int = 0
+        self, step: int, tokens: NDArray[np.int32], duration_ns: int = 0, accepted: Sequence[int] = ()
     ) -> tuple[bytes, list[int], list[int]]:
         """``settle()`` with the outputs as one encoded ``TokenBatch``, empty for none.
 

@@ -10,7 +10,9 @@ SchedulerError
 from typing import Literal
 
 TransferCode = Literal["unknown_transfer"]
-SettleCode = Literal["unknown_step", "out_of_order", "wrong_count", "invalid_token", "invalid_duration"]
+SettleCode = Literal[
+    "unknown_step", "out_of_order", "wrong_count", "wrong_accepted", "invalid_token", "invalid_duration"
+]
 
 
 class SchedulerError(Exception):

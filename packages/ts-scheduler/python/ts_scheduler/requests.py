@@ -139,7 +139,7 @@ class Engine:
         if duration == 0 and self._planned:
             duration = now - max(self._planned[0], self._settled)
         try:
-            batch, finished, unusable = self._core.settle_frames(message.step, tokens, duration)
+            batch, finished, unusable = self._core.settle_frames(message.step, tokens, duration, message.accepted)
         except TypeError:  # as in submit
             batch, finished, unusable = self._core.settle_frames(-1, tokens, 0)
         self._planned.popleft()

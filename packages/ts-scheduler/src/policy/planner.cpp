@@ -27,6 +27,7 @@ bool Planner::fill(StepPlan& plan) {
     floor_->begin(ledger_->seconds_under_way(floor_->cost()));
     gate_->on_step();
     decode_all(step);
+    order_.apply(plan, ledger_->rows());
     continue_prompts(step);
     start_prompts(step);
     write_back_->step();
@@ -51,18 +52,41 @@ void Planner::decode(StepBuilder& step, Request& request) {
     if (lease == nullptr || lease->planned >= request.sequence.computable() || request.sends) {
         return;
     }
-    std::optional<WritablePage> page;
-    if (lease->planned == lease->blocks.size() * cache_->page_size()) {
-        page = page_for(request);
-        if (!page) {
-            return;
-        }
+    const Position count = reserve(request, *lease);
+    if (count == 0) {
+        return;
     }
-    ledger_->shape().add_decode(lease->planned + 1);
-    floor_->expect(request.due, lease->planned - lease->settled);
-    must_apply(request.state, PlanDecode{step, std::move(page)});
-    ledger_->rows().push_back({&request, 1, true, false});
-    --budget_;
+    ledger_->shape().add_decode(lease->planned + count);
+    floor_->expect(request.due, std::holds_alternative<Decoding>(request.state) ? 0 : 1);
+    must_apply(request.state, PlanDecode{step, count, pages_});
+    ledger_->rows().push_back({&request, count, true, false, count - 1});
+    budget_ -= count;
+}
+
+// Positions for a decode and its drafts, with pages for those that begin one; 0 when there is none for the
+// first. Drafts take no page from anybody, nor the last ones that those who run may soon need.
+Position Planner::reserve(const Request& request, const Lease& lease) {
+    pages_.clear();
+    const Position size = cache_->page_size();
+    Position room = lease.blocks.size() * size - lease.planned;
+    if (room == 0) {
+        auto page = page_for(request);
+        if (!page) {
+            return 0;
+        }
+        pages_.push_back(*std::move(page));
+        room = size;
+    }
+    const Position most = 1 + std::min(draft_tokens_, request.sequence.computable() - lease.planned - 1);
+    while (room < most && cache_->available() > std::ssize(book_->running())) {
+        auto page = cache_->allocate();
+        if (!page) {
+            break;
+        }
+        pages_.push_back(*std::move(page));
+        room += size;
+    }
+    return std::min(room, most);
 }
 
 void Planner::continue_prompts(StepBuilder& step) {

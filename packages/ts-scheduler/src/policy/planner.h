@@ -9,9 +9,11 @@
 #include "policy/victim.h"
 #include "policy/write_back.h"
 #include "request/book.h"
+#include "request/decode_order.h"
 #include "request/ledger.h"
 #include "request/step_builder.h"
 #include "transfer/ledger.h"
+#include "ts/scheduler/config.h"
 
 namespace ts::scheduler {
 
@@ -19,9 +21,11 @@ namespace ts::scheduler {
 // step's tokens and the floor of the decodes allow.
 class Planner {
  public:
-    Planner(int chunk_tokens, RequestBook& book, KvCache& cache, StepLedger& ledger,
+    Planner(const Config& config, RequestBook& book, KvCache& cache, StepLedger& ledger,
             const TransferLedger& transfers, AdmissionGate& gate, WriteBack& write_back, TpsFloor& floor)
-        : chunk_tokens_(chunk_tokens),
+        : chunk_tokens_(config.chunk_tokens),
+          draft_tokens_(config.draft_tokens),
+          order_(1 + config.draft_tokens),
           book_(&book),
           cache_(&cache),
           ledger_(&ledger),
@@ -36,6 +40,7 @@ class Planner {
  private:
     void decode_all(StepBuilder& step);
     void decode(StepBuilder& step, Request& request);
+    [[nodiscard]] Position reserve(const Request& request, const Lease& lease);
     void continue_prompts(StepBuilder& step);
     void start_prompts(StepBuilder& step);
     // False when the step has no time left for the prompt.
@@ -45,6 +50,8 @@ class Planner {
     [[nodiscard]] bool pages_are_coming() const;
 
     int chunk_tokens_;
+    Position draft_tokens_;
+    DecodeOrder order_;
     RequestBook* book_;
     KvCache* cache_;
     StepLedger* ledger_;
@@ -53,8 +60,9 @@ class Planner {
     WriteBack* write_back_;
     TpsFloor* floor_;
     std::vector<Victim> candidates_;
-    std::vector<Request*> givers_;  // of candidates_
-    int budget_ = 0;                // tokens that the step may still take
+    std::vector<Request*> givers_;     // of candidates_
+    std::vector<WritablePage> pages_;  // for the decode being planned
+    int budget_ = 0;                   // tokens that the step may still take
 };
 
 }  // namespace ts::scheduler

@@ -12,16 +12,18 @@ void TpsFloor::observe(const StepShape& shape, double seconds) {
     }
 }
 
-Due TpsFloor::next_token(Due due) const { return std::min(due + limit_, clock_ + std::max(kCredit, limit_)); }
+Due TpsFloor::next_token(Due due, Position tokens) const {
+    return std::min(due + limit_ * tokens, clock_ + std::max(kCredit, limit_));
+}
 
 void TpsFloor::begin(double ahead) {
     starts_ = clock_ + ahead;
     earliest_ = std::numeric_limits<double>::infinity();
 }
 
-void TpsFloor::expect(Due due, Position unsettled) {
+void TpsFloor::expect(Due due, int steps) {
     if (due > 0) {
-        earliest_ = std::min(earliest_, due + limit_ * unsettled);
+        earliest_ = std::min(earliest_, due + limit_ * steps);
     }
 }
 

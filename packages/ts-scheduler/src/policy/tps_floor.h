@@ -23,14 +23,14 @@ class TpsFloor {
     void observe(const StepShape& shape, double seconds);
     [[nodiscard]] const StepCost& cost() const { return cost_; }
 
-    // After `observe`: when the next token is due, the first one or a later one having come.
+    // After `observe`: when the next token is due, the first one or `tokens` later ones having come.
     [[nodiscard]] Due first_token() const { return clock_ + limit_; }
-    [[nodiscard]] Due next_token(Due due) const;
+    [[nodiscard]] Due next_token(Due due, Position tokens = 1) const;
 
     // A step is being planned, behind steps that are expected to take `ahead` seconds.
     void begin(double ahead);
-    // It has this answer's token, with `unsettled` tokens of it under way.
-    void expect(Due due, Position unsettled);
+    // It has this answer's token, behind `steps` under way that have one too, or more with drafts.
+    void expect(Due due, int steps);
 
     // The largest chunk of a prompt that has been computed up to `start`, beside what the step has already;
     // at most `most`. A step without decodes has no floor to keep.

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <optional>
 #include <span>
 #include <string_view>
 
@@ -47,11 +46,12 @@ struct PlanLastChunk {
     std::span<const Token> tokens;
 };
 
-// One more token, on a fresh page where it starts a block.
+// The next token and drafts of those after it, on fresh pages where the request has none for them.
 struct PlanDecode {
     static constexpr std::string_view kName = "PlanDecode";
     StepBuilder& step;
-    std::optional<WritablePage> page;
+    Position count;                 // positions, with those for drafts
+    std::span<WritablePage> pages;  // taken
 };
 
 // The oldest step in flight came back with this request's row.
@@ -61,7 +61,8 @@ struct StepSettled {
     Sequence& sequence;
     PrefixIndex* index;  // null without prefix reuse
     Position count;      // positions that the row computed
-    std::optional<Token> token;
+    Position drafts;     // those of them that were for drafts
+    std::span<const Token> tokens;
 };
 
 // A peer reads the pages from now on, and goes on with the request.

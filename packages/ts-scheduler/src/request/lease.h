@@ -19,7 +19,7 @@ struct Lease {
     Slot slot;
     Retention retention;  // of the blocks that it publishes
     BlockTable blocks;
-    Position planned = 0;  // positions computed once every step in flight has settled
+    Position planned = 0;  // positions computed once every step in flight has settled, all drafts accepted
     Position settled = 0;  // positions known to be computed
     int announced = 0;     // blocks that the worker has been told of
 };

@@ -20,6 +20,7 @@ struct RowInFlight {
     Position count;
     bool samples;
     bool prefill;
+    Position drafts = 0;  // of the positions, those that may come back unused
 };
 
 // The steps in flight, oldest first. Requests in their rows stay alive until the step settles: their states
@@ -42,8 +43,9 @@ class StepLedger {
     [[nodiscard]] StepId next_step() const { return next_; }
     void launch();
 
-    // What is wrong with a result, or nothing.
-    [[nodiscard]] std::optional<SettleError> problem_with(StepId step, std::span<const Token> tokens) const;
+    // What is wrong with a result, or nothing. `accepted` may be empty: one token for each sampling row.
+    [[nodiscard]] std::optional<SettleError> problem_with(StepId step, std::span<const Token> tokens,
+                                                          std::span<const Position> accepted) const;
     // What the oldest step in flight computes.
     [[nodiscard]] const StepShape& oldest_shape() const { return at(0).shape; }
 
@@ -56,13 +58,18 @@ class StepLedger {
         return seconds;
     }
 
-    // Ends the oldest step: calls row(RowInFlight, optional<Token>, SettleProof) for each of its rows.
+    // Ends the oldest step: calls row(RowInFlight, its tokens, SettleProof) for each of its rows.
     template <class OnRow>
-    void settle(std::span<const Token> tokens, OnRow&& on_row) {
+    void settle(std::span<const Token> tokens, std::span<const Position> accepted, OnRow&& on_row) {
         const SettleProof proof;
-        std::size_t next = 0;
+        auto count = accepted.begin();
         for (const RowInFlight& row : at(0).rows) {
-            on_row(row, row.samples ? std::optional(tokens[next++]) : std::nullopt, proof);
+            std::size_t own = row.samples ? 1 : 0;
+            if (row.samples && !accepted.empty()) {
+                own = static_cast<std::size_t>(*count++);
+            }
+            on_row(row, tokens.first(own), proof);
+            tokens = tokens.subspan(own);
         }
         oldest_ = (oldest_ + 1) % steps_.size();
         --in_flight_;
@@ -75,6 +82,10 @@ class StepLedger {
         StepShape shape;
         std::vector<RowInFlight> rows;
     };
+
+    [[nodiscard]] static std::optional<SettleError> problem_with(const Step& step,
+                                                                 std::span<const Token> tokens,
+                                                                 std::span<const Position> accepted);
 
     [[nodiscard]] Step& at(int i) { return steps_[(oldest_ + static_cast<std::size_t>(i)) % steps_.size()]; }
     [[nodiscard]] const Step& at(int i) const {

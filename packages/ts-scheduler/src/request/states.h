@@ -172,10 +172,10 @@ inline Finished Prefilling::release(FinishReason reason) && {
 namespace detail {
 
 inline void decode(Lease& lease, PlanDecode& event) {
-    if (event.page) {
-        lease.blocks.append(std::move(*event.page));
+    for (WritablePage& page : event.pages) {
+        lease.blocks.append(std::move(page));
     }
-    event.step.decode(lease);
+    event.step.decode(lease, event.count);
 }
 
 }  // namespace detail
@@ -223,10 +223,20 @@ InFlight<Decoding, 2> InFlight<S, Depth>::plan(PlanDecode event) &&
 
 namespace detail {
 
-// Counts the row, takes its token, publishes the blocks that it completed.
+// Counts the row, takes its tokens up to one that ends the request, returns the positions of the other
+// drafts, publishes the blocks that it completed.
 inline Verdict absorb(Lease& lease, const StepSettled& event) {
-    lease.settled += event.count;
-    const Verdict verdict = event.token ? event.sequence.append(*event.token) : Verdict::go_on;
+    Verdict verdict = Verdict::go_on;
+    Position unused = event.tokens.empty() ? 0 : event.drafts + 1;
+    for (const Token token : event.tokens) {
+        verdict = event.sequence.append(token);
+        --unused;
+        if (verdict != Verdict::go_on) {
+            break;
+        }
+    }
+    lease.settled += event.count - unused;
+    lease.planned -= unused;
     if (event.index != nullptr) {
         lease.blocks.publish(event.proof, *event.index, event.sequence,
                              event.sequence.full_blocks(lease.settled), lease.retention);

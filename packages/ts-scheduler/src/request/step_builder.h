@@ -12,8 +12,8 @@ class StepBuilder {
  public:
     StepBuilder(StepPlan& plan, int page_size) : plan_(&plan), page_size_(page_size) {}
 
-    // The next position of a request, fed by the token that its slot sampled last.
-    void decode(Lease& lease) { row(lease, 1, kRowSample | kRowTokenOnDevice); }
+    // The next positions of a request, the first fed by the token that its slot sampled last.
+    void decode(Lease& lease, Position count) { row(lease, count, kRowSample | kRowTokenOnDevice); }
 
     // The next tokens of a prompt; the last chunk samples.
     void chunk(Lease& lease, std::span<const Token> tokens, bool last) {

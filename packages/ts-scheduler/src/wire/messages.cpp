@@ -6,11 +6,40 @@
 #include "wire/packer.h"
 
 namespace ts::scheduler {
+namespace {
+
+// How many of the outputs, from the first, are one request's.
+std::size_t of_one_request(std::span<const Output> outputs) {
+    std::size_t count = 1;
+    while (count < outputs.size() && outputs[count].request == outputs.front().request) {
+        ++count;
+    }
+    return count;
+}
+
+// A TokenOutput.
+void encode_request(std::span<const Output> outputs, Packer& pack) {
+    const Output& last = outputs.back();
+    pack.array(4);
+    pack.integer(last.request);
+    pack.array(outputs.size());
+    for (const Output& output : outputs) {
+        pack.integer(output.token);
+    }
+    pack.integer(last.cached_tokens);
+    if (last.finish) {
+        pack.name(name_of(*last.finish));
+    } else {
+        pack.nil();
+    }
+}
+
+}  // namespace
 
 void encode_plan(const StepPlan& plan, const RequestBook& book, std::string& out) {
     out.clear();
     Packer pack(out);
-    pack.array(4);
+    pack.array(5);
     pack.name("plan");
     pack.integer(plan.step);
     pack.array(plan.admits.size());
@@ -28,6 +57,7 @@ void encode_plan(const StepPlan& plan, const RequestBook& book, std::string& out
     for (const SlotId slot : plan.releases) {
         pack.integer(slot);
     }
+    pack.binary(plan.decodes);
 }
 
 void encode_outputs(std::span<const Output> outputs, std::string& out) {
@@ -35,21 +65,16 @@ void encode_outputs(std::span<const Output> outputs, std::string& out) {
     Packer pack(out);
     pack.array(2);
     pack.name("tokens");
-    const auto unusable = std::ranges::count(outputs, FinishReason::unusable, &Output::finish);
-    pack.array(outputs.size() - static_cast<std::size_t>(unusable));
-    for (const Output& output : outputs) {
-        if (output.finish == FinishReason::unusable) {
-            continue;
-        }
-        pack.array(4);
-        pack.integer(output.request);
-        pack.array(1);
-        pack.integer(output.token);
-        pack.integer(output.cached_tokens);
-        if (output.finish) {
-            pack.name(name_of(*output.finish));
-        } else {
-            pack.nil();
+    std::size_t requests = 0;
+    for (auto rest = outputs; !rest.empty(); rest = rest.subspan(of_one_request(rest))) {
+        requests += rest.front().finish == FinishReason::unusable ? 0 : 1;
+    }
+    pack.array(requests);
+    for (auto rest = outputs; !rest.empty();) {
+        const auto own = rest.first(of_one_request(rest));
+        rest = rest.subspan(own.size());
+        if (own.front().finish != FinishReason::unusable) {
+            encode_request(own, pack);
         }
     }
 }

@@ -19,6 +19,16 @@ class Packer {
         byte(0xA0U | text.size());
         out_->append(text);
     }
+    void binary(std::string_view bytes) {
+        if (bytes.size() <= 0xFFU) {
+            tagged(0xC4, bytes.size(), 1);
+        } else if (bytes.size() <= 0xFFFFU) {
+            tagged(0xC5, bytes.size(), 2);
+        } else {
+            tagged(0xC6, bytes.size(), 4);
+        }
+        out_->append(bytes);
+    }
     void integer(std::int64_t value) {
         if (value >= 0) {
             natural(static_cast<std::uint64_t>(value));

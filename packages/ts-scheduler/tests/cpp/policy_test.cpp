@@ -219,6 +219,13 @@ TEST(prompts_get_what_the_floor_leaves_and_no_more) {
     CHECK(floor.chunk(step_of(0, 0), 0, 4096) == 4096);  // without decodes there is no floor to keep
 }
 
+TEST(each_accepted_token_moves_the_due_on_and_credit_has_an_end) {
+    TpsFloor floor(100);
+    CHECK(std::abs(floor.next_token(floor.first_token(), 3) - 0.04) < 1e-9);
+    CHECK(std::abs(floor.next_token(floor.first_token()) - 0.02) < 1e-9);
+    CHECK(floor.next_token(floor.first_token(), 33) == 0.25);
+}
+
 TEST(a_floor_that_one_answer_cannot_keep_is_none) {
     Device device;
     TpsFloor floor(1000);  // 1 ms, and the fixed cost alone is 4

@@ -9,6 +9,7 @@ void with_proof(Body&& body) {
     ledger.begin();
     ledger.rows().push_back({nullptr, 1, false, false});
     ledger.launch();
-    ledger.settle({}, [&](const ts::scheduler::RowInFlight&, std::optional<ts::scheduler::Token>,
-                          const ts::scheduler::SettleProof& proof) { body(proof); });
+    ledger.settle({}, {},
+                  [&](const ts::scheduler::RowInFlight&, std::span<const ts::scheduler::Token>,
+                      const ts::scheduler::SettleProof& proof) { body(proof); });
 }

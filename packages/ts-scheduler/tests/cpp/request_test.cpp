@@ -42,9 +42,9 @@ struct Bench {
         return state;
     }
 
-    void settle(State& state, Position count, std::optional<Token> token) {
+    void settle(State& state, Position count, std::vector<Token> tokens, Position drafts = 0) {
         with_proof([&](const SettleProof& proof) {
-            CHECK(!apply(state, StepSettled{proof, sequence, &cache.index(), count, token}));
+            CHECK(!apply(state, StepSettled{proof, sequence, &cache.index(), count, drafts, tokens}));
         });
     }
 };
@@ -57,9 +57,9 @@ TEST(a_request_walks_the_table) {
     CHECK(name_of(state) == "InFlight<Prefilling, 1>");
     CHECK(!apply(state, PlanLastChunk{bench.step, bench.sequence.tokens().last(1)}));
     CHECK(name_of(state) == "InFlight<Decoding, 2>");
-    bench.settle(state, 2, std::nullopt);
+    bench.settle(state, 2, {});
     CHECK(name_of(state) == "InFlight<Decoding, 1>");
-    bench.settle(state, 1, 5);
+    bench.settle(state, 1, {5});
     CHECK(name_of(state) == "Decoding");
     CHECK(bench.plan.rows.size() == 2 && bench.plan.pages.size() == 2);
     CHECK(!apply(state, Abort{}));
@@ -75,7 +75,7 @@ TEST(pages_of_a_step_in_flight_outlive_an_abort) {
     CHECK(name_of(state) == "Draining<1>");
     CHECK(bench.cache.used() == 2);
     CHECK(apply(state, Abort{}).has_value());  // once is enough
-    bench.settle(state, 3, 5);
+    bench.settle(state, 3, {5});
     CHECK(name_of(state) == "Finished");
     CHECK(bench.cache.used() == 0 && bench.cache.index().pages().empty());
 }
@@ -84,12 +84,12 @@ TEST(a_stop_discards_the_step_behind_it) {
     Bench bench;
     State state = bench.admitted();
     CHECK(!apply(state, PlanLastChunk{bench.step, bench.sequence.tokens()}));
-    CHECK(!apply(state, PlanDecode{bench.step, std::nullopt}));
-    bench.settle(state, 3, 9);
+    CHECK(!apply(state, PlanDecode{bench.step, 1, {}}));
+    bench.settle(state, 3, {9});
     CHECK(name_of(state) == "Draining<1>");
     CHECK(std::get<Draining<1>>(state).reason() == FinishReason::stop);
     const Position size = bench.sequence.size();
-    bench.settle(state, 1, 5);
+    bench.settle(state, 1, {5});
     CHECK(name_of(state) == "Finished" && bench.sequence.size() == size);
 }
 
@@ -99,8 +99,8 @@ TEST(a_yielding_request_keeps_its_token_and_waits_again) {
     CHECK(!apply(state, PlanLastChunk{bench.step, bench.sequence.tokens()}));
     CHECK(apply(state, Preempt{}).has_value());
     CHECK(!apply(state, Yield{}));
-    CHECK(apply(state, PlanDecode{bench.step, std::nullopt}).has_value());
-    bench.settle(state, 3, 5);
+    CHECK(apply(state, PlanDecode{bench.step, 1, {}}).has_value());
+    bench.settle(state, 3, {5});
     CHECK(name_of(state) == "Preempted" && bench.sequence.size() == 4 && bench.cache.available() == 8);
 }
 

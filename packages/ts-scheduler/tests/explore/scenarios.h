@@ -84,7 +84,27 @@ inline std::vector<Scenario> scenarios() {
     next_turn.id = 3;
     Config growing = small(6, 4, 2, true);
     growing.growth_room = 0.2;
+    const auto drafting = [](Config config, int drafts) {
+        config.draft_tokens = drafts;
+        return config;
+    };
+    Submission long_answer = first;
+    long_answer.max_tokens = 7;
     std::vector<Scenario> result{
+        {"drafts of one, one step at a time",
+         false,
+         false,
+         drafting(small(10, 6, 1, true), 1),
+         {long_answer, same}},
+        {"drafts of one and room", false, false, drafting(small(10, 6, 2, true), 1), {long_answer, same}},
+        {"drafts of one and no room", true, false, drafting(small(5, 6, 2, true), 1), {long_answer, same}},
+        {"drafts of two, one step at a time",
+         true,
+         false,
+         drafting(small(6, 6, 1, true), 2),
+         {long_answer, same}},
+        {"drafts of two and room", false, false, drafting(small(10, 6, 2, true), 2), {long_answer, longer}},
+        {"drafts of two and no room", true, false, drafting(small(5, 9, 2, false), 2), {long_answer, same}},
         {"one request, in chunks", false, false, small(4, 2, 2, true), {first}},
         {"two with one prefix and room", false, false, small(8, 3, 2, true), {first, same}},
         {"two with one prefix and no room", true, false, small(4, 3, 2, true), {first, same}},
@@ -127,6 +147,11 @@ inline std::vector<Scenario> nightly_scenarios() {
     fifth.id = 5;
     Submission another = stranger;
     another.id = 5;
+    const auto drafting = [](int drafts, int pages) {
+        Config config = small(pages, 9, 2, true);
+        config.draft_tokens = drafts;
+        return config;
+    };
     return {
         {"failures, one step at a time", true, true, small(5, 4, 1, true), {first, same, third}},
         {"failures and no room", true, true, small(5, 4, 2, true), {first, same, third}},
@@ -155,6 +180,8 @@ inline std::vector<Scenario> nightly_scenarios() {
          small(8, 3, 2, true),
          {patient, same, third, fourth, another}},
         {"failures and room", false, true, small(12, 3, 2, true), {session, longer, stranger}},
+        {"failures, drafts of one", true, true, drafting(1, 6), {patient, longer, stranger}},
+        {"failures, drafts of two", true, true, drafting(2, 7), {patient, same, third}},
     };
 }
 

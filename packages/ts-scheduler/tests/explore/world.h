@@ -40,10 +40,10 @@ class World {
                 plan();
                 break;
             case Kind::settle:
-                settle(action.which, kStop);
+                settle(action, kStop);
                 break;
             case Kind::fail:
-                settle(action.which, kUnusable);
+                settle(action, kUnusable);
                 break;
             case Kind::abort:
                 require(scheduler_.abort(action.which), "a live request can be aborted");
@@ -70,13 +70,7 @@ class World {
             result.push_back({Kind::plan});
         }
         if (!in_flight_.empty()) {
-            const auto samples = static_cast<std::int32_t>(in_flight_.front().samples);
-            for (std::int32_t row = -1; row < samples; ++row) {
-                result.push_back({Kind::settle, row});
-            }
-            for (std::int32_t row = 0; scenario_->failures && row < samples; ++row) {
-                result.push_back({Kind::fail, row});
-            }
+            add_results(in_flight_.front().most(), result);
         }
         for (std::int32_t i = 0; i < std::ssize(transfers_); ++i) {
             result.push_back({Kind::arrive, i});
@@ -106,7 +100,12 @@ class World {
             if (in_flight_.size() == before || std::ssize(in_flight_) == scenario_->config.depth) {
                 require(!in_flight_.empty() || !transfers_.empty(),
                         "stuck: there is work, nothing in flight, and no plan");
-                act(in_flight_.empty() ? Action{Kind::arrive, 0} : Action{Kind::settle});
+                if (in_flight_.empty()) {
+                    act({Kind::arrive, 0});
+                    continue;
+                }
+                const auto most = in_flight_.front().most();
+                act({Kind::settle, -1, 0, static_cast<std::int32_t>(history_.size()) % ways(most)});
             }
         }
         require(scheduler_.idle(), "every request ends");
@@ -171,7 +170,8 @@ class World {
             for (const auto& use : step.uses) {
                 number(use.request);
                 number(static_cast<std::int64_t>(use.table.size()));
-                number(static_cast<std::int64_t>(use.first_written));
+                number(use.start);
+                number(use.count);
             }
         }
         number(snapshot.admission_held);
@@ -217,6 +217,43 @@ class World {
     [[nodiscard]] const std::string& history() const { return history_; }
 
  private:
+    // In how many ways rows can accept tokens, these at most.
+    [[nodiscard]] static std::int32_t ways(const std::vector<Position>& most) {
+        std::int32_t result = 1;
+        for (const Position count : most) {
+            result *= count;
+        }
+        return result;
+    }
+
+    [[nodiscard]] static std::vector<Position> accepted(std::vector<Position> most, std::int32_t way) {
+        for (Position& count : most) {
+            const std::int32_t radix = count;
+            count = 1 + way % radix;
+            way /= radix;
+        }
+        return most;
+    }
+
+    // Every way to accept drafts, with a stop nowhere or anywhere; and an unusable token in place of any
+    // row's.
+    void add_results(const std::vector<Position>& most, std::vector<Action>& actions) const {
+        const auto rows = static_cast<std::int32_t>(most.size());
+        for (std::int32_t way = 0; way < ways(most); ++way) {
+            actions.push_back({Kind::settle, -1, 0, way});
+            const auto counts = accepted(most, way);
+            for (std::int32_t row = 0; row < rows; ++row) {
+                const Position count = counts[static_cast<std::size_t>(row)];
+                for (std::int32_t after = 0; after < count; ++after) {
+                    actions.push_back({Kind::settle, row, after, way});
+                }
+                if (scenario_->failures && count == 1) {
+                    actions.push_back({Kind::fail, row, 0, way});
+                }
+            }
+        }
+    }
+
     void plan() {
         const StepPlan* plan = scheduler_.plan();
         if (plan == nullptr) {
@@ -229,18 +266,33 @@ class World {
                 by_slot[request.slot] = &request;
             }
         }
-        StepInFlight step{plan->step, 0, {}};
+        StepInFlight step{plan->step, {}};
         for (const Row& row : plan->rows) {
             const RequestSnapshot& request = *by_slot.at(row.slot);
             const int size = scenario_->config.page_size;
             const auto blocks = static_cast<std::size_t>((row.start + row.count + size - 1) / size);
             std::vector<PageId> table(request.pages.begin(),
                                       request.pages.begin() + static_cast<std::ptrdiff_t>(blocks));
-            step.uses.push_back({request.id, std::move(table), static_cast<std::size_t>(row.start / size)});
-            step.samples += (row.flags & kRowSample) != 0 ? 1 : 0;
+            const Position drafts = (row.flags & kRowTokenOnDevice) != 0 ? row.count - 1 : 0;
+            step.uses.push_back({request.id, std::move(table), row.start - drafts_in_flight(request.id),
+                                 row.count, drafts, (row.flags & kRowSample) != 0});
         }
         check_reuse(step);
         in_flight_.push_back(std::move(step));
+    }
+
+    [[nodiscard]] Position drafts_in_flight(RequestId id) const {
+        Position drafts = 0;
+        for (const StepInFlight& step : in_flight_) {
+            for (const auto& use : step.uses) {
+                drafts += use.request == id ? use.drafts : 0;
+            }
+        }
+        return drafts;
+    }
+
+    [[nodiscard]] std::size_t first_written(const StepInFlight::Use& use) const {
+        return static_cast<std::size_t>(use.start / scenario_->config.page_size);
     }
 
     // A page that a step writes is in no other request's hand of any step in flight.
@@ -248,7 +300,7 @@ class World {
         for (const StepInFlight& other : in_flight_) {
             for (const auto& use : step.uses) {
                 for (const auto& theirs : other.uses) {
-                    for (std::size_t i = use.first_written; i < use.table.size(); ++i) {
+                    for (std::size_t i = first_written(use); i < use.table.size(); ++i) {
                         const bool used = std::ranges::find(theirs.table, use.table[i]) != theirs.table.end();
                         require(use.request == theirs.request || !used, "a page in flight is not reused");
                     }
@@ -270,32 +322,106 @@ class World {
         }
     }
 
-    void settle(std::int32_t row, Token special) {
+    void settle(Action action, Token special) {
         const StepInFlight step = in_flight_.front();
         in_flight_.pop_front();
         if (!repeating_) {
             require_typed_errors(step);
         }
-        std::vector<Token> tokens(step.samples, kGoOn);
-        if (row >= 0) {
-            tokens.at(static_cast<std::size_t>(row)) = special;
+        const auto counts = accepted(step.most(), action.accepted);
+        std::vector<std::vector<Token>> by_row;
+        for (const Position count : counts) {
+            by_row.emplace_back(static_cast<std::size_t>(count), kGoOn);
         }
-        const auto result = scheduler_.settle(step.step, tokens);
+        if (action.which >= 0) {
+            by_row.at(static_cast<std::size_t>(action.which)).at(static_cast<std::size_t>(action.after)) =
+                special;
+        }
+        run(step, counts);
+        std::vector<Token> tokens;
+        for (const auto& row : by_row) {
+            tokens.insert(tokens.end(), row.begin(), row.end());
+        }
+        const bool plain = scenario_->config.draft_tokens == 0;
+        const auto result =
+            scheduler_.settle(step.step, tokens, {}, plain ? std::vector<Position>{} : counts);
         require(std::holds_alternative<std::span<const Output>>(result), "a fitting result is taken");
-        for (const Output& output : std::get<std::span<const Output>>(result)) {
-            require(!ended_.contains(output.request), "nothing comes after the end");
-            if (output.finish) {
-                ended_.insert(output.request);
+        take(std::get<std::span<const Output>>(result), step, by_row);
+    }
+
+    // What a worker has done when the step's result comes: its rejected drafts stand in the cache, and a
+    // later row of the request starts where this one's accepted tokens end.
+    void run(const StepInFlight& step, const std::vector<Position>& counts) {
+        const Position size = scenario_->config.page_size;
+        auto count = counts.begin();
+        for (const auto& use : step.uses) {
+            const Position unused = use.samples ? 1 + use.drafts - *count++ : 0;
+            for (Position i = 0; i < use.count; ++i) {
+                const Position position = use.start + i;
+                const std::pair place{use.table[static_cast<std::size_t>(position / size)], position % size};
+                if (i < use.count - unused) {
+                    stale_.erase(place);
+                } else {
+                    stale_.insert(place);
+                }
+            }
+            for (StepInFlight& later : in_flight_) {
+                for (auto& other : later.uses) {
+                    other.start += other.request == use.request ? use.drafts - unused : 0;
+                }
             }
         }
     }
 
+    // Each request gets its row's tokens up to its end, and nothing after it.
+    void take(std::span<const Output> outputs, const StepInFlight& step,
+              const std::vector<std::vector<Token>>& by_row) {
+        auto row = by_row.begin();
+        for (const auto& use : step.uses) {
+            if (!use.samples) {
+                continue;
+            }
+            for (const Token token : *row++) {
+                if (ended_.contains(use.request)) {
+                    break;
+                }
+                require(!outputs.empty() && outputs.front().request == use.request &&
+                            outputs.front().token == token,
+                        "a request gets the tokens of its row");
+                const bool last = ++given_[use.request] == asked(use.request).max_tokens;
+                require(outputs.front().finish.has_value() == (token != kGoOn || last),
+                        "a request ends with its last token");
+                if (outputs.front().finish) {
+                    ended_.insert(use.request);
+                }
+                outputs = outputs.subspan(1);
+            }
+        }
+        require(outputs.empty(), "nothing comes after the end");
+    }
+
+    [[nodiscard]] const Submission& asked(RequestId id) const {
+        return *std::ranges::find(scenario_->requests, id, &Submission::id);
+    }
+
     void require_typed_errors(const StepInFlight& step) {
-        std::vector<Token> tokens(step.samples + 1, kGoOn);
+        const auto most = step.most();
         const auto state = key();
+        const auto refused = [&](StepId id, std::size_t tokens, const std::vector<Position>& counts) {
+            const auto result = scheduler_.settle(id, std::vector<Token>(tokens, kGoOn), {}, counts);
+            require(std::holds_alternative<SettleError>(result), "a wrong result is refused");
+        };
         for (const StepId wrong : {step.step - 1, step.step, step.step + 1, step.step + 2}) {
-            require(std::holds_alternative<SettleError>(scheduler_.settle(wrong, tokens)),
-                    "a wrong result is refused");
+            refused(wrong, most.size() + 1, {});
+        }
+        refused(step.step, most.size() + 1, std::vector<Position>(most.size() + 1, 1));
+        for (std::size_t row = 0; row < most.size(); ++row) {
+            for (const Position wrong : {0, 1 + most[row]}) {
+                std::vector<Position> counts(most.size(), 1);
+                counts[row] = wrong;
+                refused(step.step, most.size() - 1 + static_cast<std::size_t>(wrong), counts);
+                refused(step.step, most.size(), counts);
+            }
         }
         require(key() == state, "a refused result changes nothing");
     }
@@ -341,6 +467,7 @@ class World {
         check_host(snapshot);
         std::ranges::for_each(transfers_,
                               [&](const Transfer& transfer) { check_transfer(transfer, snapshot); });
+        check_positions(snapshot);
     }
 
     void check_host(const Snapshot& snapshot) const {
@@ -391,11 +518,43 @@ class World {
             require(reads || !listed, "what has not arrived is not published");
             for (const StepInFlight& step : in_flight_) {
                 for (const auto& use : step.uses) {
-                    const auto from = reads ? use.first_written : 0;
+                    const auto from = reads ? first_written(use) : 0;
                     const auto pages = std::span(use.table).subspan(from);
                     require(std::ranges::find(pages, pair.device) == pages.end(),
                             "a step does not touch a page under transfer");
                 }
+            }
+        }
+    }
+
+    // What is published is settled and holds no rejected draft; what is planned is settled or in flight.
+    void check_positions(const Snapshot& snapshot) const {
+        const Position size = scenario_->config.page_size;
+        for (const PageId page : snapshot.cached) {
+            const auto place = stale_.lower_bound({page, 0});
+            require(place == stale_.end() || place->first != page, "no rejected draft is published");
+        }
+        for (const RequestSnapshot& request : snapshot.requests) {
+            if (request.slot < 0 || request.state.starts_with("Draining")) {
+                continue;
+            }
+            const Submission& terms = asked(request.id);
+            Position under_way = 0;
+            for (const StepInFlight& step : in_flight_) {
+                for (const auto& use : step.uses) {
+                    under_way += use.request == request.id ? use.count : 0;
+                }
+            }
+            require(request.planned == request.settled + under_way,
+                    "what is planned is settled or in flight");
+            require(request.planned < std::ssize(terms.prompt) + terms.max_tokens,
+                    "no row leaves the length");
+            require(request.state != "Decoding" || request.settled == request.tokens - 1,
+                    "at rest all but the last token is computed");
+            for (std::size_t i = static_cast<std::size_t>(request.settled / size); i < request.pages.size();
+                 ++i) {
+                require(std::ranges::find(snapshot.cached, request.pages[i]) == snapshot.cached.end(),
+                        "what is published is settled");
             }
         }
     }
@@ -408,7 +567,7 @@ class World {
                 require(holder->pages.size() >= use.table.size() &&
                             std::ranges::equal(use.table, std::span(holder->pages).first(use.table.size())),
                         "pages in flight stay with their request");
-                for (std::size_t i = use.first_written; i < use.table.size(); ++i) {
+                for (std::size_t i = first_written(use); i < use.table.size(); ++i) {
                     const PageId page = use.table[i];
                     require(owners[static_cast<std::size_t>(page)] == 1, "a page has a single writer");
                     require(std::ranges::find(snapshot.cached, page) == snapshot.cached.end(),
@@ -424,6 +583,8 @@ class World {
     std::vector<Transfer> transfers_;
     std::size_t submitted_ = 0;
     std::set<RequestId> ended_;
+    std::map<RequestId, std::int64_t> given_;      // tokens
+    std::set<std::pair<PageId, Position>> stale_;  // places in the cache that hold a rejected draft
     std::string history_;
     bool repeating_ = false;
 };

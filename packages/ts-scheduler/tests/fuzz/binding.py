@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from ts_protocol.messages import Abort as AbortMessage
 from ts_protocol.messages import EntryToScheduler, KvCapacity, SamplingParams, StepPlan, StepResult, Submit
+from ts_protocol.wire import slots_of
 from ts_scheduler import SettleError
 from ts_scheduler._core import Config, Scheduler
 from ts_scheduler.requests import Engine
@@ -32,9 +33,10 @@ class Fuzz:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
+        self.drafts = rng.choice([0, 2])
         self.engine = Engine(
             KV, chunk_tokens=16, max_queued=4, prefix_caching=True, min_tps=rng.choice([0.0, 50.0]), tool_wait_steps=3,
-            new_prompt_wait_steps=5,
+            new_prompt_wait_steps=5, draft_tokens=self.drafts,
         )  # fmt: skip
         self.core: Scheduler = self.engine._core
         self.bare = Scheduler(
@@ -48,7 +50,8 @@ class Fuzz:
                 max_queued=4,
             )
         )
-        self.flight: list[tuple[int, int]] = []
+        self.flight: list[tuple[int, list[int]]] = []
+        """Steps, and the most tokens of each sampling row."""
         self.taken = 0
 
     def damaged(self, message: msgspec.Struct) -> bytes:
@@ -95,13 +98,17 @@ class Fuzz:
         frames = self.engine.plan()
         if frames is not None:
             rows = np.frombuffer(frames[1], np.int32).reshape(-1, 4)
-            step = msgspec.msgpack.decode(frames[0], type=StepPlan).step
-            self.flight.append((step, int((rows[:, 3] & 1).sum())))
+            plan = msgspec.msgpack.decode(frames[0], type=StepPlan)
+            most = [1 + self.drafts] * len(slots_of(plan.decodes))
+            most += np.where(rows[:, 3] & 2, rows[:, 2], 1)[rows[:, 3] & 1 != 0].tolist()
+            self.flight.append((plan.step, most))
 
     def result(self) -> None:
         """From a worker."""
-        step, samples = self.flight[0] if self.flight else (1, 1)
-        message = RESULT.decode(self.damaged(StepResult(step, self.rng.choice([0, 10**6]))))
+        step, most = self.flight[0] if self.flight else (1, [1])
+        accepted = tuple(self.rng.randint(1, count) for count in most) if self.rng.random() < 0.7 else ()
+        message = RESULT.decode(self.damaged(StepResult(step, self.rng.choice([0, 10**6]), accepted)))
+        samples = sum(accepted) if accepted else len(most)
         tokens = self.array() if self.rng.random() < 0.3 else np.full(samples, self.rng.randrange(-1, 50), np.int32)
         self.engine.settle(message, tokens)  # type: ignore[arg-type]
         self.flight.pop(0)
@@ -125,7 +132,7 @@ class Fuzz:
                     cache_salt=odd(b"t"),
                 )
             case 1:
-                self.bare.settle(odd(1), array, odd(5))
+                self.bare.settle(odd(1), array, odd(5), odd((1, 2)))
             case 2:
                 self.bare.abort(odd(self.rng.randrange(9)))
             case 3:
@@ -146,8 +153,8 @@ class Fuzz:
             if self.core.idle():
                 break
             self.plan()
-            step, samples = self.flight.pop(0)
-            self.core.settle(step, np.ones(samples, np.int32))
+            step, most = self.flight.pop(0)
+            self.core.settle(step, np.ones(len(most), np.int32))
         end = self.core.snapshot()
         assert self.core.idle()
         assert len(end.free) + len(end.idle) == KV.num_pages
@@ -155,6 +162,7 @@ class Fuzz:
 
 CONFIG = (
     "page_size", "num_pages", "max_num_seqs", "max_model_len", "vocab_size", "chunk_tokens", "max_queued", "min_tps",
+    "draft_tokens",
 )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ void require(bool holds, const char* what) {
 
 struct StepOut {
     StepId step;
-    std::size_t samples;
+    std::vector<Position> most;  // tokens of each sampling row
 };
 
 class Fuzz {
@@ -91,12 +91,13 @@ class Fuzz {
 
     Config config() {
         const bool reuse = below(4) != 0;
+        const int drafts = static_cast<int>(below(2) * below(6));
         return {.page_size = static_cast<int>(1 + below(4)),
                 .num_pages = static_cast<int>(1 + below(40)),
                 .max_num_seqs = static_cast<int>(1 + below(6)),
                 .max_model_len = static_cast<int>(1 + below(60)),
                 .vocab_size = 8,
-                .chunk_tokens = static_cast<int>(1 + below(30)),
+                .chunk_tokens = static_cast<int>(1 + drafts + below(30)),
                 .max_queued = static_cast<int>(1 + below(6)),
                 .prefix_caching = reuse,
                 .depth = static_cast<int>(1 + below(2)),
@@ -108,7 +109,8 @@ class Fuzz {
                 .growth_room = static_cast<double>(below(10)) / 10,
                 .host_pages = static_cast<int>(reuse ? below(2) * below(30) : 0),
                 .write_back_pages = static_cast<int>(1 + below(20)),
-                .min_tps = static_cast<double>(below(2) * 50)};
+                .min_tps = static_cast<double>(below(2) * 50),
+                .draft_tokens = drafts};
     }
 
     void submit() {
@@ -157,15 +159,42 @@ class Fuzz {
         if (plan == nullptr) {
             return;
         }
-        const auto samples =
-            std::ranges::count_if(plan->rows, [](const Row& row) { return (row.flags & kRowSample) != 0; });
-        flight_.push_back({plan->step, static_cast<std::size_t>(samples)});
+        StepOut& step = flight_.emplace_back(StepOut{plan->step, {}});
+        for (const Row& row : plan->rows) {
+            if ((row.flags & kRowSample) != 0) {
+                step.most.push_back((row.flags & kRowTokenOnDevice) != 0 ? row.count : 1);
+            }
+        }
     }
 
-    std::vector<Token> tokens(std::size_t count) {
-        std::vector<Token> result(count);
-        std::ranges::generate(result, [this] { return seldom() ? kUnusable : static_cast<Token>(below(8)); });
+    // How many tokens each row has: any number that it can have.
+    std::vector<Position> counts(const StepOut& step) {
+        std::vector<Position> result = step.most;
+        std::ranges::transform(result, result.begin(),
+                               [this](Position most) { return static_cast<Position>(1 + below(most)); });
         return result;
+    }
+
+    std::vector<Token> tokens(const std::vector<Position>& counts) {
+        std::vector<Token> result;
+        for (const Position count : counts) {
+            for (Position i = 0; i < count; ++i) {
+                result.push_back(count == 1 && seldom() ? kUnusable : static_cast<Token>(below(8)));
+            }
+        }
+        return result;
+    }
+
+    // Counts that no worker can have come to.
+    std::vector<Position> impossible(std::vector<Position> counts) {
+        if (counts.empty() || below(3) == 0) {
+            counts.push_back(1);
+        } else {
+            Position& count = counts[static_cast<std::size_t>(below(std::ssize(counts)))];
+            count = static_cast<Position>(below(2) != 0 ? extreme() : count + 40);
+            count = count == 1 ? -1 : count;
+        }
+        return counts;
     }
 
     void settle_well() {
@@ -174,8 +203,14 @@ class Fuzz {
         }
         const StepOut step = flight_.front();
         flight_.pop_front();
+        std::vector<Position> accepted = counts(step);
+        std::vector<Token> sampled = tokens(accepted);
+        if (below(3) == 0) {
+            accepted.clear();
+            sampled = tokens(std::vector<Position>(step.most.size(), 1));
+        }
         const auto settled =
-            scheduler_.settle(step.step, tokens(step.samples), std::chrono::nanoseconds(below(1 << 24)));
+            scheduler_.settle(step.step, sampled, std::chrono::nanoseconds(below(1 << 24)), accepted);
         require(std::holds_alternative<std::span<const Output>>(settled), "a good result is taken");
         encode_outputs(std::get<std::span<const Output>>(settled), message_);
         note_transfers();
@@ -184,11 +219,12 @@ class Fuzz {
     void settle_badly() {
         const Stats before = scheduler_.stats();
         const bool any = !flight_.empty();
-        const StepOut step = any ? flight_.front() : StepOut{1, 0};
-        std::vector<Token> sampled = tokens(step.samples);
+        const StepOut step = any ? flight_.front() : StepOut{1, {}};
+        std::vector<Position> accepted = counts(step);
+        std::vector<Token> sampled = tokens(accepted);
         StepId id = step.step;
         std::int64_t nanoseconds = 5;
-        switch (below(4)) {
+        switch (below(5)) {
             case 0:
                 id = below(2) != 0 ? extreme() : step.step + (below(2) != 0 ? 1 : -1);
                 id = id == step.step ? -7 : id;
@@ -202,10 +238,13 @@ class Fuzz {
                 }
                 sampled.back() = below(2) != 0 ? 8 : INT32_MIN;
                 break;
+            case 3:
+                accepted = impossible(std::move(accepted));
+                break;
             default:
                 nanoseconds = INT64_MIN;
         }
-        const auto settled = scheduler_.settle(id, sampled, std::chrono::nanoseconds(nanoseconds));
+        const auto settled = scheduler_.settle(id, sampled, std::chrono::nanoseconds(nanoseconds), accepted);
         require(std::holds_alternative<SettleError>(settled), "a bad result is refused");
         const Stats after = scheduler_.stats();
         require(before.steps == after.steps && before.pages_used == after.pages_used &&

@@ -1,11 +1,14 @@
 """The core behind messages, without a process."""
 
+from itertools import groupby
+
 import msgspec
 import numpy as np
 import pytest
 from ts_protocol.config import SchedulerConfig
 from ts_protocol.messages import (
     ROW_SAMPLE,
+    ROW_TOKEN_ON_DEVICE,
     UNUSABLE,
     Abort,
     KvCapacity,
@@ -19,7 +22,7 @@ from ts_protocol.messages import (
     TokenBatch,
     TokenOutput,
 )
-from ts_protocol.wire import IntArray
+from ts_protocol.wire import IntArray, bitmap_of, slots_of
 from ts_scheduler import Config, Scheduler, SettleError
 from ts_scheduler.errors import ConfigError
 from ts_scheduler.requests import Engine, PlanFrames, limits_of
@@ -47,9 +50,17 @@ def plan_of(engine: Engine) -> PlanFrames:
     return frames
 
 
-def samples(frames: PlanFrames) -> int:
+def most(frames: PlanFrames, draft_tokens: int = 0) -> list[int]:
+    """The most tokens that each sampling row can give."""
+    plan = msgspec.msgpack.decode(frames[0], type=StepPlan)
     rows = np.frombuffer(frames[1], dtype=np.int32).reshape(-1, 4)
-    return int(((rows[:, 3] & ROW_SAMPLE) != 0).sum())
+    rows = rows[(rows[:, 3] & ROW_SAMPLE) != 0]
+    explicit = [int(count) for count in np.where(rows[:, 3] & ROW_TOKEN_ON_DEVICE, rows[:, 2], 1)]
+    return [1 + draft_tokens] * len(slots_of(plan.decodes)) + explicit
+
+
+def samples(frames: PlanFrames) -> int:
+    return len(most(frames))
 
 
 def settle(engine: Engine, step: int, sampled: IntArray) -> tuple[list[TokenOutput], list[RequestFailed]]:
@@ -188,11 +199,38 @@ def test_tenants_do_not_share_prefixes_and_users_of_one_tenant_do() -> None:
     assert (stats.prefix_queries, stats.prefix_hits, stats.prefix_hit_tokens) == (4, 1, 8)
 
 
-def test_encoded_plans_and_outputs_are_what_msgspec_would_have_written() -> None:
+def test_accepted_drafts_reach_the_entry_as_one_output() -> None:
+    engine = make_engine(draft_tokens=2)
+    submit(engine, 1, [3] * 5, max_tokens=9)
+    settle(engine, step_of(plan_of(engine)), tokens(7))
+    frames = plan_of(engine)
+    assert most(frames, 2) == [3]
+    with pytest.raises(SettleError, match="row that can have 1 to 3") as refused:
+        engine.settle(StepResult(2, 0, (4,)), tokens(8, 9, 10, 11))
+    assert refused.value.code == "wrong_accepted"
+    batch, failed = engine.settle(StepResult(2, 0, (2,)), tokens(8, 9))
+    (output,) = msgspec.msgpack.decode(batch, type=TokenBatch).outputs
+    assert (output.request_id, output.tokens, output.finish, failed) == (1, (8, 9), None, [])
+    stats = engine.stats()
+    assert (stats.decode_tokens, stats.draft_tokens, stats.accepted_draft_tokens) == (2, 2, 1)
+
+
+@pytest.mark.parametrize("accepted", [(2**31,), (2**70,), (-1,)])
+def test_a_report_beyond_32_bits_is_still_an_error(accepted: tuple[int, ...]) -> None:
+    engine = make_engine(draft_tokens=2)
+    submit(engine, 1, [3] * 5)
+    plan_of(engine)
+    with pytest.raises(SettleError):
+        engine.settle(StepResult(1, 0, accepted), tokens(7))
+    assert set(drain_from(engine, 1)) == {1}
+
+
+@pytest.mark.parametrize("draft_tokens", [0, 3])
+def test_encoded_plans_and_outputs_are_what_msgspec_would_have_written(draft_tokens: int) -> None:
     """Byte for byte, with numbers of every msgpack width, on two cores that see the same."""
     config = Config(
         page_size=2, num_pages=4000, max_num_seqs=300, max_model_len=2000, vocab_size=2**31 - 1, chunk_tokens=4000,
-        max_queued=400,
+        max_queued=400, draft_tokens=draft_tokens,
     )  # fmt: skip
     plain, encoded = Scheduler(config), Scheduler(config)
     ids = [0, 127, 128, 255, 256, 65535, 65536, 2**31, 2**32, 2**63 - 1, -1, -32, -33, -129, -40000, -(2**40)]
@@ -210,14 +248,20 @@ def test_encoded_plans_and_outputs_are_what_msgspec_would_have_written() -> None
         assert plan is not None
         assert frames is not None
         admits = [SlotAdmit(slot, sampling[key]) for slot, key in plan.admits]
-        assert frames[0] == msgspec.msgpack.encode(StepPlan(plan.step, admits, plan.releases))
-        assert frames[1:] == (plan.rows.tobytes(), plan.tokens.tobytes(), plan.pages.tobytes())
-        sampled = (rng.integers(0, 2**31 - 1, samples(frames)) >> rng.integers(0, 31)).astype(np.int32)
-        outputs = [
-            TokenOutput(key, (token,), cached, finish)
-            for key, token, cached, finish in plain.settle(plan.step, sampled)
-        ]
-        batch, finished, unusable = encoded.settle_frames(plan.step, sampled)
+        usual = (plan.rows[:, 3] & ROW_TOKEN_ON_DEVICE != 0) & (plan.rows[:, 2] == 1 + draft_tokens)
+        decodes = plan.rows[usual, 0].tolist()
+        assert decodes == sorted(decodes)
+        assert usual.tolist() == sorted(usual.tolist(), reverse=True), "they come first"
+        assert frames[0] == msgspec.msgpack.encode(StepPlan(plan.step, admits, plan.releases, bitmap_of(decodes)))
+        assert frames[1:] == (plan.rows[~usual].tobytes(), plan.tokens.tobytes(), plan.pages.tobytes())
+        accepted = [int(rng.integers(1, 1 + count)) for count in most(frames, draft_tokens)]
+        sampled = (rng.integers(0, 2**31 - 1, sum(accepted)) >> rng.integers(0, 31)).astype(np.int32)
+        outputs = []
+        for _, own in groupby(plain.settle(plan.step, sampled, 0, accepted), key=lambda output: output[0]):
+            keys, given, cached, finishes = zip(*own, strict=True)
+            assert all(finish is None for finish in finishes[:-1])
+            outputs.append(TokenOutput(keys[0], given, cached[0], finishes[-1]))
+        batch, finished, unusable = encoded.settle_frames(plan.step, sampled, 0, accepted)
         assert batch == msgspec.msgpack.encode(TokenBatch(outputs))
         assert finished == [output.request_id for output in outputs if output.finish]
         assert unusable == []

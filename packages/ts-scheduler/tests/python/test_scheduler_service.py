@@ -38,7 +38,7 @@ from ts_protocol.messages import (
     Submit,
     TokenBatch,
 )
-from ts_protocol.wire import IntArray, rows
+from ts_protocol.wire import IntArray, rows, slots_of
 
 CAPACITY = KvCapacity(page_size=4, num_pages=64, max_num_seqs=8, max_model_len=128, vocab_size=100)
 FINGERPRINT = "toy"
@@ -138,7 +138,7 @@ def run_step(channel: Channel[Any], token: int) -> StepPlan:
     """Take one plan and answer it, each sampling row with ``token``."""
     plan, frames = receive(channel)
     assert isinstance(plan, StepPlan)
-    samples = int((rows(frames[0], 4)[:, 3] & ROW_SAMPLE).astype(bool).sum())
+    samples = len(slots_of(plan.decodes)) + int((rows(frames[0], 4)[:, 3] & ROW_SAMPLE).astype(bool).sum())
     channel.send(StepResult(plan.step), np.full(samples, token, dtype=np.int32))
     return plan
 

@@ -8,11 +8,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE
+from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE, SamplingParams, StepPlan
+from ts_protocol.wire import slots_of
 from ts_scheduler import Config, Plan, Scheduler, Transfer, TransferError
 
 VOCAB = 5
@@ -57,49 +59,112 @@ def generate_alone(prompt: list[int], max_tokens: int, stops: tuple[int, ...]) -
         entries.append(entry_of(output[-1], len(entries), entries[-1]))
 
 
+@dataclass
+class Sent:
+    """A plan as it reaches a worker."""
+
+    step: int
+    admits: list[int]
+    releases: list[int]
+    decodes: list[int]
+    rows: list[list[int]]
+    tokens: list[int]
+    pages: list[list[int]]
+
+
+def whole(plan: Plan) -> Sent:
+    """With all its rows."""
+    admits = [slot for slot, _ in plan.admits]
+    return Sent(
+        plan.step, admits, plan.releases, [], plan.rows.tolist(), plan.tokens.tolist(), plan.pages.tolist()
+    )  # fmt: skip
+
+
+def decoded(frames: tuple[bytes, bytes, bytes, bytes]) -> Sent:
+    """As it travels, decodes as bits."""
+    message = msgspec.msgpack.decode(frames[0], type=StepPlan)
+    rows, tokens, pages = (np.frombuffer(frame, np.int32) for frame in frames[1:])
+    return Sent(
+        message.step, [admit.slot for admit in message.admits], message.releases, slots_of(message.decodes).tolist(),
+        rows.reshape(-1, 4).tolist(), tokens.tolist(), pages.reshape(-1, 2).tolist(),
+    )  # fmt: skip
+
+
 class ToyWorker:
-    """Executes plans as ``ts_protocol.messages.StepPlan`` says, with one integer for a token's keys and values."""
+    """Executes plans as ``ts_protocol.messages.StepPlan`` says, with one integer for a token's keys and values.
+
+    Its drafts are right as often as not. All of a row's drafts are written before any is checked.
+    """
 
     def __init__(self, config: Config, rng: random.Random) -> None:
         self.page_size = config.page_size
         self.chunk_tokens = config.chunk_tokens
+        self.drafts = config.draft_tokens
         self.cache = [[rng.randrange(MODULUS) for _ in range(config.page_size)] for _ in range(config.num_pages)]
         self.host: list[list[int]] = [[rng.randrange(MODULUS)] * config.page_size for _ in range(config.host_pages)]
         self.tables: dict[int, list[int]] = {}
         self.last: dict[int, int] = {}
+        self.length: dict[int, int] = {}
         self.rng = rng
 
-    def run(self, plan: Plan) -> list[int]:
+    def run(self, plan: Sent) -> list[list[int]]:
+        """The tokens of each sampling row."""
         for slot in plan.releases:
             del self.tables[slot]
-        for slot, _ in plan.admits:
+        for slot in plan.admits:
             self.tables[slot] = []
-        for slot, page in plan.pages.tolist():
+            self.length.pop(slot, None)
+        for slot, page in plan.pages:
             assert page not in self.tables[slot]
             self.tables[slot].append(page)
-        rows = plan.rows.tolist()
+        flags = ROW_SAMPLE | ROW_TOKEN_ON_DEVICE
+        rows = [[slot, self.length[slot], 1 + self.drafts, flags] for slot in plan.decodes] + plan.rows
         assert len({row[0] for row in rows}) == len(rows), "a slot has at most one row"
         assert sum(row[2] for row in rows) <= self.chunk_tokens
         kinds = [bool(row[3] & ROW_TOKEN_ON_DEVICE) for row in rows]
         assert kinds == sorted(kinds, reverse=True), "decodes come first"
-        fed = iter(plan.tokens.tolist())
+        fed = iter(plan.tokens)
         sampled = [self._row(slot, start, count, flags, fed) for slot, start, count, flags in rows]
         assert next(fed, None) is None
-        return [token for token in sampled if token is not None]
+        return [tokens for tokens in sampled if tokens]
 
-    def _row(self, slot: int, start: int, count: int, flags: int, fed: Iterator[int]) -> int | None:
-        table = self.tables[slot]
-        assert len(table) == -(-(start + count) // self.page_size), "as many pages as the row needs"
+    def _row(self, slot: int, start: int, count: int, flags: int, fed: Iterator[int]) -> list[int]:
+        if flags & ROW_TOKEN_ON_DEVICE:
+            assert self.length[slot] <= start, "a row starts where the accepted tokens end, or before"
+            start = self.length[slot]
+            sampled = self._decode(slot, start, count)
+        else:
+            assert self.length.get(slot, start) == start
+            for position in range(start, start + count):
+                self._write(slot, position, next(fed))
+            sampled = [self._sample(slot, start + count)] if flags & ROW_SAMPLE else []
+        spare = len(self.tables[slot]) - -(-(start + count) // self.page_size)
+        assert spare == 0 or (spare > 0 and self.drafts > 0), "as many pages as the row needs"
+        self.length[slot] = start + (len(sampled) if flags & ROW_TOKEN_ON_DEVICE else count)
+        if sampled:
+            self.last[slot] = sampled[-1]
+        return sampled
+
+    def _decode(self, slot: int, start: int, count: int) -> list[int]:
+        """The accepted drafts, and the token that follows them."""
+        token, drafts = self.last[slot], []
         for position in range(start, start + count):
-            token = self.last[slot] if flags & ROW_TOKEN_ON_DEVICE else next(fed)
-            before = self._read(table, position - 1) if position else 0
-            page = table[position // self.page_size]
-            assert not any(page in other for key, other in self.tables.items() if key != slot), "written while shared"
-            self.cache[page][position % self.page_size] = entry_of(token, position, before)
-        if not flags & ROW_SAMPLE:
-            return None
-        self.last[slot] = sample([self._read(table, position) for position in range(start + count)])
-        return self.last[slot]
+            self._write(slot, position, token)
+            right = self._sample(slot, position + 1)
+            token = right if self.rng.random() < 0.5 else self.rng.randrange(VOCAB)
+            drafts.append((token, right))
+        wrong = next((i for i, (draft, right) in enumerate(drafts) if draft != right), count - 1)
+        return [right for _, right in drafts[: wrong + 1]]
+
+    def _write(self, slot: int, position: int, token: int) -> None:
+        table = self.tables[slot]
+        before = self._read(table, position - 1) if position else 0
+        page = table[position // self.page_size]
+        assert not any(page in other for key, other in self.tables.items() if key != slot), "written while shared"
+        self.cache[page][position % self.page_size] = entry_of(token, position, before)
+
+    def _sample(self, slot: int, length: int) -> int:
+        return sample([self._read(self.tables[slot], position) for position in range(length)])
 
     def begin(self, transfer: Transfer) -> None:
         """What arrives is garbage until it is complete."""
@@ -147,7 +212,7 @@ class Trace:
         self.rng = random.Random(seed)
         self.scheduler = Scheduler(config)
         self.worker = ToyWorker(config, self.rng)
-        self.in_flight: list[Plan] = []
+        self.in_flight: list[Sent] = []
         self.transfers: list[Transfer] = []
         self.asked: dict[int, Asked] = {}
         self.rejections: list[str] = []
@@ -175,6 +240,7 @@ class Trace:
             send=asked.send,
             receive=len(prompt) > 1 and self.rng.random() < 0.1,
             cache_salt=asked.salt,
+            sampling=msgspec.msgpack.encode(SamplingParams()),
         )
         if rejection is None:
             self.asked[request_id] = asked
@@ -190,9 +256,14 @@ class Trace:
                 self.asked[request_id].finish = "abort"
 
     def plan(self) -> None:
-        plan = self.scheduler.plan()
-        if plan is not None:
-            self.in_flight.append(plan)
+        if self.rng.random() < 0.3:
+            plan = self.scheduler.plan()
+            sent = None if plan is None else whole(plan)
+        else:
+            frames = self.scheduler.plan_frames()
+            sent = None if frames is None else decoded(frames)
+        if sent is not None:
+            self.in_flight.append(sent)
             assert len(self.in_flight) <= self.config.depth
 
         self.note_transfers()
@@ -220,9 +291,11 @@ class Trace:
         if not self.in_flight:
             return
         plan = self.in_flight.pop(0)
-        tokens = np.array(self.worker.run(plan), dtype=np.int32)
+        rows = self.worker.run(plan)
+        tokens = np.array([token for row in rows for token in row], dtype=np.int32)
+        accepted = [len(row) for row in rows] if self.config.draft_tokens else []
         duration = self.rng.choice([0, 1, 10**6, 10**9])
-        for request_id, token, cached, finish in self.scheduler.settle(plan.step, tokens, duration):
+        for request_id, token, cached, finish in self.scheduler.settle(plan.step, tokens, duration, accepted):
             asked = self.asked[request_id]
             assert asked.finish is None, "nothing comes after the end"
             assert asked.cached in (None, cached)
@@ -272,13 +345,14 @@ class Trace:
 def configs(draw: st.DrawFn) -> Config:
     page_size = draw(st.integers(1, 4))
     prefix_caching = draw(st.booleans())
+    draft_tokens = draw(st.sampled_from([0, 0, 1, 2, 5]))
     return Config(
         page_size=page_size,
         num_pages=draw(st.integers(2, 64 // page_size)),
         max_num_seqs=draw(st.integers(1, 5)),
         max_model_len=draw(st.integers(8, 64)),
         vocab_size=VOCAB,
-        chunk_tokens=draw(st.integers(1, 24)),
+        chunk_tokens=1 + draft_tokens + draw(st.integers(0, 23)),
         max_queued=draw(st.integers(1, 12)),
         prefix_caching=prefix_caching,
         host_pages=draw(st.integers(0, 20)) if prefix_caching else 0,
@@ -289,6 +363,7 @@ def configs(draw: st.DrawFn) -> Config:
         new_prompt_wait_steps=draw(st.integers(0, 6)),
         growth_room=draw(st.sampled_from([0.0, 0.33, 0.9])),
         min_tps=draw(st.sampled_from([0.0, 0.5, 200.0])),
+        draft_tokens=draft_tokens,
     )
 
 
@@ -308,10 +383,11 @@ def test_every_trace_gives_each_request_what_it_gets_alone(config: Config, actio
 
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("prefix_caching", [False, True])
-def test_a_tiny_pool_preempts_and_loses_nothing(depth: int, prefix_caching: bool) -> None:
+@pytest.mark.parametrize("draft_tokens", [0, 1, 3])
+def test_a_tiny_pool_preempts_and_loses_nothing(depth: int, prefix_caching: bool, draft_tokens: int) -> None:
     config = Config(
         page_size=2, num_pages=12, max_num_seqs=4, max_model_len=24, vocab_size=VOCAB, chunk_tokens=8, max_queued=100,
-        prefix_caching=prefix_caching, depth=depth,
+        prefix_caching=prefix_caching, depth=depth, draft_tokens=draft_tokens,
     )  # fmt: skip
     trace = Trace(config, 1)
     for request_id in range(40):
@@ -323,7 +399,9 @@ def test_a_tiny_pool_preempts_and_loses_nothing(depth: int, prefix_caching: bool
     stats = trace.scheduler.stats()
     assert stats.preemptions > 0
     assert stats.preemptions <= 40 * config.max_num_seqs
-    assert stats.decode_tokens + 40 <= 40 * 16 + stats.preemptions
+    assert stats.decode_tokens + 40 <= 40 * 16 + stats.preemptions * (1 + draft_tokens)
+    assert (stats.accepted_draft_tokens > 0) == (draft_tokens > 0)
+    assert stats.accepted_draft_tokens <= stats.draft_tokens
 
 
 def test_the_second_turn_hits_the_output_of_the_first() -> None:

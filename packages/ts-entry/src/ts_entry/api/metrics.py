@@ -67,6 +67,8 @@ class _Collector:
         yield self._counter("prefix_cache_hits", "Prompt tokens found.", stats.prefix_hit_tokens)
         yield self._counter("prefill_tokens", "Prompt tokens computed.", stats.prefill_tokens)
         yield self._counter("decode_tokens", "Tokens decoded.", stats.decode_tokens)
+        yield self._counter("draft_tokens", "Positions reserved for drafts.", stats.draft_tokens)
+        yield self._counter("accepted_draft_tokens", "Drafts accepted.", stats.accepted_draft_tokens)
         yield self._counter("num_preemptions", "Requests preempted.", stats.preemptions)
         yield self._counter("steps", "Forward steps settled.", stats.steps)
 

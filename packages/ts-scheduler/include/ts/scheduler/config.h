@@ -27,6 +27,7 @@ struct Config {
     int host_pages = 0;         // pages of host memory for copies of device pages; 0: no host tier
     int write_back_pages = 64;  // of those an allocation would take next, how many have copies
     double min_tps = 0;         // tokens per second that each decoding user keeps; 0: no floor
+    int draft_tokens = 0;       // positions that a decode reserves for drafts beside its own; 0: none
 };
 
 // What is wrong with a configuration: one sentence that names the field and the fix, or nothing.

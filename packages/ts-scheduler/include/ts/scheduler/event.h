@@ -50,7 +50,7 @@ struct Rejection {
     std::string message;
 };
 
-// What one settled step gave one request.
+// A token that a settled step gave a request: of several from one step only the last can finish it.
 struct Output {
     RequestId request;
     Token token;
@@ -62,6 +62,7 @@ enum class SettleCode : std::uint8_t {
     unknown_step,
     out_of_order,
     wrong_count,
+    wrong_accepted,
     invalid_token,
     invalid_duration
 };
@@ -87,6 +88,8 @@ struct Stats {
     std::int64_t prefix_hit_tokens = 0;
     std::int64_t prefill_tokens = 0;
     std::int64_t decode_tokens = 0;
+    std::int64_t draft_tokens = 0;           // positions reserved for drafts, in steps that have settled
+    std::int64_t accepted_draft_tokens = 0;  // those whose token was accepted
     std::int64_t preemptions = 0;
     std::int64_t steps = 0;
     std::int64_t host_pages_used = 0;  // that hold copies, or will

@@ -9,9 +9,13 @@ namespace ts::scheduler {
 
 // Flags of a row, as on the wire.
 inline constexpr std::int32_t kRowSample = 1;         // the row's last position yields a sampled token
-inline constexpr std::int32_t kRowTokenOnDevice = 2;  // the row's one token is the slot's last sampled one
+inline constexpr std::int32_t kRowTokenOnDevice = 2;  // the row's first token is the slot's last sampled one
 
 // One request's part of a step. The layout is the wire's: int32 [4].
+//
+// A row with kRowTokenOnDevice computes the position of that token and count - 1 more for drafts of what
+// follows. While an earlier row with drafts is in flight, only the worker's device knows where this one
+// starts: `start` is the position if all of those are accepted, and the count is right wherever it starts.
 struct Row {
     SlotId slot;
     Position start;
@@ -33,15 +37,20 @@ struct Admission {
     RequestId request;
 };
 
-// One forward step, as a difference to the step before: decodes first, then prefill chunks in arrival order.
+// One forward step, as a difference to the step before: decodes first, those that travel as bits by slot,
+// then prefill chunks in the order of turns.
 struct StepPlan {
     StepId step = 0;
     std::vector<Row> rows;
+    std::string decodes;  // bit i of byte i / 8: slot i decodes all positions that a decode can have, from
+                          // where its last row ended
+    std::size_t implied = 0;    // rows, the first ones, that those bits say: they do not travel
     std::vector<Token> tokens;  // of the rows without kRowTokenOnDevice, concatenated
     std::vector<PageEntry> pages;
     std::vector<Admission> admits;
     std::vector<SlotId> releases;
-    std::string message;  // step, admits and releases as one MessagePack message, ts_protocol's StepPlan
+    std::string
+        message;  // step, admits, releases and decodes as one MessagePack message, ts_protocol's StepPlan
 };
 
 }  // namespace ts::scheduler

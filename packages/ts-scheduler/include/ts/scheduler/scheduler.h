@@ -42,11 +42,14 @@ class Scheduler {
     // The plan is valid until the next call of plan().
     [[nodiscard]] const StepPlan* plan();
 
-    // Takes the sampled tokens of the oldest unsettled step, one for each row with kRowSample, in row order.
+    // Takes the sampled tokens of the oldest unsettled step, for each row with kRowSample, in row order.
     // `duration` is how long the step took on the worker, zero when that is not known: the TPS floor learns
-    // from it. The outputs are valid until the next call of settle().
+    // from it. `accepted` is how many tokens each of these rows has, at least one: the accepted drafts and
+    // the token that follows them; empty for one each. Positions of rejected drafts return to their request.
+    // The outputs are valid until the next call of settle().
     [[nodiscard]] std::variant<std::span<const Output>, SettleError> settle(
-        StepId step, std::span<const Token> tokens, std::chrono::nanoseconds duration = {});
+        StepId step, std::span<const Token> tokens, std::chrono::nanoseconds duration = {},
+        std::span<const Position> accepted = {});
 
     // The transfers to be made, begun by plan() and settle() since the last call. Valid until the next one.
     // Each may start at once: nothing planned before it touches its pages, but for steps that read a store's
