@@ -214,6 +214,37 @@ def test_a_bitmap_that_outgrows_its_pages_is_refused() -> None:
         executor.launch(StepPlan(9, [], [], bitmap_of([2])), [empty, empty, empty])
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [((1, 3), ()), ((1,), ()), ((3,), ()), ((1, 3), ())],
+        [((1,), ()), ((1,), (3,)), ((1,), ()), ((3,), (1,)), ((3,), ())],
+        [((1, 3), ()), ((), (1, 3)), ((), (3, 1)), ((1, 3), ())],
+    ],
+    ids=["other bits", "rows beside the bits", "rows alone"],
+)
+def test_a_steady_step_is_left_when_other_slots_decode(steps: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
+    """Nobody comes or goes between these steps: the bits and the rows alone tell them apart."""
+    executor, maker = make_executor(), PlanMaker(num_pages=PAGES, page_size=PAGE)
+    prompts = {1: [5, 9, 2], 3: [7]}
+    for slot, prompt in prompts.items():
+        maker.admit(slot, prompt)
+        maker.prefill(slot, len(prompt))
+    run_step(executor, maker)
+    for bits, explicit in steps * 2:
+        order = [*sorted(bits), *explicit]
+        rows = [[slot, maker.live[slot].planned, 1, DECODE] for slot in explicit]
+        for slot in order:
+            maker.decode(slot)
+        plan, frames = maker.plan()
+        frames[0] = np.array(rows, np.int32).reshape(-1)
+        sampled = executor.launch(StepPlan(plan.step, [], [], bitmap_of(bits)), frames).wait()
+        for slot, token in zip(order, sampled.tolist(), strict=True):
+            maker.live[slot].tokens.append(token)
+    for slot, prompt in prompts.items():
+        assert maker.live[slot].tokens == expected(prompt, len(maker.live[slot].tokens))
+
+
 @pytest.mark.parametrize("explicit", [0, 1, 2])
 def test_bits_and_rows_say_the_same(explicit: int) -> None:
     """A decode may travel either way, and steady steps follow both."""
