@@ -1,7 +1,5 @@
 #include "cache/idle_pages.h"
 
-#include <algorithm>
-
 namespace ts::scheduler {
 
 PageId IdlePages::earliest(const std::array<PageId, kRetentions>& heads) const {
@@ -21,30 +19,43 @@ void IdlePages::insert(PageId page, Retention kind) noexcept {
     at(page) = {.older = newest_[list],
                 .newer = kNone,
                 .deadline = evictions_ + worth_[list],
+                .order = ++inserted_,
                 .since = steps_,
                 .kind = kind};
     (newest_[list] == kNone ? oldest_[list] : at(newest_[list]).newer) = page;
     newest_[list] = page;
     ++sizes_[list];
-    if (is_recent(at(page))) {
-        ++recent_;
-        if (oldest_recent_[list] == kNone) {
-            oldest_recent_[list] = page;
-        }
+    count_recent(page, list);
+}
+
+void IdlePages::count_recent(PageId page, std::size_t list) noexcept {
+    if (!is_recent(at(page))) {
+        return;
+    }
+    ++recent_;
+    PageId& oldest = oldest_recent_[list];
+    if (oldest == kNone || at(page).order < at(oldest).order) {
+        oldest = page;
     }
 }
 
-void IdlePages::insert_first(PageId page, Retention kind, std::int64_t deadline) noexcept {
+void IdlePages::restore(PageId page, Retention kind, Place place) noexcept {
     const auto list = static_cast<std::size_t>(kind);
-    const PageId head = oldest_[list];
-    at(page) = {.older = kNone,
-                .newer = head,
-                .deadline = head == kNone ? deadline : std::min(deadline, at(head).deadline),
-                .since = steps_ - recent_steps_,
+    PageId newer = oldest_[list];
+    while (newer != kNone && at(newer).order < place.order) {
+        newer = at(newer).newer;
+    }
+    const PageId older = newer == kNone ? newest_[list] : at(newer).older;
+    at(page) = {.older = older,
+                .newer = newer,
+                .deadline = place.deadline,
+                .order = place.order,
+                .since = place.since,
                 .kind = kind};
-    (head == kNone ? newest_[list] : at(head).older) = page;
-    oldest_[list] = page;
+    (older == kNone ? oldest_[list] : at(older).newer) = page;
+    (newer == kNone ? newest_[list] : at(newer).older) = page;
     ++sizes_[list];
+    count_recent(page, list);
 }
 
 void IdlePages::erase(PageId page) noexcept {

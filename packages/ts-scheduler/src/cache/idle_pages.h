@@ -37,8 +37,17 @@ class IdlePages {
     // The next to be evicted, or kNone.
     [[nodiscard]] PageId next() const;
     void insert(PageId page, Retention kind) noexcept;
-    // In front of its kind, for what was idle before: neither recent nor later than it was.
-    void insert_first(PageId page, Retention kind, std::int64_t deadline) noexcept;
+    // Where a page stands: a lesser order has been idle for longer.
+    struct Place {
+        std::int64_t deadline = 0;
+        std::int64_t order = 0;
+        std::int64_t since = 0;
+    };
+    [[nodiscard]] Place place(PageId page) const {
+        return {at(page).deadline, at(page).order, at(page).since};
+    }
+    // Back to where it stood. Takes as long as there are pages in front of it.
+    void restore(PageId page, Retention kind, Place place) noexcept;
     void erase(PageId page) noexcept;
     void count_eviction() { ++evictions_; }
     // A step passes. Amortized constant time: each page stops being recent once.
@@ -47,7 +56,6 @@ class IdlePages {
     // The first of them (all of them), the next to be evicted first.
     [[nodiscard]] std::vector<PageId> first(int most) const;
     [[nodiscard]] std::vector<PageId> in_order() const { return first(size()); }
-    [[nodiscard]] std::int64_t deadline(PageId page) const { return at(page).deadline; }
     // How many evictions from now the page's turn comes, if nothing changes; negative when it is due.
     [[nodiscard]] std::int64_t time_left(PageId page) const { return at(page).deadline - evictions_; }
     // Steps for which the page stays recent.
@@ -60,6 +68,7 @@ class IdlePages {
         PageId older = kNone;
         PageId newer = kNone;
         std::int64_t deadline = 0;
+        std::int64_t order = 0;
         std::int64_t since = 0;
         Retention kind = Retention::once;
     };
@@ -68,6 +77,7 @@ class IdlePages {
     }
     [[nodiscard]] Link& at(PageId page) { return links_[static_cast<std::size_t>(page)]; }
     [[nodiscard]] const Link& at(PageId page) const { return links_[static_cast<std::size_t>(page)]; }
+    void count_recent(PageId page, std::size_t list) noexcept;
     [[nodiscard]] PageId earliest(const std::array<PageId, kRetentions>& heads) const;
 
     std::array<std::int64_t, kRetentions> worth_;
@@ -79,6 +89,7 @@ class IdlePages {
     std::array<PageId, kRetentions> oldest_recent_{kNone, kNone, kNone};
     int recent_ = 0;
     std::int64_t evictions_ = 0;
+    std::int64_t inserted_ = 0;
     std::int64_t steps_ = 0;
 };
 

@@ -94,6 +94,7 @@ void Pool<Memory>::mark(PageId page, Retention retention) {
     Page& entry = at(page);
     invariant(entry.listed, "a block is worth something while it is listed");
     entry.retention = retention;
+    entry.asked_for = true;
     if (is_idle(page)) {
         idle_.erase(page);
         idle_.insert(page, retention);
@@ -101,9 +102,17 @@ void Pool<Memory>::mark(PageId page, Retention retention) {
 }
 
 template <class Memory>
-void Pool<Memory>::hasten(PageId page, std::int64_t deadline) {
-    idle_.erase(page);
-    idle_.insert_first(page, at(page).retention, deadline);
+IdlePages::Place Pool<Memory>::leave_place(PageId page) {
+    at(page).asked_for = false;
+    return idle_.place(page);
+}
+
+template <class Memory>
+void Pool<Memory>::return_to(PageId page, IdlePages::Place place) {
+    if (is_idle(page) && !at(page).asked_for) {
+        idle_.erase(page);
+        idle_.restore(page, at(page).retention, place);
+    }
 }
 
 template class Writable<Device>;

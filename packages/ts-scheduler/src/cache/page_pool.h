@@ -46,7 +46,8 @@ class Pool {
 
     struct Page {
         int references = 0;
-        bool listed = false;  // in the prefix index
+        bool listed = false;     // in the prefix index
+        bool asked_for = false;  // since leave_place()
         Retention retention = Retention::once;
     };
 
@@ -58,8 +59,10 @@ class Pool {
     void touch(PageId page, Retention retention);
     // It is worth exactly this from now on.
     void mark(PageId page, Retention retention);
-    // An idle page goes as early as that.
-    void hasten(PageId page, std::int64_t deadline);
+    // An idle page that is about to be shared for copying: where it stands.
+    [[nodiscard]] IdlePages::Place leave_place(PageId page);
+    // It is idle again: it stands where it stood, if nobody has asked for it meanwhile.
+    void return_to(PageId page, IdlePages::Place place);
     void count_eviction() { idle_.count_eviction(); }
     [[nodiscard]] Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
     [[nodiscard]] const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }

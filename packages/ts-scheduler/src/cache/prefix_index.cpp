@@ -75,6 +75,7 @@ PrefixIndex::Node PrefixIndex::take(const BlockKey& key) {
     entry.digest = key.digest;
     entry.salt = key.salt;
     entry.first_child = kNone;
+    entry.on_device_below = 0;
     entry.next_in_bucket = std::exchange(buckets_[bucket(key.digest)], node);
     std::ranges::copy(key.tokens,
                       tokens_.begin() + static_cast<std::ptrdiff_t>(node) * std::ssize(key.tokens));
@@ -88,6 +89,9 @@ void PrefixIndex::put(Node node, const SharedPage& page, Retention retention) {
     entry.page.emplace(page.share());
     node_of_page_[static_cast<std::size_t>(page.id())] = node;
     pool_->list(page.id(), retention);
+    if (entry.parent != kRoot) {
+        ++at(entry.parent).on_device_below;
+    }
     if (entry.copy) {
         if (host_->free() > 0) {
             host_->mark(entry.copy->id(), Retention::shared);
@@ -156,6 +160,7 @@ bool PrefixIndex::evict() {
     const Node node = node_of_page_[static_cast<std::size_t>(page)];
     pool_->count_eviction();
     if (has_copy(node)) {
+        drop_children_on_device(node);
         host_->mark(copy_of(node).id(), Retention::once);
         leave_device(node);
     } else {
@@ -171,6 +176,20 @@ void PrefixIndex::leave_device(Node node) {
     pool_->unlist(page);
     entry.page.reset();
     ++entry.generation;
+    if (entry.parent != kRoot) {
+        --at(entry.parent).on_device_below;
+    }
+}
+
+// An idle block has children on the device only while these are being copied.
+void PrefixIndex::drop_children_on_device(Node node) {
+    for (Node child = at(node).first_child; at(node).on_device_below > 0;) {
+        const Node next = at(child).next_sibling;
+        if (on_device(child)) {
+            drop(child);
+        }
+        child = next;
+    }
 }
 
 // Forgets a block that nobody holds, and with it those below: nobody holds them either, and without it they
@@ -230,15 +249,12 @@ void PrefixIndex::attach(Node node, const Shared<Host>& copy) {
     host_->list(copy.id(), Retention::shared);
 }
 
-void PrefixIndex::hand_back(Node node, SharedPage page, std::int64_t deadline) {
+void PrefixIndex::hand_back(SharedPage page, IdlePages::Place place) {
     const PageId id = page.id();
     {
         const SharedPage given_back = std::move(page);
     }
-    const Node child = at(node).first_child;
-    if (pool_->is_idle(id) && (child == kNone || !on_device(child))) {
-        pool_->hasten(id, deadline);
-    }
+    pool_->return_to(id, place);
 }
 
 void PrefixIndex::drop_copy(Node node) {

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "cache/block_key.h"
@@ -71,15 +72,15 @@ class PrefixIndex {
 
     // Blocks worth a copy that have none, of the `within` that go next; at most `most`, the next to go first.
     [[nodiscard]] std::vector<Node> without_copy(int within, std::size_t most) const;
-    // When an idle block's turn to go comes, on the clock of evictions.
-    [[nodiscard]] std::int64_t deadline(Node node) const {
-        return pool_->idle_pages().deadline(page_of(node).id());
+    // A share of an idle block for as long as it is being copied, and where it stood among the idle ones.
+    [[nodiscard]] std::pair<SharedPage, IdlePages::Place> share_for_copy(Node node) {
+        const IdlePages::Place place = pool_->leave_place(page_of(node).id());
+        return {page_of(node).share(), place};
     }
-    [[nodiscard]] SharedPage share_for_copy(Node node) const { return page_of(node).share(); }
     // The block has been copied to the host.
     void attach(Node node, const Shared<Host>& copy);
-    // A page shared for copying is idle again, if nobody holds it, and goes when it would have gone.
-    void hand_back(Node node, SharedPage page, std::int64_t deadline);
+    // The copying has ended: if nobody asked for the block meanwhile, it goes when it would have gone.
+    void hand_back(SharedPage page, IdlePages::Place place);
     [[nodiscard]] Shared<Host> share_copy(Node node) const { return copy_of(node).share(); }
     // Somebody waits for this block, which is on the host alone. Its ancestors are touched afterwards.
     void touch_copy(Node node) { host_->mark(copy_of(node).id(), Retention::once); }
@@ -109,6 +110,7 @@ class PrefixIndex {
         Node first_child = kNone;
         Node next_sibling = kNone;
         Node previous_sibling = kNone;
+        std::int32_t on_device_below = 0;  // children
         std::int32_t next_in_bucket = kNone;
         std::optional<Shared<Host>> copy;
         std::uint32_t generation = 0;
@@ -132,6 +134,7 @@ class PrefixIndex {
     void leave(Node child);
     void unlink(Node node);
     void leave_device(Node node);
+    void drop_children_on_device(Node node);
     void drop(Node node);
     void drop_copy(Node node);
     void forget(Node node);

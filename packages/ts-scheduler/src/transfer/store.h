@@ -21,10 +21,9 @@ class [[nodiscard]] Store {
     ~Store() = default;
 
     // An idle block, and a page for its copy.
-    void add(const PrefixIndex& index, PrefixIndex::Node node, Writable<Host> copy) {
-        const std::int64_t deadline = index.deadline(node);
-        SharedPage source = index.share_for_copy(node);
-        blocks_.push_back({node, index.generation(node), deadline, std::move(source), std::move(copy)});
+    void add(PrefixIndex& index, PrefixIndex::Node node, Writable<Host> copy) {
+        auto [source, place] = index.share_for_copy(node);
+        blocks_.push_back({node, index.generation(node), place, std::move(source), std::move(copy)});
     }
 
     [[nodiscard]] bool empty() const { return blocks_.empty(); }
@@ -39,16 +38,13 @@ class [[nodiscard]] Store {
 
     // Lists the copies, if they have arrived, of the blocks that are still the same.
     void end(const TransferProof& proof, bool arrived, PrefixIndex& index) && {
-        // The last first, so that each becomes idle in front of its parent, as before.
-        while (!blocks_.empty()) {
-            Block block = std::move(blocks_.back());
-            blocks_.pop_back();
+        for (Block& block : blocks_) {
             const bool same = index.generation(block.node) == block.generation;
             if (same && arrived) {
                 index.attach(block.node, std::move(block.copy).seal(proof));
             }
             if (same) {
-                index.hand_back(block.node, std::move(block.source), block.deadline);
+                index.hand_back(std::move(block.source), block.place);
             }
         }
     }
@@ -57,7 +53,7 @@ class [[nodiscard]] Store {
     struct Block {
         PrefixIndex::Node node;
         std::uint32_t generation;
-        std::int64_t deadline;
+        IdlePages::Place place;
         SharedPage source;
         Writable<Host> copy;
     };

@@ -388,7 +388,8 @@ class World {
                 require(!outputs.empty() && outputs.front().request == use.request &&
                             outputs.front().token == token,
                         "a request gets the tokens of its row");
-                const bool last = ++given_[use.request] == asked(use.request).max_tokens;
+                const bool last =
+                    ++given_[use.request] == asked(use.request).max_tokens || asked(use.request).send;
                 require(outputs.front().finish.has_value() == (token != kGoOn || last),
                         "a request ends with its last token");
                 if (outputs.front().finish) {
