@@ -29,7 +29,8 @@ struct Submission {
     UserId user = 0;       // users share what there is
     bool session = false;  // a next turn is expected: keep the prefix for it
     Salt cache_salt{};     // prefixes are reused within one salt
-    std::string sampling;  // for the worker, as MessagePack; goes into the plan that admits the request
+    // For the worker, as MessagePack; goes into the plan that admits the request.
+    std::string sampling{};
 };
 
 enum class RejectionCode : std::uint8_t {
