@@ -19,6 +19,7 @@ class PrefixMatch {
         }
         const int blocks = (sequence.size() - 1) / page_size;
         while (size() < blocks) {
+            prefetch(index, sequence, size(), blocks);
             const auto node = index.find(sequence.key(size(), tip()));
             if (!node) {
                 return;
@@ -51,6 +52,15 @@ class PrefixMatch {
         PrefixIndex::Node node;
         std::uint32_t generation;
     };
+    static void prefetch(const PrefixIndex& index, const Sequence& sequence, int block, int blocks) {
+        constexpr int kAhead = 6;  // blocks that are compared while memory answers
+        if (block + 2 * kAhead < blocks) {
+            index.prefetch_bucket(sequence.digest(block + 2 * kAhead));
+        }
+        if (block + kAhead < blocks) {
+            index.prefetch_block(sequence.digest(block + kAhead));
+        }
+    }
     [[nodiscard]] PrefixIndex::Node tip() const {
         return nodes_.empty() ? PrefixIndex::kRoot : nodes_.back().node;
     }
