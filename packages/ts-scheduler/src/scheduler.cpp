@@ -21,7 +21,9 @@ class Scheduler::Impl {
           turns_(config.priority_tokens),
           floor_(config.min_tps),
           gate_(config, book_, cache_, slots_, turns_, floor_, stats_),
-          planner_(config.chunk_tokens, book_, cache_, ledger_, gate_, floor_) {}
+          planner_(config.chunk_tokens, book_, cache_, ledger_, gate_, floor_) {
+        plan_.tokens.resize(static_cast<std::size_t>(std::min(config.chunk_tokens, 1 << 16)));  // touched now
+    }
 
     std::optional<Rejection> submit(Submission submission) {
         if (auto rejection = check(submission, config_)) {

@@ -113,11 +113,12 @@ LeasePtr AdmissionGate::lease_for(Request& request) {
         broken("a slot was checked for");
     }
     auto lease = std::make_unique<Lease>(*std::move(slot), request.retention);
+    const int blocks = blocks_of(request);
+    lease->blocks.reserve(blocks, blocks - request.match.size());
     for (int i = 0; i < request.match.size(); ++i) {
         const PrefixIndex::Node node = request.match.node(i);
         lease->blocks.append(node, cache_->index().share(node, Retention::session));
     }
-    const int blocks = blocks_of(request);
     while (lease->blocks.size() < blocks) {
         auto page = cache_->allocate();
         if (!page) {
