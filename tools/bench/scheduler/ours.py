@@ -9,7 +9,7 @@ import numpy as np
 from ts_protocol.messages import StepPlan
 from ts_scheduler import Config, Scheduler
 
-from tools.bench.scheduler.cases import PAGE, VOCAB, Limits
+from tools.bench.scheduler.cases import PAGE, VOCAB, Limits, since
 
 SAMPLE = 1
 
@@ -43,7 +43,7 @@ class Ours:
     def submit(self, request: int, prompt: np.ndarray, max_tokens: int) -> float:
         began = time.thread_time_ns()
         rejection = self._core.submit(request, prompt, max_tokens)
-        us = (time.thread_time_ns() - began) / 1000
+        us = since(began)
         if rejection is not None:
             raise RuntimeError(rejection.message)
         return us
@@ -53,9 +53,12 @@ class Ours:
         began = time.thread_time_ns()
         frames = self._core.plan_frames()
         finished = [] if self._flight is None else self._core.settle_frames(self._flight[0], tokens)[1]
-        self.us = (time.thread_time_ns() - began) / 1000
+        self.us = since(began)
         self._flight = None if frames is None else (_plan.decode(frames[0]).step, frames[1])
         return finished
+
+    def read_counters(self) -> None:
+        self._core.stats()
 
     @staticmethod
     def _tokens(flight: tuple[int, bytes] | None) -> np.ndarray:

@@ -230,7 +230,9 @@ def test_ids_at_an_odd_address_are_taken() -> None:
     odd = np.frombuffer(b"x" + ids.tobytes(), dtype=np.int32, offset=1)
     assert not odd.flags.aligned
     core = Scheduler(
-        Config(page_size=2, num_pages=32, max_num_seqs=4, max_model_len=32, vocab_size=50, chunk_tokens=16, max_queued=4)
+        Config(
+            page_size=2, num_pages=32, max_num_seqs=4, max_model_len=32, vocab_size=50, chunk_tokens=16, max_queued=4
+        )
     )
     assert core.submit(1, odd, 1) is None
     plan = core.plan()
