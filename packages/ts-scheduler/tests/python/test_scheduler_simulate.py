@@ -143,9 +143,9 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "tps/user p50" in done.stdout
     record = json.loads(target.read_text())
-    one, two, floor_one, floor_two = record["figures"]
+    one, floor_one, two, floor_two = record["figures"]
     assert (one["replicas"], two["replicas"]) == (1, 2)
-    assert [row["min tps"] for row in record["figures"]] == [0, 0, 70, 70]
+    assert [row["min tps"] for row in record["figures"]] == [0, 70, 0, 70]
     assert floor_one["user-seconds below the floor"] < one["user-seconds below the floor"]
     assert floor_two["users a replica"] == two["users a replica"]
     assert one["users a replica"] == 2 * two["users a replica"]

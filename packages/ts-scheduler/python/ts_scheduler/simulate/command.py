@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     device, workload = PRESETS[arguments.device], WORKLOADS[arguments.workload]
     fleets = [
         Fleet(device=device, workload=workload, options=replace(options, min_tps=floor), replicas=replicas)
-        for floor in arguments.min_tps
         for replicas in arguments.replicas
+        for floor in arguments.min_tps
     ]
     print(f"{device.name}: {device.kv_tokens:,} tokens of KV cache", *device.source, sep="\n  ")
     print(f"{workload.name}: {workload.source}")
@@ -66,9 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"{fleet.replicas} replicas, {fleet.options.min_tps:g}: simulated in {time.monotonic() - began:.1f} s",
             file=sys.stderr,
         )
+        if arguments.json:  # after each: many replicas take long
+            report.write_json(arguments.json, fleets, rows)
     print(report.table(rows))
-    if arguments.json:
-        report.write_json(arguments.json, fleets, rows)
     if arguments.plot:
         report.plot(arguments.plot, fleets, rows)
     return 0

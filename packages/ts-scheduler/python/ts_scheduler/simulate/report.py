@@ -73,7 +73,7 @@ def plot(target: Path, fleets: list[Fleet], rows: list[Figures]) -> None:
 
     figure, ((rates, queue), (first, shares)) = plt.subplots(2, 2, figsize=(12, 8.5))
     for number, min_tps in enumerate(dict.fromkeys(row["min tps"] for row in rows)):
-        some = [row for row in rows if row["min tps"] == min_tps]
+        some = sorted((row for row in rows if row["min tps"] == min_tps), key=lambda row: row["replicas"])
         name = f"--min-tps {min_tps:g}" if min_tps else "no floor"
         _rates(rates, some, name, number)
         _by_users(queue, some, f"C{number}", {"queue p50 s": f"{name}, median", "queue p99 s": f"{name}, 99th"})
