@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstring>
@@ -21,7 +22,9 @@ namespace ts_sched = ts::scheduler;
 
 namespace {
 
-using Ints = py::array_t<std::int32_t, py::array::c_style>;
+// Aligned: numpy copies an array that came at an odd address of a message frame.
+constexpr int kAligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+using Ints = py::array_t<std::int32_t, py::array::c_style | kAligned>;
 
 Ints vector_of(const std::vector<ts_sched::Token>& values) {
     return Ints(static_cast<py::ssize_t>(values.size()), values.data());
@@ -37,16 +40,23 @@ Ints matrix_of(const std::vector<T>& values) {
     return result;
 }
 
-// Copies: an array that came in a message frame need not be aligned.
-std::vector<ts_sched::Token> tokens_of(const Ints& array, const char* field) {
+// The ids of a one-dimensional array, where they are.
+std::span<const ts_sched::Token> tokens_in(const Ints& array, const char* field) {
     if (array.ndim() != 1) {
         throw py::value_error(std::string(field) + " has " + std::to_string(array.ndim()) +
                               " dimensions; pass an int32 array of one");
     }
-    std::vector<ts_sched::Token> result(static_cast<std::size_t>(array.size()));
-    if (!result.empty()) {
-        std::memcpy(result.data(), array.data(), result.size() * sizeof(ts_sched::Token));
-    }
+    return {array.data(), static_cast<std::size_t>(array.size())};
+}
+
+// A prompt, copied in one pass, with room for what `max_tokens` will append.
+std::vector<ts_sched::Token> prompt_of(const Ints& array, std::int64_t max_tokens) {
+    constexpr std::int64_t kMostRoom = 1024;
+    const auto tokens = tokens_in(array, "prompt");
+    std::vector<ts_sched::Token> result;
+    result.reserve(tokens.size() +
+                   static_cast<std::size_t>(std::clamp(max_tokens, std::int64_t{0}, kMostRoom)));
+    result.assign(tokens.begin(), tokens.end());
     return result;
 }
 
@@ -122,7 +132,7 @@ std::span<const ts_sched::Output> settled(ts_sched::Scheduler& scheduler, ts_sch
                                           const Ints& tokens, std::int64_t duration_ns,
                                           const std::vector<ts_sched::Position>& accepted) {
     const auto result =
-        scheduler.settle(step, tokens_of(tokens, "tokens"), std::chrono::nanoseconds(duration_ns), accepted);
+        scheduler.settle(step, tokens_in(tokens, "tokens"), std::chrono::nanoseconds(duration_ns), accepted);
     if (const auto* error = std::get_if<ts_sched::SettleError>(&result)) {
         raise("SettleError", std::string(name_of(error->code)), error->message);
     }
@@ -178,7 +188,7 @@ std::optional<ts_sched::Rejection> submit(ts_sched::Scheduler& scheduler, ts_sch
                                           ts_sched::UserId user, bool session, bool send, bool receive,
                                           const py::bytes& cache_salt, const py::bytes& sampling) {
     return scheduler.submit({.id = request_id,
-                             .prompt = tokens_of(prompt, "prompt"),
+                             .prompt = prompt_of(prompt, max_tokens),
                              .max_tokens = max_tokens,
                              .stop_tokens = std::move(stop_token_ids),
                              .priority = priority,
@@ -218,6 +228,7 @@ void end_transfer(ts_sched::Scheduler& scheduler, ts_sched::TransferId id, bool 
 PYBIND11_MODULE(_core, module) {
     module.doc() = "The scheduler's core: see _core.pyi.";
     bind_values(module);
+    (void)Ints(0);  // finds numpy's API now, which the first request would otherwise wait for
     py::class_<PyPlan>(module, "Plan")
         .def_readonly("step", &PyPlan::step)
         .def_readonly("rows", &PyPlan::rows)

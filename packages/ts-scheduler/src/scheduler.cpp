@@ -25,7 +25,9 @@ class Scheduler::Impl {
           floor_(config.min_tps),
           gate_(config, book_, cache_, slots_, transfers_, turns_, floor_, stats_),
           write_back_(config.write_back_pages, cache_, transfers_),
-          planner_(config, book_, cache_, ledger_, transfers_, gate_, write_back_, floor_) {}
+          planner_(config, book_, cache_, ledger_, transfers_, gate_, write_back_, floor_) {
+        plan_.tokens.resize(static_cast<std::size_t>(std::min(config.chunk_tokens, 1 << 16)));  // touched now
+    }
 
     std::optional<Rejection> submit(Submission submission) {
         if (auto rejection = check(submission, config_)) {

@@ -19,11 +19,13 @@ std::optional<Rejection> check_ids(const char* field, const std::vector<T>& ids,
 
 // Without a branch for each id: a prompt has many.
 bool in_vocabulary(const std::vector<Token>& ids, int vocab_size) {
-    std::uint32_t largest = 0;
+    const auto last = static_cast<std::uint32_t>(vocab_size - 1);
+    std::uint32_t outside = 0;  // its top bit: below 0, or past the last
     for (const Token id : ids) {
-        largest = std::max(largest, static_cast<std::uint32_t>(id));
+        const auto bits = static_cast<std::uint32_t>(id);
+        outside |= bits | (last - bits);
     }
-    return std::cmp_less(largest, vocab_size);
+    return outside >> 31U == 0;
 }
 
 std::optional<Rejection> check_length(const Submission& submission, const Config& config) {

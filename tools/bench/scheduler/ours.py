@@ -10,7 +10,7 @@ from ts_protocol.messages import StepPlan
 from ts_protocol.wire import slots_of
 from ts_scheduler import Config, Scheduler
 
-from tools.bench.scheduler.cases import PAGE, VOCAB, Limits
+from tools.bench.scheduler.cases import PAGE, VOCAB, Limits, since
 
 SAMPLE = 1
 
@@ -45,7 +45,7 @@ class Ours:
     def submit(self, request: int, prompt: np.ndarray, max_tokens: int) -> float:
         began = time.thread_time_ns()
         rejection = self._core.submit(request, prompt, max_tokens)
-        us = (time.thread_time_ns() - began) / 1000
+        us = since(began)
         if rejection is not None:
             raise RuntimeError(rejection.message)
         return us
@@ -55,10 +55,13 @@ class Ours:
         began = time.thread_time_ns()
         frames = self._core.plan_frames()
         finished = [] if self._flight is None else self._core.settle_frames(self._flight[0].step, tokens)[1]
-        self.us = (time.thread_time_ns() - began) / 1000
+        self.us = since(began)
         self.plan_bytes = sum(map(len, frames or ()))
         self._flight = None if frames is None else (_plan.decode(frames[0]), frames[1])
         return finished
+
+    def read_counters(self) -> None:
+        self._core.stats()
 
     @staticmethod
     def _tokens(flight: tuple[StepPlan, bytes] | None) -> np.ndarray:

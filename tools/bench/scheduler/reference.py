@@ -7,7 +7,7 @@ import time
 import numpy as np
 import tokenspeed_scheduler as ts
 
-from tools.bench.scheduler.cases import PAGE, Limits
+from tools.bench.scheduler.cases import PAGE, Limits, since
 
 
 class Reference:
@@ -44,7 +44,7 @@ class Reference:
         self._prompt[spec.request_id] = len(prompt)
         began = time.thread_time_ns()
         self._core.submit_requests([spec])
-        return (time.thread_time_ns() - began) / 1000
+        return since(began)
 
     def step(self) -> list[int]:
         began = time.thread_time_ns()
@@ -53,11 +53,14 @@ class Reference:
             self._export(batch)
         if self._flight is not None:
             self._core.advance(self._flight)
-        self.us = (time.thread_time_ns() - began) / 1000
+        self.us = since(began)
         ended = [int(name) for name in self._ending]
         self._ending = []
         self._flight = self._result(plan)
         return ended
+
+    def read_counters(self) -> None:
+        raise NotImplementedError("tokenspeed-scheduler has no one call for them")
 
     @staticmethod
     def _export(batch: ts.Forward.Batch) -> tuple[object, ...]:

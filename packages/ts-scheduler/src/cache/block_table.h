@@ -26,6 +26,11 @@ class BlockTable {
     [[nodiscard]] PageId page(int block) const;
     [[nodiscard]] std::vector<PageId> alias_pages() const;
 
+    // Makes room for so many blocks, the last `writable` of them not hit.
+    void reserve(int blocks, int writable) {
+        sealed_.reserve(static_cast<std::size_t>(blocks));
+        open_.reserve(static_cast<std::size_t>(writable));
+    }
     // Appends a prefix hit. Only before the first writable page.
     void append(PrefixIndex::Node node, SharedPage page);
     void append(WritablePage page) { open_.push_back(std::move(page)); }

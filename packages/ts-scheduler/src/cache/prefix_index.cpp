@@ -41,6 +41,18 @@ std::optional<PrefixIndex::Node> PrefixIndex::find(const BlockKey& key) const {
     return std::nullopt;
 }
 
+void PrefixIndex::prefetch_block(Digest digest) const {
+    const Node node = buckets_[bucket(digest)];
+    if (node == kNone) {
+        return;
+    }
+    __builtin_prefetch(&at(node));
+    const auto block = std::as_bytes(tokens(node));
+    for (std::size_t line = 0; line < block.size(); line += alignof(Entry)) {
+        __builtin_prefetch(block.data() + line);
+    }
+}
+
 SharedPage PrefixIndex::share(Node node, Retention retention) {
     const SharedPage& page = page_of(node);
     SharedPage share = page.share();

@@ -43,6 +43,10 @@ class PrefixIndex {
     ~PrefixIndex();
 
     [[nodiscard]] std::optional<Node> find(const BlockKey& key) const;
+    // Ahead of find(): a long match would else wait for memory at every block. The bucket first, some blocks
+    // later what it leads to.
+    void prefetch_bucket(Digest digest) const { __builtin_prefetch(&buckets_[bucket(digest)]); }
+    void prefetch_block(Digest digest) const;
     [[nodiscard]] bool is_idle(Node node) const { return pool_->is_idle(page_of(node).id()); }
     [[nodiscard]] bool is_leaf(Node node) const { return at(node).first_child == kNone; }
     [[nodiscard]] bool has_host() const { return !node_of_copy_.empty(); }
@@ -102,7 +106,7 @@ class PrefixIndex {
  private:
     static constexpr std::int32_t kNone = -1;
 
-    struct Entry {
+    struct alignas(64) Entry {  // one cache line
         std::optional<SharedPage> page;
         Digest digest = 0;
         Salt salt;

@@ -23,6 +23,7 @@ class PrefixMatch {
         copies_.clear();
         is_coming_ = false;
         while (size() < blocks) {
+            prefetch(index, sequence, size(), blocks);
             const auto node = index.find(sequence.key(size(), tip()));
             if (!node || !index.on_device(*node)) {
                 add_copies(index, sequence, node, blocks);
@@ -83,6 +84,16 @@ class PrefixMatch {
                 return;
             }
             node = index.find(sequence.key(found(), *node));
+        }
+    }
+
+    static void prefetch(const PrefixIndex& index, const Sequence& sequence, int block, int blocks) {
+        constexpr int kAhead = 6;  // blocks that are compared while memory answers
+        if (block + 2 * kAhead < blocks) {
+            index.prefetch_bucket(sequence.digest(block + 2 * kAhead));
+        }
+        if (block + kAhead < blocks) {
+            index.prefetch_block(sequence.digest(block + kAhead));
         }
     }
     [[nodiscard]] PrefixIndex::Node tip() const {

@@ -26,6 +26,7 @@ class Sequence {
           limit_(prompt_ + max_tokens),
           tokens_(std::move(prompt)),
           stop_tokens_(std::move(stop_tokens)) {
+        digests_.reserve(tokens_.capacity() / page_size_);
         digest_full_blocks();
     }
 
@@ -47,6 +48,8 @@ class Sequence {
     [[nodiscard]] BlockKey key(int i, std::int32_t parent) const {
         return {parent, salt_, digests_[static_cast<std::size_t>(i)], block(i)};
     }
+
+    [[nodiscard]] Digest digest(int i) const { return digests_[static_cast<std::size_t>(i)]; }
 
     [[nodiscard]] Verdict append(Token token) {
         tokens_.push_back(token);

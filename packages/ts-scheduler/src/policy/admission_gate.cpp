@@ -128,6 +128,8 @@ LeasePtr AdmissionGate::lease_for(Request& request) {
         broken("a slot was checked for");
     }
     auto lease = std::make_unique<Lease>(request.id, *std::move(slot), request.retention);
+    const int blocks = blocks_of(request);
+    lease->blocks.reserve(blocks, blocks - request.match.size());
     for (int i = 0; i < request.match.size(); ++i) {
         const PrefixIndex::Node node = request.match.node(i);
         lease->blocks.append(node, cache_->index().share(node, Retention::session));

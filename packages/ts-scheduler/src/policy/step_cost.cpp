@@ -71,6 +71,10 @@ void StepCost::observe(const StepShape& shape, double seconds) {
 
 void StepCost::solve() {
     const Vector last = terms_;
+    Vector inverse{};
+    for (std::size_t i = 0; i < kTerms; ++i) {
+        inverse[i] = 1 / (gram_[i][i] + kPull);
+    }
     for (int sweep = 0; sweep < kSweeps; ++sweep) {
         for (const std::size_t i : kOrder) {
             double rest = moment_[i] + kPull * last[i];
@@ -79,7 +83,7 @@ void StepCost::solve() {
                     rest -= gram_[i][j] * terms_[j];
                 }
             }
-            terms_[i] = std::max(0.0, rest / (gram_[i][i] + kPull));
+            terms_[i] = std::max(0.0, rest * inverse[i]);
         }
     }
 }

@@ -63,8 +63,8 @@ TEST(an_empty_pool_gives_nothing) {
 TEST(a_shared_page_lives_as_long_as_its_last_holder) {
     KvCache cache(1, kPageSize, true);
     {
-        auto first = std::optional(sealed_page(cache));
-        auto second = std::optional(first->share());
+        auto first = std::make_unique<SharedPage>(sealed_page(cache));
+        auto second = std::make_unique<SharedPage>(first->share());
         CHECK(cache.pool().references(first->id()) == 2);
         first.reset();
         CHECK(cache.pool().free() == 0);
@@ -126,6 +126,20 @@ TEST(digests_differ_by_prefix_order_and_length) {
         }
     }
     CHECK(digests.size() == 2 * 40 * 40);
+}
+
+TEST(digests_see_every_token_of_a_long_block) {
+    for (const std::size_t size : {16, 17, 64}) {
+        std::set<Digest> digests;
+        for (std::size_t place = 0; place < size; ++place) {
+            for (Token id = 1; id < 40; ++id) {
+                std::vector<Token> block(size);
+                block[place] = id;
+                digests.insert(extend(root_digest({}), block));
+            }
+        }
+        CHECK(digests.size() == 39 * size);
+    }
 }
 
 TEST(an_idle_duplicate_is_replaced) {

@@ -267,3 +267,20 @@ def test_encoded_plans_and_outputs_are_what_msgspec_would_have_written(draft_tok
         assert unusable == []
         steps += 1
     assert steps >= 5
+
+
+def test_ids_at_an_odd_address_are_taken() -> None:
+    ids = np.arange(1, 12, dtype=np.int32)
+    odd = np.frombuffer(b"x" + ids.tobytes(), dtype=np.int32, offset=1)
+    assert not odd.flags.aligned
+    core = Scheduler(
+        Config(
+            page_size=2, num_pages=32, max_num_seqs=4, max_model_len=32, vocab_size=50, chunk_tokens=16, max_queued=4
+        )
+    )
+    assert core.submit(1, odd, 1) is None
+    plan = core.plan()
+    assert plan is not None
+    assert plan.tokens.tolist() == ids.tolist()
+    seven = np.frombuffer(b"x" + np.int32(7).tobytes(), dtype=np.int32, offset=1)
+    assert core.settle(plan.step, seven) == [(1, 7, 0, "length")]

@@ -82,6 +82,20 @@ def test_a_users_prompts_grow_by_answer_and_tool_result() -> None:
     assert len({turn.session for turn in turns}) >= 40 // SMALL.turns[1]
 
 
+def test_users_are_met_at_any_turn_of_their_sessions() -> None:
+    systems = system_prompts(SMALL, seed=1)
+    firsts = [len(User(SMALL, systems, seed=1, user=number).next().prompt) for number in range(200)]
+    fresh = []
+    for number in range(200):
+        user = User(SMALL, systems, seed=1, user=number)
+        session = user.next().session
+        while (turn := user.next()).session == session:
+            pass
+        fresh.append(len(turn.prompt))
+    each = SMALL.added.median + SMALL.answer.median
+    assert np.mean(firsts) - np.mean(fresh) == pytest.approx(2.0 * each, rel=0.5), "half of a session of 3 to 6 turns"
+
+
 def test_a_replica_is_deterministic_and_reuses_prefixes() -> None:
     outcome = Replica(FAST, SMALL, OPTIONS).run()
     assert outcome == Replica(FAST, SMALL, OPTIONS).run()
@@ -121,20 +135,25 @@ def test_a_fleet_is_its_replicas() -> None:
 
 def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     target = tmp_path / "out.json"
-    command = [sys.executable, "-m", "ts_scheduler.cli", "simulate", "--users", "4", "--replicas", "1,2"]
+    command = [sys.executable, "-m", "ts_scheduler.cli", "simulate", "--users", "16", "--replicas", "1,2"]
+    command += ["--min-tps", "0,70"]
     done = subprocess.run(
-        [*command, "--seconds", "40", "--processes", "1", "--json", str(target)],
+        [*command, "--seconds", "90", "--processes", "1", "--json", str(target)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "tps/user p50" in done.stdout
     record = json.loads(target.read_text())
-    one, two = record["figures"]
+    one, floor_one, two, floor_two = record["figures"]
     assert (one["replicas"], two["replicas"]) == (1, 2)
+    assert [row["min tps"] for row in record["figures"]] == [0, 70, 0, 70]
+    assert floor_one["user-seconds below the floor"] < one["user-seconds below the floor"]
+    assert floor_two["users a replica"] == two["users a replica"]
     assert one["users a replica"] == 2 * two["users a replica"]
     assert one["tpm/GPU"] > two["tpm/GPU"] > 0
-    wrong = subprocess.run([*command, "--seconds", "10"], capture_output=True, text=True, check=False)
-    assert wrong.returncode == 2
-    assert "--warmup" in wrong.stderr
+    for options, named in ((["--seconds", "10"], "--warmup"), (["--min-tps", "70,-1"], "--min-tps")):
+        wrong = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        assert wrong.returncode == 2
+        assert named in wrong.stderr
 
 
 @pytest.mark.parametrize("name", sorted(WORKLOADS))

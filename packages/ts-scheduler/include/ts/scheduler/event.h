@@ -32,7 +32,8 @@ struct Submission {
     bool send = false;     // after its first token a peer takes it over, with its pages
     bool receive = false;  // a peer has computed all but the last token of the prompt and sends the pages
     Salt cache_salt{};     // prefixes are reused within one salt
-    std::string sampling;  // for the worker, as MessagePack; goes into the plan that admits the request
+    // For the worker, as MessagePack; goes into the plan that admits the request.
+    std::string sampling{};
 };
 
 enum class RejectionCode : std::uint8_t {

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from ts_scheduler.simulate import report
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-num-seqs", type=_positive, default=256, help="most requests of a step")
     parser.add_argument("--page-size", type=_positive, default=64)
     parser.add_argument("--floor", type=float, default=70.0, help="tokens a second below which a user's time is bad")
-    parser.add_argument("--min-tps", type=float, default=0.0, help="the scheduler's own floor; 0: none")
+    parser.add_argument("--min-tps", type=_floors, default=[0.0], help="the scheduler's own floor, 0: none; or several")
     parser.add_argument("--growth-room", type=float, default=0.33, help="share of the pages left for conversations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=_positive, default=os.cpu_count() or 1)
@@ -46,22 +47,28 @@ def run(arguments: argparse.Namespace) -> int:
         chunk_tokens=arguments.chunk_tokens,
         max_num_seqs=arguments.max_num_seqs,
         floor_tps=arguments.floor,
-        min_tps=arguments.min_tps,
         growth_room=arguments.growth_room,
         seed=arguments.seed,
     )
     device, workload = PRESETS[arguments.device], WORKLOADS[arguments.workload]
-    fleets = [Fleet(device=device, workload=workload, options=options, replicas=n) for n in arguments.replicas]
+    fleets = [
+        Fleet(device=device, workload=workload, options=replace(options, min_tps=floor), replicas=replicas)
+        for replicas in arguments.replicas
+        for floor in arguments.min_tps
+    ]
     print(f"{device.name}: {device.kv_tokens:,} tokens of KV cache", *device.source, sep="\n  ")
     print(f"{workload.name}: {workload.source}")
     rows = []
     for fleet in fleets:
         began = time.monotonic()
         rows.append(report.figures(fleet, simulate(fleet, processes=arguments.processes)))
-        print(f"{fleet.replicas} replicas: simulated in {time.monotonic() - began:.1f} s", file=sys.stderr)
+        print(
+            f"{fleet.replicas} replicas, {fleet.options.min_tps:g}: simulated in {time.monotonic() - began:.1f} s",
+            file=sys.stderr,
+        )
+        if arguments.json:  # after each: many replicas take long
+            report.write_json(arguments.json, fleets, rows)
     print(report.table(rows))
-    if arguments.json:
-        report.write_json(arguments.json, fleets, rows)
     if arguments.plot:
         report.plot(arguments.plot, fleets, rows)
     return 0
@@ -72,6 +79,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return number
+
+
+def _floors(text: str) -> list[float]:
+    floors = [float(part) for part in text.split(",")]
+    if not all(floor >= 0 for floor in floors):
+        raise argparse.ArgumentTypeError(f"{text} has a floor below 0")
+    return floors
 
 
 def _positives(text: str) -> list[int]:

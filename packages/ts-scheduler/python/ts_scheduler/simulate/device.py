@@ -38,11 +38,12 @@ class Device:
 
     def step_seconds(self, starts: NDArray[np.int32], counts: NDArray[np.int32]) -> float:
         """Seconds of a step whose rows begin at ``starts`` [n] and compute ``counts`` [n] tokens each."""
-        start, count = starts.astype(np.float64), counts.astype(np.float64)
-        tokens = float(count.sum())
-        decode = counts == 1
-        kv_read = float((start[decode] + 1).sum())
-        pairs = float((count * start + count * count / 2)[~decode].sum())
+        tokens, kv_read, pairs = float(counts.sum()), float(starts.sum()) + len(starts), 0.0
+        if tokens > len(counts):  # not decodes alone
+            prefill = counts > 1
+            start, count = starts[prefill].astype(np.float64), counts[prefill].astype(np.float64)
+            kv_read -= float((start + 1).sum())
+            pairs = float((count * start + count * count / 2).sum())
         touched: float = 1.0 - (1.0 - self.expert_share) ** tokens
         return (
             self.fixed_s

@@ -91,6 +91,7 @@ class Replica:
         systems = system_prompts(workload, seed=options.seed)
         users = range(first_user, first_user + options.users)
         self._rng = np.random.default_rng((options.seed, first_user, 1))
+        self._drawn: Ids = np.zeros(0, np.int32)
         self._now = 0.0
         self._device_free = 0.0
         self._flight: deque[tuple[Plan, float, float]] = deque()
@@ -156,8 +157,8 @@ class Replica:
             self._outcome.steps += 1
             self._outcome.step_seconds += end - start
         samples = int(np.count_nonzero(plan.rows[:, 3] & SAMPLE))
-        tokens: Ids = self._rng.integers(0, VOCAB, samples, dtype=np.int32)
-        for request, token, cached, finish in self._scheduler.settle(plan.step, tokens, round((end - start) * 1e9)):
+        outputs = self._scheduler.settle(plan.step, self._draw(samples), round((end - start) * 1e9))
+        for request, token, cached, finish in outputs:
             running = self._running[request]
             running.answer.append(token)
             if running.first < 0:
@@ -175,6 +176,13 @@ class Replica:
             running.latest = self._now
             if finish is not None:
                 self._finish(request, counted=counted)
+
+    def _draw(self, samples: int) -> Ids:
+        """What the model samples; drawn many at a time."""
+        if samples > len(self._drawn):
+            self._drawn = self._rng.integers(0, VOCAB, 1 << 16, dtype=np.int32)
+        tokens, self._drawn = self._drawn[:samples], self._drawn[samples:]
+        return tokens
 
     def _finish(self, request: int, *, counted: bool) -> None:
         running = self._running.pop(request)

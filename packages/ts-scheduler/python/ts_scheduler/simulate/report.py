@@ -24,6 +24,7 @@ def figures(fleet: Fleet, outcome: Outcome) -> Figures:
     minutes = outcome.seconds / 60
     per_gpu = max(minutes * outcome.gpus, 1e-9)
     return {
+        "min tps": fleet.options.min_tps,
         "replicas": fleet.replicas,
         "users a replica": fleet.options.users / fleet.replicas,
         "tps/user p50": percentile(outcome.user_tps, 0.5),
@@ -53,14 +54,14 @@ def write_json(target: Path, fleets: list[Fleet], rows: list[Figures]) -> None:
     record: dict[str, Any] = {
         "device": asdict(fleets[0].device),
         "workload": asdict(fleets[0].workload),
-        "options": asdict(fleets[0].options),
+        "options": {name: value for name, value in asdict(fleets[0].options).items() if name != "min_tps"},
         "figures": rows,
     }
     target.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def plot(target: Path, fleets: list[Fleet], rows: list[Figures]) -> None:
-    """Tokens a second a user against tokens a minute a GPU; waits; hit rate and time below the floor.
+    """Rates of users and GPUs, waits, first tokens and shares; a colour for each of the scheduler's floors.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -70,31 +71,57 @@ def plot(target: Path, fleets: list[Fleet], rows: list[Figures]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (rates, waits, shares) = plt.subplots(1, 3, figsize=(14, 4.2))
-    x = [row["users a replica"] for row in rows]
-    for name, label in (("tps/user p50", "median user"), ("tps/user p10", "slowest tenth")):
-        rates.plot([row[name] for row in rows], [row["tpm/GPU"] for row in rows], marker="o", label=label)
-    for row in rows:
-        rates.annotate(f"{row['users a replica']:g}", (row["tps/user p50"], row["tpm/GPU"]), fontsize=8)
-    floor = fleets[0].options.floor_tps
-    rates.axvline(floor, color="gray", ls=":", label=f"floor {floor:g}")
-    rates.set(xlabel="tokens/s a user", ylabel="tokens/min a GPU, prompts included", title="numbers: users a replica")
-    for name in ("queue p50 s", "queue p99 s", "first token p50 s", "first token p99 s"):
-        waits.plot(x, [row[name] for row in rows], marker="o", label=name.removesuffix(" s"))
-    waits.set(xlabel="users a replica", ylabel="seconds", title="waiting", yscale="log")
-    for name in ("hit rate", "user-seconds below the floor"):
-        shares.plot(x, [row[name] for row in rows], marker="o", label=name)
-    shares.set(xlabel="users a replica", title="shares", ylim=(-0.02, 1.02))
-    for axes in (rates, waits, shares):
-        axes.legend(fontsize=8)
-    for axes in (waits, shares):
-        axes.set_xscale("log")
-        axes.set_xticks(x, [f"{users:g}" for users in x], minor=False)
-        axes.set_xticks([], minor=True)
+    figure, ((rates, queue), (first, shares)) = plt.subplots(2, 2, figsize=(12, 8.5))
+    for number, min_tps in enumerate(dict.fromkeys(row["min tps"] for row in rows)):
+        some = sorted((row for row in rows if row["min tps"] == min_tps), key=lambda row: row["replicas"])
+        name = f"--min-tps {min_tps:g}" if min_tps else "no floor"
+        _rates(rates, some, name, number)
+        _by_users(queue, some, f"C{number}", {"queue p50 s": f"{name}, median", "queue p99 s": f"{name}, 99th"})
+        labels = {"first token p50 s": f"{name}, median", "first token p99 s": f"{name}, 99th"}
+        _by_users(first, some, f"C{number}", labels)
+        labels = {"hit rate": f"{name}, hit rate", "user-seconds below the floor": f"{name}, time below"}
+        _by_users(shares, some, f"C{number}", labels)
     fleet = fleets[0]
-    figure.suptitle(f"simulated: {fleet.options.users:,} users, {fleet.workload.name}, {fleet.device.name}")
+    line = fleet.options.floor_tps
+    rates.axvline(line, color="gray", ls=":", label=f"{line:g} tokens/s")
+    rates.set(
+        xlabel="tokens/s a user gets while an answer comes", ylabel="tokens/min a GPU, prompts included, thousands"
+    )
+    rates.set(title="rates (the numbers: users a replica)")
+    rates.set_ylim(0, 1.1 * max(row["tpm/GPU"] for row in rows) / 1000)
+    queue.set(title="from a turn's arrival to its first step", ylabel="seconds", yscale="log")
+    first.set(title="from a turn's arrival to its first token", ylabel="seconds", yscale="log")
+    shares.set(title=f"prompts from the cache, answers below {line:g} tokens/s", ylabel="share", ylim=(-0.02, 1.02))
+    for axes in (rates, queue, first, shares):
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.25)
+    for axes in (queue, first, shares):
+        axes.set_xlabel("users a replica")
+    figure.suptitle(f"Simulated: {fleet.options.users:,} users, {fleet.workload.name}, {fleet.device.name}")
     figure.tight_layout()
-    figure.savefig(target, dpi=110)
+    figure.savefig(target, dpi=100)
+
+
+def _rates(axes: Any, rows: list[Figures], name: str, number: int) -> None:
+    """Tokens a minute a GPU over tokens a second a user; the first line's numbers right of it, the others' left."""
+    color = f"C{number}"
+    y = [row["tpm/GPU"] / 1000 for row in rows]
+    for share, style, label in (("p50", "o-", "median user"), ("p10", "o--", "slowest tenth")):
+        fill = color if share == "p50" else "white"
+        x = [row[f"tps/user {share}"] for row in rows]
+        axes.plot(x, y, style, color=color, markerfacecolor=fill, label=f"{name}, {label}")
+    side: dict[str, Any] = {"xytext": (-14, -3), "ha": "right"} if number else {"xytext": (6, 3)}
+    for row, height in zip(rows, y, strict=True):
+        text, place = f"{row['users a replica']:.3g}", (row["tps/user p50"], height)
+        axes.annotate(text, place, textcoords="offset points", fontsize=8, color=color, **side)
+
+
+def _by_users(axes: Any, rows: list[Figures], color: str, labels: dict[str, str]) -> None:
+    """Some figures over the users of a replica: the first one's line is solid, the second's dashed."""
+    x = [row["users a replica"] for row in rows]
+    for (figure, label), style in zip(labels.items(), ("o-", "o--"), strict=True):
+        fill = color if style == "o-" else "white"
+        axes.plot(x, [row[figure] for row in rows], style, color=color, markerfacecolor=fill, label=label)
 
 
 def _short(value: float) -> str:

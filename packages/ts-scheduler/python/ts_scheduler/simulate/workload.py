@@ -122,23 +122,40 @@ class User:
         person = self._rng.random() < self.workload.person_share
         return (self.workload.person_wait if person else self.workload.tool_wait).draw(self._rng)
 
+    def _sizes(self, *, under_way: bool) -> list[tuple[int, int]]:
+        """What each turn of a session adds, and its answer; who is met ``under_way`` is likelier in a long session."""
+        w, rng = self.workload, self._rng
+        least, most = w.turns
+        turns = round(float(rng.uniform(least**2, most**2)) ** 0.5) if under_way else int(rng.integers(least, most + 1))
+        sizes: list[tuple[int, int]] = []
+        length = w.system
+        for turn in range(turns):
+            added = max(1, round((w.added if turn else w.first).draw(rng)))
+            answer = max(1, round(w.answer.draw(rng)))
+            length += added + answer
+            if turn and length > w.longest:
+                break
+            sizes.append((added, answer))
+        return sizes
+
     def _turns_of(self) -> Iterator[Turn]:
-        """All turns for ever; the first sessions begin spread over one of a person's waits."""
+        """All turns for ever: the user is met at any turn of a session, within one of a person's waits."""
         w, rng = self.workload, self._rng
         wait = rng.random() * max(w.person_wait.median, 1.0)
+        sizes = self._sizes(under_way=True)
+        met = int(rng.integers(len(sizes)))
         while True:
             session = self.user * 100_000 + self._sessions
             self._sessions += 1
-            self._context = np.concatenate((self._systems[session % w.systems], self._ids(w.first.draw(rng))))
-            for turn in range(int(rng.integers(w.turns[0], w.turns[1] + 1))):
-                answer = max(1, round(w.answer.draw(rng)))
-                if turn:
-                    added = self._ids(w.added.draw(rng))
-                    if len(self._context) + len(added) + answer > w.longest:
-                        break
-                    self._context = np.concatenate((self._context, added))
+            self._context = self._systems[session % w.systems]
+            for turn, (added, answer) in enumerate(sizes):
+                self._context = np.concatenate((self._context, self._ids(added)))
+                if turn < met:
+                    self.hear(self._ids(answer))
+                    continue
                 yield Turn(session=session, prompt=self._context, answer_tokens=answer, wait_s=wait)
                 wait = self._wait()
+            sizes, met = self._sizes(under_way=False), 0
 
 
 def system_prompts(workload: Workload, *, seed: int) -> list[Ids]:
