@@ -51,8 +51,8 @@ std::optional<std::string> problem_with(const Config& config) {
     if (!std::isfinite(config.min_tps) || config.min_tps < 0) {
         return "min_tps is " + std::to_string(config.min_tps) + "; it is 0 (no floor) or above";
     }
-    if (config.depth != 1 && config.depth != 2) {
-        return "depth is " + std::to_string(config.depth) + "; one or two steps can be in flight";
+    if (config.depth < 1 || config.depth > kMaxDepth) {
+        return "depth is " + std::to_string(config.depth) + "; one to three steps can be in flight";
     }
     constexpr int kMostDrafts = 32;
     if (config.draft_tokens < 0 || config.draft_tokens > kMostDrafts) {

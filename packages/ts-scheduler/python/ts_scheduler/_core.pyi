@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 @final
 class Config:
-    """Limits of one scheduler: sizes in tokens unless named otherwise; ``depth`` (1 or 2) steps in flight."""
+    """Limits of one scheduler: sizes in tokens unless named otherwise; ``depth`` (1 to 3) steps in flight."""
 
     def __init__(
         self,

@@ -7,11 +7,16 @@
 namespace ts::scheduler {
 namespace {
 
+template <class S>
+constexpr bool kLeaves = std::is_same_v<S, YieldingArrival>;
+template <int Depth>
+constexpr bool kLeaves<Draining<Depth>> = true;
+template <int Depth>
+constexpr bool kLeaves<Yielding<Depth>> = true;
+
 // The request's steps in flight are its last for now, or it has been told to give way: its pages return soon.
 [[nodiscard]] bool is_leaving(const State& state) {
-    return std::holds_alternative<Draining<1>>(state) || std::holds_alternative<Draining<2>>(state) ||
-           std::holds_alternative<Yielding<1>>(state) || std::holds_alternative<Yielding<2>>(state) ||
-           std::holds_alternative<YieldingArrival>(state);
+    return std::visit([]<class S>(const S&) { return kLeaves<S>; }, state);
 }
 
 [[nodiscard]] bool can_give_way(const State& state) {

@@ -7,6 +7,7 @@
 
 #include "cache/page.h"
 #include "policy/step_cost.h"
+#include "ts/scheduler/config.h"
 #include "ts/scheduler/event.h"
 #include "ts/scheduler/types.h"
 
@@ -92,7 +93,7 @@ class StepLedger {
         return steps_[(oldest_ + static_cast<std::size_t>(i)) % steps_.size()];
     }
 
-    std::array<Step, 3> steps_;  // two in flight and one being planned
+    std::array<Step, kMaxDepth + 1> steps_;  // in flight, and one being planned
     std::size_t oldest_ = 0;
     int in_flight_ = 0;
     int depth_;

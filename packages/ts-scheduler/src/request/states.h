@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -7,6 +8,7 @@
 
 #include "request/events.h"
 #include "request/lease.h"
+#include "ts/scheduler/config.h"
 #include "ts/scheduler/event.h"
 
 namespace ts::scheduler {
@@ -16,9 +18,9 @@ namespace ts::scheduler {
 //
 //   Queued, Preempted          nothing
 //   Prefilling, Decoding       a lease, and nothing in flight: may be planned, preempted, released
-//   InFlight<S, 1 or 2>        a lease that a running step uses: settle() is the only way back to S
-//   Yielding<1 or 2>           as in flight, on the way to Preempted
-//   Draining<1 or 2>           as in flight, already finished for the client
+//   InFlight<S, 1 to 3>        a lease that a running step uses: settle() is the only way back to S
+//   Yielding<1 to 3>           as in flight, on the way to Preempted
+//   Draining<1 to 3>           as in flight, already finished for the client
 //   LoadingFromHost, ReceivingKv   a lease, and the ticket of a transfer that fills pages of it
 //   YieldingArrival, DrainingArrival   as these, on the way to Preempted, or already finished for the client
 //   SendingKv                  a lease that a peer reads, finished for the client here
@@ -34,8 +36,6 @@ class Prefilling;
 class Decoding;
 class LoadingFromHost;
 class ReceivingKv;
-
-inline constexpr int kMaxDepth = 2;
 
 struct Finished {
     static constexpr std::string_view kName = "Finished";
@@ -59,6 +59,13 @@ struct Preempted {
 };
 
 namespace detail {
+
+using NamesByDepth = std::array<std::string_view, kMaxDepth>;
+inline constexpr std::array<NamesByDepth, 2> kInFlightNames{
+    {{"InFlight<Prefilling, 1>", "InFlight<Prefilling, 2>", "InFlight<Prefilling, 3>"},
+     {"InFlight<Decoding, 1>", "InFlight<Decoding, 2>", "InFlight<Decoding, 3>"}}};
+inline constexpr NamesByDepth kYieldingNames{"Yielding<1>", "Yielding<2>", "Yielding<3>"};
+inline constexpr NamesByDepth kDrainingNames{"Draining<1>", "Draining<2>", "Draining<3>"};
 
 // A lease that can be looked at. Who may take it out is up to the derived state.
 class Holding {
@@ -94,28 +101,23 @@ class Decoding : public detail::Holding {
     [[nodiscard]] Finished release(FinishReason reason) &&;
 };
 
-// `Depth` steps of the request are in flight; when all have settled it is an S. One step in flight may be
-// joined by a second, never by a third, and no page can leave: there is no release() and no preempt() here.
+// `Depth` steps of the request are in flight; when all have settled it is an S. Steps in flight may be
+// joined by more, up to three, and no page can leave: there is no release() and no preempt() here.
 template <class S, int Depth>
 class InFlight : public detail::Holding {
-    static_assert(Depth >= 1 && Depth <= kMaxDepth, "one or two steps are in flight");
+    static_assert(Depth >= 1 && Depth <= kMaxDepth, "one to three steps are in flight");
 
  public:
-    static constexpr std::string_view kName = [] {
-        if constexpr (std::is_same_v<S, Prefilling>) {
-            return Depth == 1 ? "InFlight<Prefilling, 1>" : "InFlight<Prefilling, 2>";
-        } else {
-            return Depth == 1 ? "InFlight<Decoding, 1>" : "InFlight<Decoding, 2>";
-        }
-    }();
+    static constexpr std::string_view kName =
+        detail::kInFlightNames[std::is_same_v<S, Decoding> ? 1 : 0][Depth - 1];
     using Holding::Holding;
 
-    [[nodiscard]] InFlight<Prefilling, 2> plan(PlanChunk event) &&
-        requires(Depth == 1 && std::is_same_v<S, Prefilling>);
-    [[nodiscard]] InFlight<Decoding, 2> plan(PlanLastChunk event) &&
-        requires(Depth == 1 && std::is_same_v<S, Prefilling>);
-    [[nodiscard]] InFlight<Decoding, 2> plan(PlanDecode event) &&
-        requires(Depth == 1 && std::is_same_v<S, Decoding>);
+    [[nodiscard]] InFlight<Prefilling, Depth + 1> plan(PlanChunk event) &&
+        requires(Depth < kMaxDepth && std::is_same_v<S, Prefilling>);
+    [[nodiscard]] InFlight<Decoding, Depth + 1> plan(PlanLastChunk event) &&
+        requires(Depth < kMaxDepth && std::is_same_v<S, Prefilling>);
+    [[nodiscard]] InFlight<Decoding, Depth + 1> plan(PlanDecode event) &&
+        requires(Depth < kMaxDepth && std::is_same_v<S, Decoding>);
 
     // The result of the oldest step in flight: the only way back.
     [[nodiscard]] auto settle(const StepSettled& event) &&;
@@ -127,7 +129,7 @@ class InFlight : public detail::Holding {
 template <int Depth>
 class Yielding : public detail::Holding {
  public:
-    static constexpr std::string_view kName = Depth == 1 ? "Yielding<1>" : "Yielding<2>";
+    static constexpr std::string_view kName = detail::kYieldingNames[Depth - 1];
     using Holding::Holding;
     [[nodiscard]] auto settle(const StepSettled& event) &&;
     [[nodiscard]] Draining<Depth> drain(FinishReason reason) &&;
@@ -136,7 +138,7 @@ class Yielding : public detail::Holding {
 template <int Depth>
 class Draining : public detail::Holding {
  public:
-    static constexpr std::string_view kName = Depth == 1 ? "Draining<1>" : "Draining<2>";
+    static constexpr std::string_view kName = detail::kDrainingNames[Depth - 1];
     Draining(LeasePtr lease, FinishReason reason) : Holding(std::move(lease)), reason_(reason) {}
     [[nodiscard]] FinishReason reason() const { return reason_; }
     // The result is nobody's: it is dropped, and its pages are not published.
@@ -193,29 +195,29 @@ inline Finished Decoding::release(FinishReason reason) && {
     return {reason};
 }
 
-// --- a second step in flight
+// --- more steps in flight
 // -----------------------------------------------------------------------------------
 
 template <class S, int Depth>
-InFlight<Prefilling, 2> InFlight<S, Depth>::plan(PlanChunk event) &&
-    requires(Depth == 1 && std::is_same_v<S, Prefilling>)
+InFlight<Prefilling, Depth + 1> InFlight<S, Depth>::plan(PlanChunk event) &&
+    requires(Depth < kMaxDepth && std::is_same_v<S, Prefilling>)
 {
     event.step.chunk(*lease_, event.tokens, false);
-    return InFlight<Prefilling, 2>(std::move(lease_));
+    return InFlight<Prefilling, Depth + 1>(std::move(lease_));
 }
 template <class S, int Depth>
-InFlight<Decoding, 2> InFlight<S, Depth>::plan(PlanLastChunk event) &&
-    requires(Depth == 1 && std::is_same_v<S, Prefilling>)
+InFlight<Decoding, Depth + 1> InFlight<S, Depth>::plan(PlanLastChunk event) &&
+    requires(Depth < kMaxDepth && std::is_same_v<S, Prefilling>)
 {
     event.step.chunk(*lease_, event.tokens, true);
-    return InFlight<Decoding, 2>(std::move(lease_));
+    return InFlight<Decoding, Depth + 1>(std::move(lease_));
 }
 template <class S, int Depth>
-InFlight<Decoding, 2> InFlight<S, Depth>::plan(PlanDecode event) &&
-    requires(Depth == 1 && std::is_same_v<S, Decoding>)
+InFlight<Decoding, Depth + 1> InFlight<S, Depth>::plan(PlanDecode event) &&
+    requires(Depth < kMaxDepth && std::is_same_v<S, Decoding>)
 {
     detail::decode(*lease_, event);
-    return InFlight<Decoding, 2>(std::move(lease_));
+    return InFlight<Decoding, Depth + 1>(std::move(lease_));
 }
 
 // --- a step comes back
@@ -254,15 +256,16 @@ template <class S, int Depth>
 auto InFlight<S, Depth>::settle(const StepSettled& event) && {
     const Verdict verdict = detail::absorb(*lease_, event);
     if constexpr (std::is_same_v<S, Prefilling>) {  // no chunk before the last one samples
-        if constexpr (Depth == 2) {
-            return InFlight<Prefilling, 1>(std::move(lease_));
+        if constexpr (Depth > 1) {
+            return InFlight<Prefilling, Depth - 1>(std::move(lease_));
         } else {
             return Prefilling(std::move(lease_));
         }
-    } else if constexpr (Depth == 2) {
-        using Next = std::variant<InFlight<Decoding, 1>, Draining<1>>;
-        return verdict == Verdict::go_on ? Next(InFlight<Decoding, 1>(std::move(lease_)))
-                                         : Next(Draining<1>(std::move(lease_), detail::reason_of(verdict)));
+    } else if constexpr (Depth > 1) {
+        using Next = std::variant<InFlight<Decoding, Depth - 1>, Draining<Depth - 1>>;
+        return verdict == Verdict::go_on
+                   ? Next(InFlight<Decoding, Depth - 1>(std::move(lease_)))
+                   : Next(Draining<Depth - 1>(std::move(lease_), detail::reason_of(verdict)));
     } else {
         using Next = std::variant<Decoding, Finished>;
         if (verdict == Verdict::go_on) {
@@ -276,10 +279,11 @@ auto InFlight<S, Depth>::settle(const StepSettled& event) && {
 template <int Depth>
 auto Yielding<Depth>::settle(const StepSettled& event) && {
     const Verdict verdict = detail::absorb(*lease_, event);
-    if constexpr (Depth == 2) {
-        using Next = std::variant<Yielding<1>, Draining<1>>;
-        return verdict == Verdict::go_on ? Next(Yielding<1>(std::move(lease_)))
-                                         : Next(Draining<1>(std::move(lease_), detail::reason_of(verdict)));
+    if constexpr (Depth > 1) {
+        using Next = std::variant<Yielding<Depth - 1>, Draining<Depth - 1>>;
+        return verdict == Verdict::go_on
+                   ? Next(Yielding<Depth - 1>(std::move(lease_)))
+                   : Next(Draining<Depth - 1>(std::move(lease_), detail::reason_of(verdict)));
     } else {
         using Next = std::variant<Preempted, Finished>;
         lease_.reset();
@@ -289,8 +293,8 @@ auto Yielding<Depth>::settle(const StepSettled& event) && {
 
 template <int Depth>
 auto Draining<Depth>::settle(const StepSettled& /*event*/) && {
-    if constexpr (Depth == 2) {
-        return Draining<1>(std::move(lease_), reason_);
+    if constexpr (Depth > 1) {
+        return Draining<Depth - 1>(std::move(lease_), reason_);
     } else {
         lease_.reset();
         return Finished{reason_};

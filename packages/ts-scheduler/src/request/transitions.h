@@ -41,9 +41,14 @@ inline constexpr Table kTransitions{
     Rule<InFlight<Prefilling, 1>, StepSettled, Prefilling>{},
     Rule<InFlight<Prefilling, 1>, Yield, Yielding<1>>{},
     Rule<InFlight<Prefilling, 1>, Abort, Draining<1>>{},
+    Rule<InFlight<Prefilling, 2>, PlanChunk, InFlight<Prefilling, 3>>{},
+    Rule<InFlight<Prefilling, 2>, PlanLastChunk, InFlight<Decoding, 3>>{},
     Rule<InFlight<Prefilling, 2>, StepSettled, InFlight<Prefilling, 1>>{},
     Rule<InFlight<Prefilling, 2>, Yield, Yielding<2>>{},
     Rule<InFlight<Prefilling, 2>, Abort, Draining<2>>{},
+    Rule<InFlight<Prefilling, 3>, StepSettled, InFlight<Prefilling, 2>>{},
+    Rule<InFlight<Prefilling, 3>, Yield, Yielding<3>>{},
+    Rule<InFlight<Prefilling, 3>, Abort, Draining<3>>{},
 
     Rule<Decoding, PlanDecode, InFlight<Decoding, 1>>{},
     Rule<Decoding, Send, SendingKv>{},
@@ -54,17 +59,24 @@ inline constexpr Table kTransitions{
     Rule<InFlight<Decoding, 1>, StepSettled, Decoding, Finished>{},
     Rule<InFlight<Decoding, 1>, Yield, Yielding<1>>{},
     Rule<InFlight<Decoding, 1>, Abort, Draining<1>>{},
+    Rule<InFlight<Decoding, 2>, PlanDecode, InFlight<Decoding, 3>>{},
     Rule<InFlight<Decoding, 2>, StepSettled, InFlight<Decoding, 1>, Draining<1>>{},
     Rule<InFlight<Decoding, 2>, Yield, Yielding<2>>{},
     Rule<InFlight<Decoding, 2>, Abort, Draining<2>>{},
+    Rule<InFlight<Decoding, 3>, StepSettled, InFlight<Decoding, 2>, Draining<2>>{},
+    Rule<InFlight<Decoding, 3>, Yield, Yielding<3>>{},
+    Rule<InFlight<Decoding, 3>, Abort, Draining<3>>{},
 
     Rule<Yielding<1>, StepSettled, Preempted, Finished>{},
     Rule<Yielding<1>, Abort, Draining<1>>{},
     Rule<Yielding<2>, StepSettled, Yielding<1>, Draining<1>>{},
     Rule<Yielding<2>, Abort, Draining<2>>{},
+    Rule<Yielding<3>, StepSettled, Yielding<2>, Draining<2>>{},
+    Rule<Yielding<3>, Abort, Draining<3>>{},
 
     Rule<Draining<1>, StepSettled, Finished>{},
     Rule<Draining<2>, StepSettled, Draining<1>>{},
+    Rule<Draining<3>, StepSettled, Draining<2>>{},
 
     Rule<LoadingFromHost, TransferEnded, Prefilling>{},
     Rule<LoadingFromHost, Yield, YieldingArrival>{},
@@ -82,8 +94,9 @@ template <class... T>
 struct Types {};
 
 using States =
-    Types<Queued, Preempted, Prefilling, InFlight<Prefilling, 1>, InFlight<Prefilling, 2>, Decoding,
-          InFlight<Decoding, 1>, InFlight<Decoding, 2>, Yielding<1>, Yielding<2>, Draining<1>, Draining<2>,
+    Types<Queued, Preempted, Prefilling, InFlight<Prefilling, 1>, InFlight<Prefilling, 2>,
+          InFlight<Prefilling, 3>, Decoding, InFlight<Decoding, 1>, InFlight<Decoding, 2>,
+          InFlight<Decoding, 3>, Yielding<1>, Yielding<2>, Yielding<3>, Draining<1>, Draining<2>, Draining<3>,
           LoadingFromHost, ReceivingKv, YieldingArrival, DrainingArrival, SendingKv, Finished>;
 using Events = Types<Admit, Load, Receive, PlanChunk, PlanLastChunk, PlanDecode, StepSettled, Send,
                      TransferEnded, Preempt, Yield, Abort>;

@@ -10,7 +10,7 @@ namespace {
 
 using namespace ts::scheduler;
 
-// In flight a state has no release, no preempt; at depth two no plan.
+// In flight a state has no release, no preempt; at depth three no plan.
 template <class S>
 concept CanRelease = requires(S s) { std::move(s).release(FinishReason::stop); };
 template <class S>
@@ -21,7 +21,7 @@ concept CanPlan = HasOn<S, PlanChunk> || HasOn<S, PlanLastChunk> || HasOn<S, Pla
 static_assert(CanRelease<Decoding> && CanPreempt<Decoding> && CanPlan<Decoding>);
 static_assert(!CanRelease<InFlight<Decoding, 1>> && !CanPreempt<InFlight<Decoding, 1>>);
 static_assert(!CanRelease<InFlight<Prefilling, 2>> && !CanPreempt<InFlight<Prefilling, 2>>);
-static_assert(CanPlan<InFlight<Decoding, 1>> && !CanPlan<InFlight<Decoding, 2>>);
+static_assert(CanPlan<InFlight<Decoding, 2>> && !CanPlan<InFlight<Decoding, 3>>);
 static_assert(!CanPlan<Draining<1>> && !CanPlan<Yielding<1>> && !CanPlan<Finished>);
 static_assert(!HasOn<InFlight<Prefilling, 1>, PlanDecode> && !HasOn<Decoding, PlanChunk>);
 static_assert(!std::is_copy_constructible_v<State> && std::is_nothrow_move_constructible_v<State>);

@@ -72,7 +72,7 @@ TEST(every_rejection_has_its_code) {
 
 TEST(a_bad_configuration_names_its_field) {
     Config config = small();
-    config.depth = 3;
+    config.depth = 4;
     CHECK(problem_with(config)->starts_with("depth"));
     config = small();
     config.chunk_tokens = 0;

@@ -105,6 +105,12 @@ inline std::vector<Scenario> scenarios() {
          {long_answer, same}},
         {"drafts of two and room", false, false, drafting(small(10, 6, 2, true), 2), {long_answer, longer}},
         {"drafts of two and no room", true, false, drafting(small(5, 9, 2, false), 2), {long_answer, same}},
+        {"three steps in flight",
+         true,
+         false,
+         small(6, 2, 3, true),
+         {long_answer, longer},
+         {"InFlight<Prefilling, 2>", "InFlight<Decoding, 3>", "Yielding<2>", "Draining<3>"}},
         {"one request, in chunks", false, false, small(4, 2, 2, true), {first}},
         {"two with one prefix and room", false, false, small(8, 3, 2, true), {first, same}},
         {"two with one prefix and no room", true, false, small(4, 3, 2, true), {first, same}},
@@ -154,6 +160,7 @@ inline std::vector<Scenario> nightly_scenarios() {
     };
     return {
         {"failures, one step at a time", true, true, small(5, 4, 1, true), {first, same, third}},
+        {"failures, three steps in flight", true, true, small(5, 4, 3, true), {first, same, third}},
         {"failures and no room", true, true, small(5, 4, 2, true), {first, same, third}},
         {"failures and little room", true, true, small(6, 3, 2, true), {session, longer, stranger}},
         {"failures, growth room", true, true, growing, {session, longer, third}},

@@ -100,7 +100,7 @@ class Fuzz {
                 .chunk_tokens = static_cast<int>(1 + drafts + below(30)),
                 .max_queued = static_cast<int>(1 + below(6)),
                 .prefix_caching = reuse,
-                .depth = static_cast<int>(1 + below(2)),
+                .depth = static_cast<int>(1 + below(3)),
                 .max_queued_tokens = below(2) * 40,
                 .max_queued_per_user = static_cast<int>(below(2) * 3),
                 .priority_tokens = static_cast<int>(below(30)),

@@ -357,7 +357,7 @@ def configs(draw: st.DrawFn) -> Config:
         prefix_caching=prefix_caching,
         host_pages=draw(st.integers(0, 20)) if prefix_caching else 0,
         write_back_pages=draw(st.integers(1, 64)),
-        depth=draw(st.integers(1, 2)),
+        depth=draw(st.integers(1, 3)),
         priority_tokens=draw(st.integers(0, 20)),
         tool_wait_steps=draw(st.integers(0, 4)),
         new_prompt_wait_steps=draw(st.integers(0, 6)),

@@ -6,6 +6,8 @@
 
 namespace ts::scheduler {
 
+inline constexpr int kMaxDepth = 3;  // most steps in flight at once
+
 // The limits of one scheduler. Sizes are in tokens unless named otherwise.
 struct Config {
     int page_size = 0;      // tokens a page
@@ -16,7 +18,7 @@ struct Config {
     int chunk_tokens = 0;  // most tokens of one step, decodes included
     int max_queued = 0;    // requests that may wait beyond those that the slots can run
     bool prefix_caching = true;
-    int depth = 2;  // steps in flight at once: 1 or 2
+    int depth = 2;  // steps in flight at once: 1 to kMaxDepth
 
     std::int64_t max_queued_tokens = 0;  // prompt tokens that may wait; 0: no limit
     int max_queued_per_user = 0;         // requests of one user that may wait; 0: no limit
