@@ -95,6 +95,13 @@ std::vector<int> blocks_of(const Run& run, int group) {
     return result;
 }
 
+PageId page_of(const Run& run, int group, int block) {
+    const auto found = std::ranges::find_if(
+        run.pages, [&](const PageEntry& entry) { return entry.group == group && entry.block == block; });
+    CHECK(found != run.pages.end());
+    return found->page;
+}
+
 std::vector<Position> positions(const Run& run, int save) {
     std::vector<Position> result;
     for (const StateEntry& entry : run.states) {
@@ -232,6 +239,18 @@ TEST(a_checkpoint_is_attached_when_its_result_is_back_and_never_else) {
     CHECK(now.groups[0].attached.empty() && now.groups[0].free.size() == 32);
 }
 
+TEST(decodes_with_drafts_leave_no_checkpoints) {
+    Config config = with({states_every(1, 32)});
+    config.draft_tokens = 3;
+    Scheduler scheduler(config);
+    CHECK(!scheduler.submit(asked(1, tokens(6), 20)));
+    CHECK(scheduler.plan()->states.size() == 1);
+    (void)scheduler.settle(1, std::vector<Token>{50}, {}, std::vector<Position>{1});
+    const StepPlan* decode = scheduler.plan();
+    CHECK(decode->rows.at(0).start == 6 && decode->rows.at(0).count == 4);  // past 8
+    CHECK(decode->states.empty());
+}
+
 TEST(the_checkpoint_that_a_request_starts_from_is_held_until_its_step_settles) {
     Config config = with({states_every(4, 6)});
     Scheduler scheduler(config);
@@ -264,9 +283,17 @@ TEST(an_evicted_block_takes_what_hangs_at_it_along) {
     run(scheduler, 1, tokens(30), 1);
     const std::size_t before = scheduler.snapshot().groups[0].attached.size();
     CHECK(before == 7);
-    run(scheduler, 2, tokens(30, 40), 1);
+    const Run second = run(scheduler, 2, tokens(30, 40), 1);
     const Snapshot now = scheduler.snapshot();
     CHECK(scheduler.stats().prefix_evictions > 0);
+    const Run again =
+        run(scheduler, 3, tokens(30, 40), 1);  // the nodes stand for other blocks, with other pages
+    CHECK(again.cached == 28 && again.states.size() == 1);
+    const auto same = [&](const StateEntry& saved) { return saved.page == again.states[0].page; };
+    CHECK(std::ranges::any_of(second.states, same));
+    for (int block = 0; block < 7; ++block) {
+        CHECK(page_of(again, 1, block) == page_of(second, 1, block));
+    }
     for (const GroupSnapshot& group : now.groups) {
         CHECK(std::set(group.attached_digests.begin(), group.attached_digests.end()).size() ==
               group.attached.size());

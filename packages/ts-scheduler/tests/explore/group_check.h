@@ -186,6 +186,8 @@ class GroupCheck {
                 require(row.start < entry.position && entry.position <= row.start + row.count &&
                             entry.position % size == 0,
                         "a checkpoint is taken at a bound that the row comes to");
+                require((row.flags & kRowTokenOnDevice) == 0 || config_->draft_tokens == 0,
+                        "no checkpoint is taken where a draft may be refused");
                 require(!has(use.writes, entry.page), "each checkpoint has a page");
                 use.writes.push_back(entry.page);
             }

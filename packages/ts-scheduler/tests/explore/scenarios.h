@@ -103,7 +103,7 @@ inline std::vector<Scenario> scenarios() {
     };
     Submission long_answer = first;
     long_answer.max_tokens = 7;
-    Config narrow = small(12, 4, 2, true);  // one after the other, so that groups have few pages
+    Config narrow = small(5, 4, 2, true);  // one after the other, so that there are few pages
     narrow.max_num_seqs = 1;
     narrow.max_model_len = 8;
     std::vector<Scenario> result{
