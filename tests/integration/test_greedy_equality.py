@@ -59,7 +59,7 @@ class Engine:
             while (plan := self.scheduler.plan()) is not None:
                 admits = [SlotAdmit(slot, SamplingParams()) for slot, _ in plan.admits]
                 message = StepPlan(plan.step, admits, list(plan.releases))
-                frames = [plan.rows.reshape(-1), plan.tokens, plan.pages.reshape(-1)]
+                frames = [plan.rows.reshape(-1), plan.tokens, plan.pages.reshape(-1), plan.states.reshape(-1)]
                 launched.append((plan.step, self.executor.launch(message, frames).wait()))
             if not launched:
                 return list(answers.values())

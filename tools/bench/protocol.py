@@ -39,7 +39,7 @@ def measure(channel: Channel[Any], slots: int, seconds: float) -> dict[str, floa
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         began = time.perf_counter()
-        channel.send(StepPlan(len(times), [], [], decodes), none, none, none)
+        channel.send(StepPlan(len(times), [], [], decodes), none, none, none, none)
         channel.recv()
         times.append((time.perf_counter() - began) * 1e6)
     p50, p99 = np.percentile(times[len(times) // 10 :], [50, 99])
@@ -65,7 +65,7 @@ def main() -> None:
             channel.recv()
             figures = [measure(channel, slots, options.seconds) for slots in options.slots]
             none = np.zeros(0, np.int32)
-            channel.send(StepPlan(0, [], []), none, none, none)
+            channel.send(StepPlan(0, [], []), none, none, none, none)
         channel.close()
         context.term()
     for row in figures:

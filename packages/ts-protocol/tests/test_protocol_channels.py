@@ -30,7 +30,8 @@ from ts_protocol.wire import MAX_FRAMES
 PLAN = StepPlan(7, [SlotAdmit(3, SamplingParams(0.5, 0.9, 40, 2**62))], [1, 2])
 ROWS = np.array([[0, 5, 1, 3], [3, 0, 4, 0]], dtype=np.int32)
 TOKENS = np.array([9, 8, 7, 6], dtype=np.int32)
-PAGES = np.array([[3, 11]], dtype=np.int32)
+PAGES = np.array([[3, 0, 1, 11], [3, 2, 0, 4]], dtype=np.int32)
+STATES = np.array([[3, 2, 7, 16, 1]], dtype=np.int32)
 
 
 class KeepingContext(zmq.Context[Any]):
@@ -69,13 +70,14 @@ def test_a_plan_arrives_as_it_was_sent(context: Any, directory: RuntimeDirectory
     message, (tokens,) = scheduler.recv()
     assert message == StepResult(0)
     assert tokens.shape == (0,)
-    scheduler.send(PLAN, ROWS, TOKENS, PAGES)
+    scheduler.send(PLAN, ROWS, TOKENS, PAGES, STATES)
     plan, frames = worker.recv()
     assert plan == PLAN
-    assert [frame.dtype for frame in frames] == [np.int32] * 3
+    assert [frame.dtype for frame in frames] == [np.int32] * 4
     np.testing.assert_array_equal(rows(frames[0], 4), ROWS)
     np.testing.assert_array_equal(frames[1], TOKENS)
-    np.testing.assert_array_equal(rows(frames[2], 2), PAGES)
+    np.testing.assert_array_equal(rows(frames[2], 4), PAGES)
+    np.testing.assert_array_equal(rows(frames[3], 5), STATES)
     assert not frames[0].flags.owndata, "a received array is a view of the frame"
     assert worker.try_recv() is None
 

@@ -130,7 +130,7 @@ def test_a_step_without_rows_and_a_step_without_samples() -> None:
 
 def test_seeds_beyond_63_bits_are_taken() -> None:
     executor = make_executor()
-    executor.slots.apply(StepPlan(1, [SlotAdmit(1, SamplingParams(1.0, 1.0, 0, 2**64 - 2))], []), np.zeros((0, 2), int))
+    executor.slots.apply(StepPlan(1, [SlotAdmit(1, SamplingParams(1.0, 1.0, 0, 2**64 - 2))], []), np.zeros((0, 4), int))
     assert executor.slots.seed[1] == -2
 
 
@@ -152,11 +152,14 @@ BAD = {
     "nothing fed": ([[0, 2, 1, DECODE]], [], [], "sampled none"),
     "late decode": ([[1, 0, 1, 0], [2, 2, 1, DECODE]], [1], [], "decodes come first"),
     "long decode": ([[2, 2, 2, DECODE]], [], [], "more than one token"),
-    "page beyond": ([], [], [[0, PAGES]], "the cache has 64"),
-    "page below": ([], [], [[0, -1]], "the cache has 64"),
-    "page for nobody": ([], [], [[5, 0]], "slot 5, which does not serve"),
-    "page for no slot": ([], [], [[SLOTS, 0]], "slot 6, which does not serve"),
-    "table full": ([], [], [[0, page] for page in range(20)], "more than the 12 pages"),
+    "page beyond": ([], [], [[0, 0, 1, PAGES]], "the cache has 64"),
+    "page below": ([], [], [[0, 0, 1, -1]], "the cache has 64"),
+    "page for nobody": ([], [], [[5, 0, 0, 0]], "slot 5, which does not serve"),
+    "page for no slot": ([], [], [[SLOTS, 0, 0, 0]], "slot 6, which does not serve"),
+    "table full": ([], [], [[0, 0, page, page] for page in range(20)], "more than the 12 pages"),
+    "block again": ([], [], [[0, 0, 0, 5]], r"blocks \[0\]; its next one is 1"),
+    "block left out": ([], [], [[0, 0, 1, 5], [0, 0, 3, 6]], r"blocks \[1, 3\]; its next one is 1"),
+    "page of a group": ([], [], [[0, 0, 1, 5], [0, 2, 0, 6]], "group 2; this worker has full attention alone"),
 }
 
 
@@ -170,9 +173,9 @@ def test_an_impossible_plan_is_refused_by_name(case: str) -> None:
     maker.admit(2, [5, 6])
     maker.prefill(2, 2)
     plan = maker.plan()
-    plan[1][2] = np.append(plan[1][2], np.array([1, maker.free[0]], np.int32))
+    plan[1][2] = np.append(plan[1][2], np.array([1, 0, 0, maker.free[0]], np.int32))
     executor.launch(*plan)
-    frames = [np.array(part, np.int32).reshape(-1) for part in (rows, tokens, pages)]
+    frames = [np.array(part, np.int32).reshape(-1) for part in (rows, tokens, pages, [])]
     with pytest.raises(PlanError, match=message):
         executor.launch(StepPlan(2, [], []), frames)
 
@@ -199,7 +202,7 @@ def test_an_impossible_bitmap_is_refused_by_name(case: str) -> None:
     executor.launch(*maker.plan())
     empty = np.zeros(0, np.int32)
     with pytest.raises(PlanError, match=message):
-        executor.launch(StepPlan(2, [], [], decodes), [np.array(rows, np.int32).reshape(-1), empty, empty])
+        executor.launch(StepPlan(2, [], [], decodes), [np.array(rows, np.int32).reshape(-1), empty, empty, empty])
 
 
 def test_a_bitmap_that_outgrows_its_pages_is_refused() -> None:
@@ -209,9 +212,9 @@ def test_a_bitmap_that_outgrows_its_pages_is_refused() -> None:
     executor.launch(*maker.plan())
     empty = np.zeros(0, np.int32)
     for step in range(2):
-        executor.launch(StepPlan(step, [], [], bitmap_of([2])), [empty, empty, empty])
+        executor.launch(StepPlan(step, [], [], bitmap_of([2])), [empty, empty, empty, empty])
     with pytest.raises(PlanError, match="slot 2 has too few pages for 5 tokens"):
-        executor.launch(StepPlan(9, [], [], bitmap_of([2])), [empty, empty, empty])
+        executor.launch(StepPlan(9, [], [], bitmap_of([2])), [empty, empty, empty, empty])
 
 
 @pytest.mark.parametrize(
@@ -282,7 +285,13 @@ def test_bits_and_rows_say_the_same(explicit: int) -> None:
 def test_impossible_slots_and_sampling_are_refused(admits: Any, releases: Any, message: str) -> None:
     empty = np.zeros(0, np.int32)
     with pytest.raises(PlanError, match=message):
-        make_executor().launch(StepPlan(1, admits, releases), [empty, empty, empty])
+        make_executor().launch(StepPlan(1, admits, releases), [empty, empty, empty, empty])
+
+
+def test_a_running_state_has_no_place_here() -> None:
+    empty = np.zeros(0, np.int32)
+    with pytest.raises(PlanError, match="this worker has full attention alone"):
+        make_executor().launch(StepPlan(1, [], []), [empty, empty, empty, np.array([0, 1, 0, 4, 0], np.int32)])
 
 
 NAN, INF = float("nan"), float("inf")

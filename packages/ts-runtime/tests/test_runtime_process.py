@@ -208,7 +208,7 @@ def test_an_impossible_plan_ends_the_worker_with_the_reason(stage: Stage) -> Non
     stage.start()
     stage.welcome()
     empty = np.zeros(0, np.int32)
-    stage.scheduler.send(StepPlan(1, [], []), np.array([2, 0, 1, 0], np.int32), np.array([1], np.int32), empty)
+    stage.scheduler.send(StepPlan(1, [], []), np.array([2, 0, 1, 0], np.int32), np.array([1], np.int32), empty, empty)
     code, printed = stage.end()
     assert (code, printed) == (1, f"ts_runtime: {last_words(stage)}\n")
     assert "rows for slots [2]" in printed

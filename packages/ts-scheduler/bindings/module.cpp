@@ -84,6 +84,7 @@ struct PyPlan {
     Ints rows;
     Ints tokens;
     Ints pages;
+    Ints states;
     std::vector<std::pair<ts_sched::SlotId, ts_sched::RequestId>> admits;
     std::vector<ts_sched::SlotId> releases;
 };
@@ -93,9 +94,13 @@ std::optional<PyPlan> plan(ts_sched::Scheduler& scheduler) {
     if (step == nullptr) {
         return std::nullopt;
     }
-    PyPlan result{
-        step->step,    matrix_of<4>(step->rows), vector_of(step->tokens), matrix_of<2>(step->pages), {},
-        step->releases};
+    PyPlan result{step->step,
+                  matrix_of<4>(step->rows),
+                  vector_of(step->tokens),
+                  matrix_of<4>(step->pages),
+                  matrix_of<5>(step->states),
+                  {},
+                  step->releases};
     for (const auto& admission : step->admits) {
         result.admits.emplace_back(admission.slot, admission.request);
     }
@@ -109,7 +114,7 @@ py::bytes bytes_of(std::span<const T> values) {
     return {reinterpret_cast<const char*>(values.data()), values.size_bytes()};
 }
 
-using Frames = std::tuple<py::bytes, py::bytes, py::bytes, py::bytes>;
+using Frames = std::tuple<py::bytes, py::bytes, py::bytes, py::bytes, py::bytes>;
 
 std::optional<Frames> plan_frames(ts_sched::Scheduler& scheduler) {
     const ts_sched::StepPlan* step = scheduler.plan();
@@ -118,7 +123,7 @@ std::optional<Frames> plan_frames(ts_sched::Scheduler& scheduler) {
     }
     const auto rows = std::span(step->rows).subspan(step->implied);
     return Frames{bytes_of(step->message), bytes_of(rows), bytes_of(std::span(step->tokens)),
-                  bytes_of(std::span(step->pages))};
+                  bytes_of(std::span(step->pages)), bytes_of(std::span(step->states))};
 }
 
 [[noreturn]] void raise(const char* name, const std::string& code, const std::string& message) {
@@ -234,6 +239,7 @@ PYBIND11_MODULE(_core, module) {
         .def_readonly("rows", &PyPlan::rows)
         .def_readonly("tokens", &PyPlan::tokens)
         .def_readonly("pages", &PyPlan::pages)
+        .def_readonly("states", &PyPlan::states)
         .def_readonly("admits", &PyPlan::admits)
         .def_readonly("releases", &PyPlan::releases);
     py::class_<PyTransfer>(module, "Transfer")
@@ -262,5 +268,6 @@ PYBIND11_MODULE(_core, module) {
         .def("stats", &ts_sched::Scheduler::stats)
         .def("idle", &ts_sched::Scheduler::idle)
         .def("snapshot", &ts_sched::Scheduler::snapshot);
+    module.def("least_pages", &ts_sched::least_pages, py::arg("config"), py::arg("group"));
     module.def("transition_diagram", &ts_sched::transition_diagram);
 }

@@ -3,6 +3,8 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "ts/scheduler/scheduler.h"
 
@@ -11,7 +13,37 @@ namespace ts_sched = ts::scheduler;
 
 namespace {
 
-constexpr ts_sched::Config kDefaults;
+const ts_sched::Config kDefaults;
+
+ts_sched::CacheGroup::Kind kind_of(const std::string& name) {
+    if (name == "window") {
+        return ts_sched::CacheGroup::Kind::window;
+    }
+    if (name == "state") {
+        return ts_sched::CacheGroup::Kind::state;
+    }
+    throw py::value_error("a group's kind is \"" + name + "\"; it is \"window\" or \"state\"");
+}
+
+void bind_group(py::module_& module) {
+    py::class_<ts_sched::CacheGroup>(module, "CacheGroup")
+        .def(py::init([](const std::string& kind, int num_pages, int window, int checkpoint_blocks) {
+                 return ts_sched::CacheGroup{.kind = kind_of(kind),
+                                             .num_pages = num_pages,
+                                             .window = window,
+                                             .checkpoint_blocks = checkpoint_blocks};
+             }),
+             py::kw_only(), py::arg("kind"), py::arg("num_pages"), py::arg("window") = 0,
+             py::arg("checkpoint_blocks") = 0)
+        .def_property_readonly("kind",
+                               [](const ts_sched::CacheGroup& self) {
+                                   return self.kind == ts_sched::CacheGroup::Kind::window ? "window"
+                                                                                          : "state";
+                               })
+        .def_readonly("num_pages", &ts_sched::CacheGroup::num_pages)
+        .def_readonly("window", &ts_sched::CacheGroup::window)
+        .def_readonly("checkpoint_blocks", &ts_sched::CacheGroup::checkpoint_blocks);
+}
 
 void bind_config(py::module_& module) {
     py::class_<ts_sched::Config>(module, "Config")
@@ -19,7 +51,8 @@ void bind_config(py::module_& module) {
                          int chunk_tokens, int max_queued, bool prefix_caching, int depth,
                          std::int64_t max_queued_tokens, int max_queued_per_user, int priority_tokens,
                          int tool_wait_steps, int new_prompt_wait_steps, double growth_room, int host_pages,
-                         int write_back_pages, double min_tps, int draft_tokens) {
+                         int write_back_pages, double min_tps, int draft_tokens,
+                         std::vector<ts_sched::CacheGroup> groups) {
                  return ts_sched::Config{.page_size = page_size,
                                          .num_pages = num_pages,
                                          .max_num_seqs = max_num_seqs,
@@ -38,7 +71,9 @@ void bind_config(py::module_& module) {
                                          .host_pages = host_pages,
                                          .write_back_pages = write_back_pages,
                                          .min_tps = min_tps,
-                                         .draft_tokens = draft_tokens};
+                                         .draft_tokens = draft_tokens,
+
+                                         .groups = std::move(groups)};
              }),
              py::kw_only(), py::arg("page_size"), py::arg("num_pages"), py::arg("max_num_seqs"),
              py::arg("max_model_len"), py::arg("vocab_size"), py::arg("chunk_tokens"), py::arg("max_queued"),
@@ -48,7 +83,7 @@ void bind_config(py::module_& module) {
              py::arg("new_prompt_wait_steps") = kDefaults.new_prompt_wait_steps,
              py::arg("growth_room") = kDefaults.growth_room, py::arg("host_pages") = 0,
              py::arg("write_back_pages") = kDefaults.write_back_pages, py::arg("min_tps") = 0.0,
-             py::arg("draft_tokens") = 0)
+             py::arg("draft_tokens") = 0, py::arg("groups") = std::vector<ts_sched::CacheGroup>{})
         .def_readonly("page_size", &ts_sched::Config::page_size)
         .def_readonly("num_pages", &ts_sched::Config::num_pages)
         .def_readonly("max_num_seqs", &ts_sched::Config::max_num_seqs)
@@ -67,7 +102,8 @@ void bind_config(py::module_& module) {
         .def_readonly("host_pages", &ts_sched::Config::host_pages)
         .def_readonly("write_back_pages", &ts_sched::Config::write_back_pages)
         .def_readonly("min_tps", &ts_sched::Config::min_tps)
-        .def_readonly("draft_tokens", &ts_sched::Config::draft_tokens);
+        .def_readonly("draft_tokens", &ts_sched::Config::draft_tokens)
+        .def_readonly("groups", &ts_sched::Config::groups);
 }
 
 void bind_answers(py::module_& module) {
@@ -104,6 +140,16 @@ void bind_answers(py::module_& module) {
 }
 
 void bind_snapshot(py::module_& module) {
+    py::class_<ts_sched::RequestGroupSnapshot>(module, "RequestGroupSnapshot")
+        .def_readonly("first", &ts_sched::RequestGroupSnapshot::first)
+        .def_readonly("pages", &ts_sched::RequestGroupSnapshot::pages)
+        .def_readonly("source", &ts_sched::RequestGroupSnapshot::source)
+        .def_readonly("checkpoints", &ts_sched::RequestGroupSnapshot::checkpoints);
+    py::class_<ts_sched::GroupSnapshot>(module, "GroupSnapshot")
+        .def_readonly("free", &ts_sched::GroupSnapshot::free)
+        .def_readonly("attached", &ts_sched::GroupSnapshot::attached)
+        .def_readonly("idle", &ts_sched::GroupSnapshot::idle)
+        .def_readonly("references", &ts_sched::GroupSnapshot::references);
     py::class_<ts_sched::RequestSnapshot>(module, "RequestSnapshot")
         .def_readonly("id", &ts_sched::RequestSnapshot::id)
         .def_property_readonly("state",
@@ -113,7 +159,8 @@ void bind_snapshot(py::module_& module) {
         .def_readonly("planned", &ts_sched::RequestSnapshot::planned)
         .def_readonly("settled", &ts_sched::RequestSnapshot::settled)
         .def_readonly("tokens", &ts_sched::RequestSnapshot::tokens)
-        .def_readonly("retention", &ts_sched::RequestSnapshot::retention);
+        .def_readonly("retention", &ts_sched::RequestSnapshot::retention)
+        .def_readonly("groups", &ts_sched::RequestSnapshot::groups);
     py::class_<ts_sched::Snapshot>(module, "Snapshot")
         .def_readonly("requests", &ts_sched::Snapshot::requests)
         .def_readonly("free", &ts_sched::Snapshot::free)
@@ -125,12 +172,14 @@ void bind_snapshot(py::module_& module) {
         .def_readonly("host_order", &ts_sched::Snapshot::host_order)
         .def_readonly("host_references", &ts_sched::Snapshot::host_references)
         .def_readonly("transfers", &ts_sched::Snapshot::transfers)
-        .def_readonly("steps_in_flight", &ts_sched::Snapshot::steps_in_flight);
+        .def_readonly("steps_in_flight", &ts_sched::Snapshot::steps_in_flight)
+        .def_readonly("groups", &ts_sched::Snapshot::groups);
 }
 
 }  // namespace
 
 void bind_values(py::module_& module) {
+    bind_group(module);
     bind_config(module);
     bind_answers(module);
     bind_snapshot(module);

@@ -3,6 +3,8 @@
 #include <array>
 #include <cmath>
 
+#include "groups.h"
+
 namespace ts::scheduler {
 
 std::optional<std::string> problem_with(const Config& config) {
@@ -63,7 +65,7 @@ std::optional<std::string> problem_with(const Config& config) {
         return "chunk_tokens is " + std::to_string(config.chunk_tokens) + "; a decode with draft_tokens " +
                std::to_string(config.draft_tokens) + " takes " + std::to_string(1 + config.draft_tokens);
     }
-    return std::nullopt;
+    return problem_with_groups(config);
 }
 
 }  // namespace ts::scheduler

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "group_snapshot.h"
+#include "groups.h"
 #include "policy/planner.h"
 #include "request/ledger.h"
 #include "submission.h"
@@ -16,10 +18,8 @@ class Scheduler::Impl {
  public:
     explicit Impl(const Config& config)
         : config_(config),
-          cache_(config.num_pages, config.page_size, config.prefix_caching, config.tool_wait_steps,
-                 config.host_pages),
-          slots_(std::min(config.max_num_seqs,
-                          config.chunk_tokens / (1 + config.draft_tokens))),  // so that all decodes fit
+          cache_(config),
+          slots_(usable_slots(config)),
           ledger_(config.depth, config.vocab_size),
           turns_(config.priority_tokens),
           floor_(config.min_tps),
@@ -60,6 +60,7 @@ class Scheduler::Impl {
         plan_.rows.clear();
         plan_.tokens.clear();
         plan_.pages.clear();
+        plan_.states.clear();
         plan_.admits.clear();
         if (!planner_.fill(plan_)) {
             return nullptr;
@@ -180,7 +181,7 @@ class Scheduler::Impl {
         const Position before = request.sequence.size();
         must_apply(request.state,
                    StepSettled{proof, request.sequence, cache_.reuse() ? &cache_.index() : nullptr, row.count,
-                               row.drafts, tokens});
+                               row.drafts, tokens, cache_.groups()});
         count(row, static_cast<Position>(tokens.size()));
         if (row.prefill) {
             gate_.on_publication();
@@ -322,6 +323,9 @@ Snapshot Scheduler::Impl::snapshot() const {
             for (int block = 0; block < lease->blocks.size(); ++block) {
                 entry.pages.push_back(lease->blocks.page(block));
             }
+            if (const CacheGroups* groups = cache_.groups()) {
+                entry.groups = snapshot_of(lease->groups, *groups);
+            }
         }
     }
     result.free = cache_.pool().free_pages();
@@ -355,6 +359,9 @@ Snapshot Scheduler::Impl::snapshot() const {
     result.admission_held = gate_.held();
     result.admission_has_no_room = gate_.has_no_room();
     result.first_blocked_for = gate_.blocked_for();
+    if (const CacheGroups* groups = cache_.groups()) {
+        result.groups = snapshot_of(*groups, cache_.index());
+    }
     return result;
 }
 

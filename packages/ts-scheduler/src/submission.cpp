@@ -68,6 +68,10 @@ std::optional<Rejection> check(const Submission& submission, const Config& confi
             RejectionCode::invalid,
             "receive is set for a prompt of one token; the peer computes all but the last, so send two");
     }
+    if ((submission.send || submission.receive) && !config.groups.empty()) {
+        return reject(RejectionCode::invalid,
+                      "send or receive is set; windows and states are not moved, so leave them out");
+    }
     if (!in_vocabulary(submission.prompt, config.vocab_size)) {
         return check_ids("prompt", submission.prompt, config.vocab_size);
     }

@@ -157,7 +157,14 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="plan
       token leaves the others to drafts; the worker knows where it starts: behind a row with drafts whose result is not
       back yet, ``start`` is the position if all of them are accepted.
     * ``tokens [n]``: token ids of the rows without ``ROW_TOKEN_ON_DEVICE``, concatenated in row order.
-    * ``pages [n, 2]``: (slot, page), appended to the slots' block tables in this order before the step runs.
+    * ``pages [n, 4]``: slot, group, block, page: from before the step on, the page is the slot's for that block of the
+      group. Group 0 is full attention, whose blocks of a slot come in order; the others are ``KvCapacity.groups``,
+      counting from 1. A window group's first block may be any, and a row reads none of a block that ends before the
+      window of its first position. A state group has one page a slot, block 0; a slot admitted without a load starts
+      from the empty state.
+    * ``states [n, 5]``: slot, group, page, position, save. With ``save`` 0 the slot's state becomes a copy of the page
+      before the step; ``position`` tokens are in it and the slot's row starts there. With ``save`` 1 the page becomes a
+      copy of the slot's state as it is after ``position`` tokens, a block bound within the slot's row or at its end.
     """
 
     step: int
@@ -193,14 +200,28 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
     kv: "KvCapacity | None" = None
 
 
+class CacheGroup(msgspec.Struct, frozen=True, array_like=True):
+    """Layers whose cache has pages of its own, beside full attention's.
+
+    A position of a ``window`` group attends to the last ``window`` tokens, itself included. A ``state`` group holds one
+    state a page; there is a checkpoint every ``checkpoint_blocks`` blocks.
+    """
+
+    kind: Literal["window", "state"]
+    num_pages: int
+    window: int = 0
+    checkpoint_blocks: int = 0
+
+
 class KvCapacity(msgspec.Struct, frozen=True, array_like=True):
-    """What a worker can hold: the scheduler configures itself from it."""
+    """What a worker can hold: the scheduler configures itself from it. ``num_pages`` are full attention's."""
 
     page_size: int
     num_pages: int
     max_num_seqs: int
     max_model_len: int
     vocab_size: int
+    groups: tuple[CacheGroup, ...] = ()
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
@@ -262,5 +283,5 @@ SchedulerToWorker = Welcome | Refused | StepPlan
 WorkerToScheduler = Hello | StepResult
 ChildToSupervisor = Progress | Ready | Failed | Heartbeat
 
-FRAME_COLUMNS: Final[dict[type, tuple[int, ...]]] = {Submit: (1,), StepPlan: (4, 1, 2), StepResult: (1,)}
+FRAME_COLUMNS: Final[dict[type, tuple[int, ...]]] = {Submit: (1,), StepPlan: (4, 1, 4, 5), StepResult: (1,)}
 """Columns of each int32 frame that follows a message of this type; types that are not listed have no frames."""

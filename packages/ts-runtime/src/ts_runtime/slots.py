@@ -48,10 +48,10 @@ class Slots:
         self.last_token_dev = torch.zeros(count, dtype=torch.int32, device=device.torch_device)
 
     def apply(self, plan: StepPlan, pages: IntArray) -> None:
-        """Take the changes that a plan brings: releases, then admissions, then ``pages`` [n, 2] of (slot, page).
+        """Take the changes that a plan brings: releases, admissions, then ``pages`` [n, 4]: slot, group, block, page.
 
         Raises:
-            PlanError: a slot or a page is out of range, or the slot serves nobody.
+            PlanError: a slot, a page or a block is out of range, the slot serves nobody, or the group is not there.
         """
         if plan.releases:
             self._release(plan.releases)
@@ -93,13 +93,15 @@ class Slots:
 
     def _append(self, frame: IntArray) -> None:
         """Append each page to its slot's block table, in order; pages of one slot usually stand together."""
+        if frame[:, 1].any():
+            raise PlanError(f"the plan gives pages of group {frame[:, 1].max()}; this worker has full attention alone")
         begin = 0
         for slot, group in groupby(frame[:, 0].tolist()):
             end = begin + sum(1 for _ in group)
-            self._append_run(slot, frame[begin:end, 1])
+            self._append_run(slot, frame[begin:end, 2], frame[begin:end, 3])
             begin = end
 
-    def _append_run(self, slot: int, pages: IntArray) -> None:
+    def _append_run(self, slot: int, blocks: IntArray, pages: IntArray) -> None:
         if not 0 <= slot < self.count or not self.live[slot]:
             raise PlanError(f"the plan gives pages to slot {slot}, which does not serve a request")
         if min(listed := pages.tolist()) < 0 or max(listed) >= self._num_pages:
@@ -108,6 +110,8 @@ class Slots:
         last = first + len(listed)
         if last > self.max_pages:
             raise PlanError(f"the plan gives slot {slot} more than the {self.max_pages} pages of max_model_len")
+        if blocks.tolist() != list(range(first, last)):
+            raise PlanError(f"the plan gives slot {slot} blocks {blocks.tolist()[:8]}; its next one is {first}")
         self.pages[slot, first:last] = pages
         self.page_count[slot] = last
         self._device.push(self.pages_dev, self.pages, (slot, slice(first, last)))

@@ -18,6 +18,7 @@ from ts_protocol.messages import StepPlan
 from ts_protocol.wire import IntArray, rows
 
 from ts_runtime.devices import Device
+from ts_runtime.errors import PlanError
 from ts_runtime.rows import Ints, Limits, Rows, check_rows, expand
 from ts_runtime.slots import Slots
 
@@ -113,10 +114,12 @@ class Stager:
         Raises:
             PlanError: the plan contradicts the worker's state or limits.
         """
-        frame, tokens, pages = frames
+        frame, tokens, pages, states = frames
+        if len(states):
+            raise PlanError("the plan copies running states; this worker has full attention alone")
         if self._steady is not None and (plan.admits or plan.releases):
             self._leave(self._steady)
-        self._slots.apply(plan, rows(pages, 2))
+        self._slots.apply(plan, rows(pages, 4))
         if self._steady is not None:
             if not len(tokens) and not len(frame) and self._follows(self._steady, plan.decodes):
                 return self._advance(self._steady, grown=len(pages) > 0)

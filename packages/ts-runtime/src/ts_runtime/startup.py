@@ -110,11 +110,11 @@ def _load(config: WorkerConfig, control: ControlSender, device: Device, max_mode
 def warm_up(executor: Executor, pool: PoolSize, *, chunk_tokens: int) -> None:
     """A prefill and, where a page holds more than one token, a decode; slot 0 and page 0 are free again afterwards."""
     tokens = max(1, min(chunk_tokens, pool.page_size - 1, pool.max_model_len - 1))
-    no_rows, no_tokens, no_pages = np.zeros((0, 4), np.int32), np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
-    prefill, page = np.array([[0, 0, tokens, ROW_SAMPLE]], np.int32), np.array([[0, 0]], np.int32)
+    no_rows, no_tokens, no_pages, no_states = (np.zeros(0, np.int32) for _ in range(4))
+    prefill, page = np.array([[0, 0, tokens, ROW_SAMPLE]], np.int32), np.zeros((1, 4), np.int32)
     executor.launch(
-        StepPlan(0, [SlotAdmit(0, SamplingParams())], []), [prefill, np.zeros(tokens, np.int32), page]
+        StepPlan(0, [SlotAdmit(0, SamplingParams())], []), [prefill, np.zeros(tokens, np.int32), page, no_states]
     ).wait()
     if tokens < min(pool.page_size, pool.max_model_len):
-        executor.launch(StepPlan(0, [], [], bitmap_of([0])), [no_rows, no_tokens, no_pages]).wait()
-    executor.launch(StepPlan(0, [], [0]), [no_rows, no_tokens, no_pages]).wait()
+        executor.launch(StepPlan(0, [], [], bitmap_of([0])), [no_rows, no_tokens, no_pages, no_states]).wait()
+    executor.launch(StepPlan(0, [], [0]), [no_rows, no_tokens, no_pages, no_states]).wait()

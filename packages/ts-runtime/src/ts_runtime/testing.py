@@ -39,7 +39,7 @@ class PlanMaker:
         self._decodes: list[int] = []
         self._prefills: list[list[int]] = []
         self._tokens: list[int] = []
-        self._pages: list[tuple[int, int]] = []
+        self._pages: list[tuple[int, int, int, int]] = []
         self._admits: list[SlotAdmit] = []
         self._releases: list[int] = []
 
@@ -76,16 +76,16 @@ class PlanMaker:
         sequence.planned = end
         while len(sequence.pages) * self.page_size < end:
             sequence.pages.append(self.free.pop())
-            self._pages.append((sequence.slot, sequence.pages[-1]))
+            self._pages.append((sequence.slot, 0, len(sequence.pages) - 1, sequence.pages[-1]))
 
     def plan(self) -> Plan:
         """The collected rows as a plan, decodes as its bitmap."""
         self._step += 1
         rows = np.array(self._prefills, np.int32).reshape(-1, 4)
-        tokens, pages = np.array(self._tokens, np.int32), np.array(self._pages, np.int32).reshape(-1, 2)
+        tokens, pages = np.array(self._tokens, np.int32), np.array(self._pages, np.int32)
         plan = StepPlan(self._step, self._admits, self._releases, bitmap_of(self._decodes))
         self._clear()
-        return plan, [rows.reshape(-1), tokens, pages.reshape(-1)]
+        return plan, [rows.reshape(-1), tokens, pages.reshape(-1), np.zeros(0, np.int32)]
 
     def settle(self, plan: Plan, sampled: IntArray) -> None:
         """Append each sampled token to its sequence."""

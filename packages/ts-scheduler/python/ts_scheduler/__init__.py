@@ -1,9 +1,20 @@
 """The control plane: requests, KV pages, prefix reuse, step plans."""
 
-from ts_scheduler._core import Config, Plan, Rejection, Scheduler, Stats, Transfer, transition_diagram
+from ts_scheduler._core import (
+    CacheGroup,
+    Config,
+    Plan,
+    Rejection,
+    Scheduler,
+    Stats,
+    Transfer,
+    least_pages,
+    transition_diagram,
+)
 from ts_scheduler.errors import SchedulerError, SettleError, TransferError
 
 __all__ = [
+    "CacheGroup",
     "Config",
     "Plan",
     "Rejection",
@@ -13,5 +24,6 @@ __all__ = [
     "Stats",
     "Transfer",
     "TransferError",
+    "least_pages",
     "transition_diagram",
 ]

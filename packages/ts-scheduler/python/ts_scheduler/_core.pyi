@@ -5,6 +5,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 @final
+class CacheGroup:
+    """A part of the cache beside full attention's: layers with a sliding window of ``window`` tokens, or one running
+    state a request, with a checkpoint every ``checkpoint_blocks`` blocks."""
+
+    def __init__(
+        self, *, kind: Literal["window", "state"], num_pages: int, window: int = 0, checkpoint_blocks: int = 0
+    ) -> None: ...
+    @property
+    def kind(self) -> Literal["window", "state"]: ...
+    @property
+    def num_pages(self) -> int: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def checkpoint_blocks(self) -> int: ...
+
+@final
 class Config:
     """Limits of one scheduler: sizes in tokens unless named otherwise; ``depth`` (1 to 3) steps in flight."""
 
@@ -30,6 +47,7 @@ class Config:
         write_back_pages: int = 64,
         min_tps: float = 0.0,
         draft_tokens: int = 0,
+        groups: Sequence[CacheGroup] = (),
     ) -> None:
         """0 means no limit for ``max_queued_tokens`` (prompt tokens) and ``max_queued_per_user``, no floor for
         ``min_tps``. A level of priority goes ``priority_tokens`` of service ahead. New prompts leave a session's idle
@@ -76,6 +94,8 @@ class Config:
     def min_tps(self) -> float: ...
     @property
     def draft_tokens(self) -> int: ...
+    @property
+    def groups(self) -> list[CacheGroup]: ...
 
 @final
 class Rejection:
@@ -100,7 +120,10 @@ class Plan:
         """``[n]``: token ids of the rows that do not feed on the device token."""
     @property
     def pages(self) -> NDArray[np.int32]:
-        """``[n, 2]``: slot, page."""
+        """``[n, 4]``: slot, group (0: full attention), block, page."""
+    @property
+    def states(self) -> NDArray[np.int32]:
+        """``[n, 5]``: slot, group, page, position, save."""
     @property
     def admits(self) -> list[tuple[int, int]]:
         """Slots that start serving a request: slot, request id."""
@@ -177,6 +200,28 @@ class Transfer:
         """``[n, 2]``: device page, host page or -1."""
 
 @final
+class RequestGroupSnapshot:
+    @property
+    def first(self) -> int: ...
+    @property
+    def pages(self) -> list[int]: ...
+    @property
+    def source(self) -> int: ...
+    @property
+    def checkpoints(self) -> list[int]: ...
+
+@final
+class GroupSnapshot:
+    @property
+    def free(self) -> list[int]: ...
+    @property
+    def attached(self) -> list[int]: ...
+    @property
+    def idle(self) -> list[int]: ...
+    @property
+    def references(self) -> list[int]: ...
+
+@final
 class RequestSnapshot:
     @property
     def id(self) -> int: ...
@@ -194,6 +239,8 @@ class RequestSnapshot:
     def tokens(self) -> int: ...
     @property
     def retention(self) -> int: ...
+    @property
+    def groups(self) -> list[RequestGroupSnapshot]: ...
 
 @final
 class Snapshot:
@@ -221,6 +268,8 @@ class Snapshot:
     def transfers(self) -> int: ...
     @property
     def steps_in_flight(self) -> int: ...
+    @property
+    def groups(self) -> list[GroupSnapshot]: ...
 
 @final
 class Scheduler:
@@ -257,8 +306,8 @@ class Scheduler:
         """
     def plan(self) -> Plan | None:
         """The next step, or ``None`` when there is nothing to run or ``depth`` steps are unsettled."""
-    def plan_frames(self) -> tuple[bytes, bytes, bytes, bytes] | None:
-        """``plan()`` as it goes to a worker: an encoded ``StepPlan`` and its int32 frames rows, tokens, pages.
+    def plan_frames(self) -> tuple[bytes, bytes, bytes, bytes, bytes] | None:
+        """``plan()`` as it goes to a worker: an encoded ``StepPlan``, its int32 frames rows, tokens, pages, states.
 
         Rows that are bits of the message's ``decodes`` are not in the frame.
         """
@@ -299,6 +348,9 @@ class Scheduler:
     def idle(self) -> bool:
         """No request waits, runs or drains. Copies to the host may be under way."""
     def snapshot(self) -> Snapshot: ...
+
+def least_pages(config: Config, group: CacheGroup) -> int:
+    """The pages with which a group never runs out, whatever requests hold at once: fewer are refused."""
 
 def transition_diagram() -> str:
     """The request state machine as a mermaid diagram, made from the transition table."""

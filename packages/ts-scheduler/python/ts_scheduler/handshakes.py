@@ -2,10 +2,11 @@
 
 from typing import Final
 
+from msgspec.structs import replace
 from ts_protocol.channels import Channel
 from ts_protocol.errors import HandshakeError
 from ts_protocol.handshake import answer
-from ts_protocol.messages import EntryToScheduler, Hello, KvCapacity, WorkerToScheduler
+from ts_protocol.messages import CacheGroup, EntryToScheduler, Hello, KvCapacity, WorkerToScheduler
 
 EntryChannel = Channel[EntryToScheduler]
 WorkerChannel = Channel[WorkerToScheduler]
@@ -18,14 +19,25 @@ def common_capacity(capacities: list[KvCapacity]) -> KvCapacity:
     """What all workers can hold: the smallest of each size.
 
     Raises:
-        HandshakeError: page sizes or vocabularies differ.
+        HandshakeError: page sizes, vocabularies or cache groups differ.
     """
     for field in _MUST_AGREE:
         values = sorted({getattr(capacity, field) for capacity in capacities})
         if len(values) > 1:
             raise HandshakeError(f"workers differ in {field}: {values}; start them with the same configuration")
     smallest = {field: min(getattr(capacity, field) for capacity in capacities) for field in _SMALLEST}
-    return KvCapacity(page_size=capacities[0].page_size, vocab_size=capacities[0].vocab_size, **smallest)
+    first = capacities[0]
+    groups = _common_groups([capacity.groups for capacity in capacities])
+    return KvCapacity(page_size=first.page_size, vocab_size=first.vocab_size, groups=groups, **smallest)
+
+
+def _common_groups(of_workers: list[tuple[CacheGroup, ...]]) -> tuple[CacheGroup, ...]:
+    kinds = {tuple(replace(group, num_pages=0) for group in groups) for groups in of_workers}
+    if len(kinds) > 1:
+        raise HandshakeError(f"workers differ in groups: {sorted(map(str, kinds))}; load the same model on all of them")
+    return tuple(
+        replace(same[0], num_pages=min(group.num_pages for group in same)) for same in zip(*of_workers, strict=True)
+    )
 
 
 def greet_worker(channel: WorkerChannel, first: object, *, rank: int, fingerprint: str) -> KvCapacity:

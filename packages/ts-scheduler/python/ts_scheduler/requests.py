@@ -20,12 +20,12 @@ from ts_protocol.messages import (
 )
 from ts_protocol.wire import IntArray
 
-from ts_scheduler._core import Config, Scheduler
+from ts_scheduler._core import CacheGroup, Config, Scheduler
 from ts_scheduler.errors import ConfigError
 
 NO_TOKEN: Final = "The model gave no usable numbers for this request (NaN or infinity), so it has ended; others go on."
-PlanFrames = tuple[bytes, bytes, bytes, bytes]
-"""A ``StepPlan`` as it goes to the workers: the encoded message and its int32 frames rows, tokens, pages."""
+PlanFrames = tuple[bytes, bytes, bytes, bytes, bytes]
+"""A ``StepPlan`` as it goes to the workers: the encoded message and its int32 frames rows, tokens, pages, states."""
 
 LIMITS: Final = (
     "chunk_tokens",
@@ -72,6 +72,7 @@ class Engine:
                     max_num_seqs=kv.max_num_seqs,
                     max_model_len=kv.max_model_len,
                     vocab_size=kv.vocab_size,
+                    groups=[CacheGroup(**msgspec.structs.asdict(group)) for group in kv.groups],
                     **limits,
                 )
             )

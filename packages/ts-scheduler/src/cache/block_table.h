@@ -35,12 +35,16 @@ class BlockTable {
     void append(PrefixIndex::Node node, SharedPage page);
     void append(WritablePage page) { open_.push_back(std::move(page)); }
 
-    // Seals and lists the blocks before `complete`, whose contents have come back.
+    // Seals and lists the blocks before `complete`, whose contents have come back. Appends their nodes to
+    // `nodes`, where somebody wants them.
     template <EndsWritingOf<Device> Proof>
     void publish(const Proof& proof, PrefixIndex& index, const Sequence& sequence, int complete,
-                 Retention retention) {
+                 Retention retention, std::vector<PrefixIndex::Node>* nodes = nullptr) {
         while (sealed() < complete) {
             list(std::move(first_open()).seal(proof), index, sequence, retention);
+            if (nodes != nullptr) {
+                nodes->push_back(tip_);
+            }
         }
         forget_sealed();
     }

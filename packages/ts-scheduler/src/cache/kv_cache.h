@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "cache/cache_groups.h"
 #include "cache/page_pool.h"
 #include "cache/prefix_index.h"
 
@@ -19,12 +20,25 @@ class KvCache {
           host_(host_pages),
           index_(pool_, host_, page_size) {}
 
+    // For a scheduler: with the groups beside full attention, if there are any.
+    explicit KvCache(const Config& config)
+        : KvCache(config.num_pages, config.page_size, config.prefix_caching, config.tool_wait_steps,
+                  config.host_pages) {
+        if (!config.groups.empty()) {
+            groups_.emplace(config, index_.capacity());
+            index_.watch(*groups_);
+        }
+    }
+
     [[nodiscard]] int page_size() const { return page_size_; }
     [[nodiscard]] bool reuse() const { return reuse_; }
     [[nodiscard]] PrefixIndex& index() { return index_; }
     [[nodiscard]] const PrefixIndex& index() const { return index_; }
     [[nodiscard]] const PagePool& pool() const { return pool_; }
     [[nodiscard]] const Pool<Host>& host() const { return host_; }
+    // Null without any.
+    [[nodiscard]] CacheGroups* groups() { return groups_ ? &*groups_ : nullptr; }
+    [[nodiscard]] const CacheGroups* groups() const { return groups_ ? &*groups_ : nullptr; }
 
     // Pages that an allocation can have, idle ones included.
     [[nodiscard]] int available() const { return pool_.free() + pool_.idle(); }
@@ -54,6 +68,7 @@ class KvCache {
     PagePool pool_;
     Pool<Host> host_;
     PrefixIndex index_;
+    std::optional<CacheGroups> groups_;
 };
 
 }  // namespace ts::scheduler

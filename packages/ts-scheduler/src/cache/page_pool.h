@@ -10,6 +10,8 @@
 namespace ts::scheduler {
 
 class PrefixIndex;
+template <class Memory>
+class Attachments;
 
 // All pages of one memory of a worker: free, or counted by the handles that hold them.
 //
@@ -43,6 +45,7 @@ class Pool {
     friend class Writable<Memory>;
     friend class Shared<Memory>;
     friend class PrefixIndex;
+    friend class Attachments<Memory>;
 
     struct Page {
         int references = 0;

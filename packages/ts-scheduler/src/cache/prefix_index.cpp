@@ -4,6 +4,7 @@
 #include <bit>
 #include <numeric>
 
+#include "cache/cache_groups.h"
 #include "invariant.h"
 
 namespace ts::scheduler {
@@ -22,6 +23,7 @@ PrefixIndex::PrefixIndex(PagePool& pool, Pool<Host>& host, int page_size)
 }
 
 PrefixIndex::~PrefixIndex() {
+    groups_ = nullptr;  // they are gone
     while (evict() || evict_copy()) {
     }
 }
@@ -187,6 +189,9 @@ void PrefixIndex::leave_device(Node node) {
     node_of_page_[static_cast<std::size_t>(page)] = kNone;
     pool_->unlist(page);
     entry.page.reset();
+    if (groups_ != nullptr) {
+        groups_->forget(node);
+    }
     ++entry.generation;
     if (entry.parent != kRoot) {
         --at(entry.parent).on_device_below;

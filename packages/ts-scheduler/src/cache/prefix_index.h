@@ -12,6 +12,8 @@
 
 namespace ts::scheduler {
 
+class CacheGroups;
+
 // Which pages hold which prefixes: a tree of blocks for each salt, found by digest and decided by the ids.
 //
 // A block is equal to a query when its parent is the same node (at the root: when the salt is the same) and
@@ -26,6 +28,12 @@ class PrefixIndex {
  public:
     using Node = std::int32_t;
     static constexpr Node kRoot = -1;
+
+    // A node, and what it stood for when it was found.
+    struct Found {
+        Node node;
+        std::uint32_t generation;
+    };
 
     // What became of a published page.
     struct Published {
@@ -91,6 +99,10 @@ class PrefixIndex {
     // Frees the host page whose turn it is. False when none is idle, or those that are have lately been of
     // use.
     bool evict_copy();
+    // Other groups' pages hang at the nodes, and go with them.
+    void watch(CacheGroups& groups) { groups_ = &groups; }
+    [[nodiscard]] int capacity() const { return static_cast<int>(entries_.size()); }
+    [[nodiscard]] Digest digest(Node node) const { return at(node).digest; }
 
     // All that are listed, and their digests, in the same order.
     [[nodiscard]] std::vector<PageId> pages() const;
@@ -145,6 +157,7 @@ class PrefixIndex {
 
     PagePool* pool_;
     Pool<Host>* host_;
+    CacheGroups* groups_ = nullptr;
     std::size_t page_size_;
     std::vector<Entry> entries_;
     std::vector<Token> tokens_;          // of entry i at i * page_size

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <vector>
 
+#include "cache/cache_groups.h"
 #include "cache/prefix_index.h"
 #include "cache/sequence.h"
 
@@ -14,26 +16,20 @@ namespace ts::scheduler {
 // as the last one is still the same, so are all.
 class PrefixMatch {
  public:
-    // Looks up to the last whole block that leaves a token to compute.
-    void refresh(const PrefixIndex& index, const Sequence& sequence, int page_size) {
-        while (!nodes_.empty() && index.generation(nodes_.back().node) != nodes_.back().generation) {
-            nodes_.pop_back();
-        }
-        const int blocks = (sequence.size() - 1) / page_size;
-        copies_.clear();
-        is_coming_ = false;
-        while (size() < blocks) {
-            prefetch(index, sequence, size(), blocks);
-            const auto node = index.find(sequence.key(size(), tip()));
-            if (!node || !index.on_device(*node)) {
-                add_copies(index, sequence, node, blocks);
-                return;
-            }
-            nodes_.push_back({*node, index.generation(*node)});
+    // Looks up to the last whole block that leaves a token to compute, and how far the other groups agree.
+    void refresh(const PrefixIndex& index, const Sequence& sequence, int page_size,
+                 const CacheGroups* groups = nullptr) {
+        look(index, sequence, page_size);
+        if (groups != nullptr) {
+            agreed_ = groups->agreed(nodes_);
         }
     }
 
-    [[nodiscard]] int size() const { return static_cast<int>(nodes_.size()); }
+    // The blocks that can be reused.
+    [[nodiscard]] std::span<const PrefixIndex::Found> prefix() const {
+        return std::span(nodes_).first(static_cast<std::size_t>(agreed_));
+    }
+    [[nodiscard]] int size() const { return static_cast<int>(agreed_); }
     [[nodiscard]] PrefixIndex::Node node(int block) const {
         return nodes_[static_cast<std::size_t>(block)].node;
     }
@@ -48,30 +44,47 @@ class PrefixMatch {
     // How many of those on the device nobody holds. Below an idle block all are idle, unless one is being
     // copied to the host, so the border is found by halving.
     [[nodiscard]] int idle(const PrefixIndex& index) const {
+        const auto blocks = prefix();
         if (index.has_host()) {
-            return static_cast<int>(
-                std::ranges::count_if(nodes_, [&](const Found& found) { return index.is_idle(found.node); }));
+            return static_cast<int>(std::ranges::count_if(
+                blocks, [&](const PrefixIndex::Found& found) { return index.is_idle(found.node); }));
         }
         const auto border = std::ranges::partition_point(
-            nodes_, [&](const Found& found) { return !index.is_idle(found.node); });
-        return static_cast<int>(nodes_.end() - border);
+            blocks, [&](const PrefixIndex::Found& found) { return !index.is_idle(found.node); });
+        return static_cast<int>(blocks.end() - border);
     }
 
     // Whether it goes on from where a conversation stopped: nothing hangs below the last block yet.
     [[nodiscard]] bool continues(const PrefixIndex& index) const {
-        return !nodes_.empty() && index.is_leaf(nodes_.back().node);
+        return agreed_ > 0 && index.is_leaf(nodes_.back().node);
     }
 
     void forget() {
-        std::vector<Found>().swap(nodes_);
+        std::vector<PrefixIndex::Found>().swap(nodes_);
         std::vector<PrefixIndex::Node>().swap(copies_);
+        agreed_ = 0;
     }
 
  private:
-    struct Found {
-        PrefixIndex::Node node;
-        std::uint32_t generation;
-    };
+    void look(const PrefixIndex& index, const Sequence& sequence, int page_size) {
+        while (!nodes_.empty() && index.generation(nodes_.back().node) != nodes_.back().generation) {
+            nodes_.pop_back();
+        }
+        const int blocks = (sequence.size() - 1) / page_size;
+        copies_.clear();
+        is_coming_ = false;
+        agreed_ = std::ssize(nodes_);
+        while (size() < blocks) {
+            prefetch(index, sequence, size(), blocks);
+            const auto node = index.find(sequence.key(size(), tip()));
+            if (!node || !index.on_device(*node)) {
+                add_copies(index, sequence, node, blocks);
+                return;
+            }
+            nodes_.push_back({*node, index.generation(*node)});
+            ++agreed_;
+        }
+    }
     void add_copies(const PrefixIndex& index, const Sequence& sequence, std::optional<PrefixIndex::Node> node,
                     int blocks) {
         while (node && !index.on_device(*node) && index.has_copy(*node)) {
@@ -100,7 +113,8 @@ class PrefixMatch {
         return nodes_.empty() ? PrefixIndex::kRoot : nodes_.back().node;
     }
 
-    std::vector<Found> nodes_;
+    std::vector<PrefixIndex::Found> nodes_;
+    std::ptrdiff_t agreed_ = 0;  // of them, on which all groups agree
     std::vector<PrefixIndex::Node> copies_;
     bool is_coming_ = false;
 };

@@ -15,7 +15,7 @@ void AdmissionGate::inspect(Request& request) const {
     if (!cache_->reuse()) {
         return;
     }
-    request.match.refresh(cache_->index(), request.sequence, cache_->page_size());
+    request.match.refresh(cache_->index(), request.sequence, cache_->page_size(), cache_->groups());
     request.continues = request.match.continues(cache_->index());
     if (request.continues) {
         request.retention = Retention::session;
@@ -25,6 +25,9 @@ void AdmissionGate::inspect(Request& request) const {
                   [this](PrefixIndex::Node node) { cache_->index().touch_copy(node); });
     for (int i = request.match.size(); i-- > 0;) {  // children before parents
         cache_->index().touch(request.match.node(i), Retention::session);
+    }
+    if (CacheGroups* groups = cache_->groups()) {
+        groups->touch(request.match.prefix(), Retention::session);
     }
 }
 
@@ -84,7 +87,7 @@ int AdmissionGate::blocks_of(const Request& request) const {
 
 bool AdmissionGate::fits(Request& request) {
     if (cache_->reuse()) {
-        request.match.refresh(cache_->index(), request.sequence, cache_->page_size());
+        request.match.refresh(cache_->index(), request.sequence, cache_->page_size(), cache_->groups());
     }
     if (request.match.is_coming()) {
         return false;
@@ -133,6 +136,9 @@ LeasePtr AdmissionGate::lease_for(Request& request) {
     for (int i = 0; i < request.match.size(); ++i) {
         const PrefixIndex::Node node = request.match.node(i);
         lease->blocks.append(node, cache_->index().share(node, Retention::session));
+    }
+    if (CacheGroups* groups = cache_->groups()) {
+        lease->groups = groups->admit(request.match.prefix(), Retention::session);
     }
     lease->planned = lease->settled = static_cast<Position>(request.match.size()) * cache_->page_size();
     return lease;

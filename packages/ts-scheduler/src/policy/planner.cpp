@@ -26,7 +26,7 @@ constexpr bool kLeaves<Yielding<Depth>> = true;
 }  // namespace
 
 bool Planner::fill(StepPlan& plan) {
-    StepBuilder step(plan, cache_->page_size());
+    StepBuilder step(plan, cache_->page_size(), cache_->groups());
     budget_ = chunk_tokens_;
     ledger_->begin();
     floor_->begin(ledger_->seconds_under_way(floor_->cost()));

@@ -3,6 +3,7 @@
 #include <span>
 #include <string_view>
 
+#include "cache/cache_groups.h"
 #include "cache/page.h"
 #include "cache/prefix_index.h"
 #include "cache/sequence.h"
@@ -63,6 +64,7 @@ struct StepSettled {
     Position count;      // positions that the row computed
     Position drafts;     // those of them that were for drafts
     std::span<const Token> tokens;
+    CacheGroups* groups = nullptr;  // null without any
 };
 
 // A peer reads the pages from now on, and goes on with the request.

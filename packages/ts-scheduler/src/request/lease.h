@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cache/block_table.h"
+#include "cache/group_lease.h"
 #include "request/slot.h"
 #include "ts/scheduler/types.h"
 
@@ -19,6 +20,7 @@ struct Lease {
     Slot slot;
     Retention retention;  // of the blocks that it publishes
     BlockTable blocks;
+    GroupLease groups;     // goes first: whoever holds a page at a node holds the node's block
     Position planned = 0;  // positions computed once every step in flight has settled, all drafts accepted
     Position settled = 0;  // positions known to be computed
     int announced = 0;     // blocks that the worker has been told of

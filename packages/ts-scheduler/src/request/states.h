@@ -241,7 +241,11 @@ inline Verdict absorb(Lease& lease, const StepSettled& event) {
     lease.planned -= unused;
     if (event.index != nullptr) {
         lease.blocks.publish(event.proof, *event.index, event.sequence,
-                             event.sequence.full_blocks(lease.settled), lease.retention);
+                             event.sequence.full_blocks(lease.settled), lease.retention,
+                             event.groups == nullptr ? nullptr : &lease.groups.nodes);
+    }
+    if (event.groups != nullptr) {
+        event.groups->settle(lease.groups, event.proof, lease.settled, lease.retention);
     }
     return verdict;
 }

@@ -66,6 +66,19 @@ inline std::vector<Scenario> transfer_scenarios() {
     };
 }
 
+// With groups beside full attention, of the fewest pages that are allowed.
+inline Config with(Config config, std::vector<CacheGroup> groups) {
+    for (CacheGroup& group : groups) {
+        group.num_pages = static_cast<int>(least_pages(config, group));
+    }
+    config.groups = std::move(groups);
+    return config;
+}
+constexpr CacheGroup window_of(int tokens) { return {.kind = CacheGroup::Kind::window, .window = tokens}; }
+constexpr CacheGroup states_every(int blocks) {
+    return {.kind = CacheGroup::Kind::state, .checkpoint_blocks = blocks};
+}
+
 inline std::vector<Scenario> scenarios() {
     const Submission first{1, {1, 2, 3}, 3, {kStop}};
     const Submission same{2, {1, 2, 3}, 4, {kStop}};
@@ -90,6 +103,9 @@ inline std::vector<Scenario> scenarios() {
     };
     Submission long_answer = first;
     long_answer.max_tokens = 7;
+    Config narrow = small(5, 4, 2, true);  // one after the other, so that there are few pages
+    narrow.max_num_seqs = 1;
+    narrow.max_model_len = 8;
     std::vector<Scenario> result{
         {"drafts of one, one step at a time",
          false,
@@ -125,6 +141,38 @@ inline std::vector<Scenario> scenarios() {
          true,
          false,
          growing,
+         {session, stranger_second, next_turn}},
+        {"drafts, a window and states",
+         true,
+         false,
+         with(drafting(small(5, 4, 2, true), 1), {window_of(3), states_every(1)}),
+         {first, third}},
+        {"a window, one step at a time",
+         true,
+         false,
+         with(small(5, 4, 1, true), {window_of(3)}),
+         {first, same, third}},
+        {"a window, and no room", true, false, with(small(6, 4, 2, true), {window_of(3)}), {longer, third}},
+        {"a window without reuse", true, false, with(small(5, 8, 2, false), {window_of(4)}), {first, same}},
+        {"states, and little room",
+         true,
+         false,
+         with(small(6, 4, 2, true), {states_every(1)}),
+         {longer, third}},
+        {"a window and states, and room",
+         false,
+         false,
+         with(small(12, 4, 2, true), {window_of(4), states_every(2)}),
+         {longer, third}},
+        {"a window and states, and no room",
+         true,
+         false,
+         with(small(5, 8, 2, true), {states_every(2), window_of(3)}),
+         {first, third}},
+        {"a window and states, and pages for one",
+         false,
+         false,
+         with(narrow, {window_of(3), states_every(1)}),
          {session, stranger_second, next_turn}},
     };
     std::ranges::move(transfer_scenarios(), std::back_inserter(result));
@@ -189,6 +237,21 @@ inline std::vector<Scenario> nightly_scenarios() {
         {"failures and room", false, true, small(12, 3, 2, true), {session, longer, stranger}},
         {"failures, drafts of one", true, true, drafting(1, 6), {patient, longer, stranger}},
         {"failures, drafts of two", true, true, drafting(2, 7), {patient, same, third}},
+        {"failures, a window and no room",
+         true,
+         true,
+         with(small(6, 4, 2, true), {window_of(3)}),
+         {session, longer, third}},
+        {"failures, states and no room",
+         true,
+         true,
+         with(small(6, 4, 2, true), {states_every(1)}),
+         {session, longer, third}},
+        {"failures, a window and states",
+         true,
+         true,
+         with(small(7, 3, 2, true), {window_of(4), states_every(2)}),
+         {session, longer, stranger}},
     };
 }
 

@@ -13,6 +13,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "group_check.h"
 #include "scenario.h"
 
 namespace explore {
@@ -20,7 +21,8 @@ namespace explore {
 // A scheduler, and what the outside knows of it.
 class World {
  public:
-    explicit World(const Scenario& scenario) : scenario_(&scenario), scheduler_(scenario.config) {}
+    explicit World(const Scenario& scenario)
+        : scenario_(&scenario), scheduler_(scenario.config), groups_(scenario.config) {}
 
     // Acts, and checks what must always hold.
     void act(Action action) {
@@ -118,6 +120,7 @@ class World {
         require(scheduler_.stats().pages_used == 0, "no page is used at the end");
         const auto held = std::ranges::count_if(end.host_references, [](int count) { return count > 0; });
         require(held == std::ssize(end.host_order), "every host page comes back");
+        GroupCheck::require_all_back(end);
     }
 
     // Equal for states that differ in the names of pages alone.
@@ -181,6 +184,7 @@ class World {
         for (const RequestId id : ended_) {
             number(id);
         }
+        GroupCheck::append_key(snapshot, group_uses(), key);
         return key;
     }
 
@@ -278,6 +282,12 @@ class World {
                                  row.count, drafts, (row.flags & kRowSample) != 0});
         }
         check_reuse(step);
+        std::vector<Position> starts;
+        std::ranges::transform(step.uses, std::back_inserter(starts), &StepInFlight::Use::start);
+        group_uses_.push_back(groups_.take(*plan, starts));
+        for (const std::vector<GroupUse>& other : group_uses_) {
+            GroupCheck::require_no_reuse(group_uses_.back(), other);
+        }
         in_flight_.push_back(std::move(step));
     }
 
@@ -337,6 +347,7 @@ class World {
             by_row.at(static_cast<std::size_t>(action.which)).at(static_cast<std::size_t>(action.after)) =
                 special;
         }
+        group_uses_.pop_front();
         run(step, counts);
         std::vector<Token> tokens;
         for (const auto& row : by_row) {
@@ -368,6 +379,13 @@ class World {
             for (StepInFlight& later : in_flight_) {
                 for (auto& other : later.uses) {
                     other.start += other.request == use.request ? use.drafts - unused : 0;
+                }
+            }
+            for (std::vector<GroupUse>& later : group_uses_) {
+                for (GroupUse& other : later) {
+                    if (other.request == use.request) {
+                        groups_.start_later(other, use.drafts - unused);
+                    }
                 }
             }
         }
@@ -469,6 +487,7 @@ class World {
         std::ranges::for_each(transfers_,
                               [&](const Transfer& transfer) { check_transfer(transfer, snapshot); });
         check_positions(snapshot);
+        GroupCheck::check(snapshot, group_uses());
     }
 
     void check_host(const Snapshot& snapshot) const {
@@ -560,6 +579,15 @@ class World {
         }
     }
 
+    // Of all steps in flight.
+    [[nodiscard]] std::vector<GroupUse> group_uses() const {
+        std::vector<GroupUse> result;
+        for (const std::vector<GroupUse>& step : group_uses_) {
+            result.insert(result.end(), step.begin(), step.end());
+        }
+        return result;
+    }
+
     void check_in_flight(const Snapshot& snapshot, const std::vector<int>& owners) const {
         for (const StepInFlight& step : in_flight_) {
             for (const auto& use : step.uses) {
@@ -580,8 +608,10 @@ class World {
 
     const Scenario* scenario_;
     Scheduler scheduler_;
+    GroupCheck groups_;
     std::deque<StepInFlight> in_flight_;
     std::vector<Transfer> transfers_;
+    std::deque<std::vector<GroupUse>> group_uses_;  // of each of them
     std::size_t submitted_ = 0;
     std::set<RequestId> ended_;
     std::map<RequestId, std::int64_t> given_;      // tokens

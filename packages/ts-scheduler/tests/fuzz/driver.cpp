@@ -34,7 +34,7 @@ struct StepOut {
 
 class Fuzz {
  public:
-    explicit Fuzz(std::uint64_t seed) : random_(seed), config_(config()), scheduler_(config_) {}
+    explicit Fuzz(std::uint64_t seed) : random_(seed), config_(with_groups(config())), scheduler_(config_) {}
 
     void event() {
         switch (below(12)) {
@@ -76,6 +76,10 @@ class Fuzz {
         require(end.free.size() + end.idle.size() == end.references.size(), "every page comes back");
         const auto held = std::ranges::count_if(end.host_references, [](int count) { return count > 0; });
         require(held == std::ssize(end.host_order), "every host page comes back");
+        for (const GroupSnapshot& group : end.groups) {
+            require(group.free.size() + group.idle.size() == group.references.size(),
+                    "every page of a group comes back");
+        }
     }
 
  private:
@@ -111,6 +115,28 @@ class Fuzz {
                 .write_back_pages = static_cast<int>(1 + below(20)),
                 .min_tps = static_cast<double>(below(2) * 50),
                 .draft_tokens = drafts};
+    }
+
+    // Up to three groups, often of the fewest pages that are allowed: with those none may ever run out.
+    Config with_groups(Config config) {
+        for (auto count = std::max<std::int64_t>(below(6) - 2, 0); count > 0; --count) {
+            config.host_pages = 0;  // there are no copies of windows and states
+            CacheGroup group;
+            group.kind = below(2) != 0 ? CacheGroup::Kind::window : CacheGroup::Kind::state;
+            group.window = static_cast<int>(1 + below(20));
+            group.checkpoint_blocks = static_cast<int>(1 + below(4));
+            group.num_pages = static_cast<int>(least_pages(config, group));
+            require(!refused(config, group), "the fewest pages are allowed");
+            --group.num_pages;
+            require(refused(config, group), "one page fewer is not");
+            group.num_pages += static_cast<int>(1 + below(2) * below(20));
+            config.groups.push_back(group);
+        }
+        return config;
+    }
+    static bool refused(Config config, const CacheGroup& group) {
+        config.groups = {group};
+        return problem_with(config).has_value();
     }
 
     void submit() {

@@ -253,7 +253,12 @@ def test_encoded_plans_and_outputs_are_what_msgspec_would_have_written(draft_tok
         assert decodes == sorted(decodes)
         assert usual.tolist() == sorted(usual.tolist(), reverse=True), "they come first"
         assert frames[0] == msgspec.msgpack.encode(StepPlan(plan.step, admits, plan.releases, bitmap_of(decodes)))
-        assert frames[1:] == (plan.rows[~usual].tobytes(), plan.tokens.tobytes(), plan.pages.tobytes())
+        assert frames[1:] == (
+            plan.rows[~usual].tobytes(),
+            plan.tokens.tobytes(),
+            plan.pages.tobytes(),
+            plan.states.tobytes(),
+        )
         accepted = [int(rng.integers(1, 1 + count)) for count in most(frames, draft_tokens)]
         sampled = (rng.integers(0, 2**31 - 1, sum(accepted)) >> rng.integers(0, 31)).astype(np.int32)
         outputs = []

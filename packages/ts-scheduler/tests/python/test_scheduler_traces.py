@@ -1,12 +1,16 @@
 """Random traces against a toy language model whose next token depends on every KV entry, read through block tables.
 
+With cache groups each entry also depends on the window of entries before it, read through the group's table, and on a
+state that is carried along, loaded from checkpoints and saved to them.
+
 The oracle generates each request alone, with no pages at all. A page that is wrong, stale, missing, shared while it is
 written, or reused too early changes some token.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,15 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ts_protocol.messages import ROW_SAMPLE, ROW_TOKEN_ON_DEVICE, SamplingParams, StepPlan
 from ts_protocol.wire import slots_of
-from ts_scheduler import Config, Plan, Scheduler, Transfer, TransferError
+from ts_scheduler import CacheGroup, Config, Plan, Scheduler, Transfer, TransferError, least_pages
 
 VOCAB = 5
 MODULUS = (1 << 61) - 1
 
 
-def entry_of(token: int, position: int, before: int) -> int:
-    """The KV entry of a token: it depends on the whole prefix."""
-    return (before * 1_000_003 + token * 7919 + position * 104_729 + 1) % MODULUS
+def entry_of(token: int, position: int, before: int, others: Sequence[int] = ()) -> int:
+    """The KV entry of a token: it depends on the whole prefix, and on what the other groups hold."""
+    return (before * 1_000_003 + token * 7919 + position * 104_729 + digest(others) + 1) % MODULUS
 
 
 def entries_of(tokens: list[int]) -> list[int]:
@@ -33,12 +37,27 @@ def entries_of(tokens: list[int]) -> list[int]:
     return entries
 
 
-def sample(entries: list[int]) -> int:
-    """The next token: it depends on every entry, and on their order."""
+def digest(entries: Sequence[int]) -> int:
+    """Depends on every entry, and on their order."""
     state = 0
     for entry in entries:
         state = (state * 31 + entry) % MODULUS
-    return (state >> 7) % VOCAB
+    return state
+
+
+def sample(entries: Sequence[int]) -> int:
+    """The next token."""
+    return (digest(entries) >> 7) % VOCAB
+
+
+def window_entry(entry: int, group: int) -> int:
+    """What a window group keeps of a position: through its entry it depends on the whole prefix."""
+    return (entry * 69_069 + group) % MODULUS
+
+
+def advance(state: int, token: int, group: int) -> int:
+    """A running state after one more token."""
+    return (state * 40_503 + token + group + 1) % MODULUS
 
 
 def common(a: list[int], b: list[int]) -> int:
@@ -46,9 +65,26 @@ def common(a: list[int], b: list[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def generate_alone(prompt: list[int], max_tokens: int, stops: tuple[int, ...]) -> tuple[list[int], str]:
+def generate_alone(
+    prompt: list[int], max_tokens: int, stops: tuple[int, ...], groups: Sequence[CacheGroup] = ()
+) -> tuple[list[int], str]:
     """The oracle: no pages, no batching, no cache."""
-    entries = entries_of(prompt)
+    entries: list[int] = []
+    states = [0] * len(groups)
+
+    def add(token: int) -> None:
+        others: list[int] = []
+        for index, group in enumerate(groups):
+            if group.kind == "window":
+                window = entries[max(len(entries) + 1 - group.window, 0) :]
+                others.append(digest([window_entry(entry, index) for entry in window]))
+            else:
+                states[index] = advance(states[index], token, index)
+                others.append(states[index])
+        entries.append(entry_of(token, len(entries), entries[-1] if entries else 0, others))
+
+    for token in prompt:
+        add(token)
     output: list[int] = []
     while True:
         output.append(sample(entries))
@@ -56,7 +92,61 @@ def generate_alone(prompt: list[int], max_tokens: int, stops: tuple[int, ...]) -
             return output, "stop"
         if len(output) == max_tokens:
             return output, "length"
-        entries.append(entry_of(output[-1], len(entries), entries[-1]))
+        add(output[-1])
+
+
+class ToyGroup:
+    """A worker's pages of one group: an integer for each token of a window group, one for each state."""
+
+    def __init__(self, index: int, group: CacheGroup, page_size: int, rng: random.Random) -> None:
+        self.index, self.group, self.page_size = index, group, page_size
+        width = page_size if group.kind == "window" else 1
+        self.cache = [[rng.randrange(MODULUS) for _ in range(width)] for _ in range(group.num_pages)]
+        self.tables: dict[int, dict[int, int]] = {}
+        self.saves: dict[tuple[int, int], int] = {}
+        self.passed: dict[int, int] = {}
+        """The states at the positions of the row under way."""
+
+    def start(self, admits: list[int], pages: list[list[int]], states: list[list[int]]) -> None:
+        """Take a plan's entries of this group."""
+        for slot in admits:
+            self.tables[slot] = {}
+        for slot, _, block, page in pages:
+            assert self.group.kind == "window" or (block, self.tables[slot]) == (0, {})
+            self.tables[slot][block] = page
+        if self.group.kind == "state":
+            for slot in admits:
+                self.cache[self.tables[slot][0]][0] = 0
+        for slot, _, page, _, save in states:
+            if not save:
+                self.cache[self.tables[slot][0]][0] = self.cache[page][0]
+        self.saves = {(slot, position): page for slot, _, page, position, save in states if save}
+
+    def before(self, slot: int, position: int, token: int) -> int:
+        """What the token at a position sees of this group."""
+        table = self.tables[slot]
+        if self.group.kind == "window":
+            seen = range(max(position + 1 - self.group.window, 0), position)
+            return digest([self.cache[table[at // self.page_size]][at % self.page_size] for at in seen])
+        self.cache[table[0]][0] = advance(self.cache[table[0]][0], token, self.index)
+        return self.cache[table[0]][0]
+
+    def after(self, slot: int, position: int, entry: int) -> None:
+        """What this group keeps of it."""
+        table = self.tables[slot]
+        if self.group.kind == "window":
+            page = self.cache[table[position // self.page_size]]
+            page[position % self.page_size] = window_entry(entry, self.index)
+            return
+        self.passed[position + 1] = self.cache[table[0]][0]
+        if (slot, position + 1) in self.saves:
+            self.cache[self.saves.pop((slot, position + 1))][0] = self.cache[table[0]][0]
+
+    def rewind(self, slot: int, length: int) -> None:
+        """After a row: what its rejected drafts did to the state is undone."""
+        if self.group.kind == "state":
+            self.cache[self.tables[slot][0]][0] = self.passed[length]
+            self.passed.clear()
 
 
 @dataclass
@@ -70,23 +160,26 @@ class Sent:
     rows: list[list[int]]
     tokens: list[int]
     pages: list[list[int]]
+    states: list[list[int]]
 
 
 def whole(plan: Plan) -> Sent:
     """With all its rows."""
     admits = [slot for slot, _ in plan.admits]
     return Sent(
-        plan.step, admits, plan.releases, [], plan.rows.tolist(), plan.tokens.tolist(), plan.pages.tolist()
+        plan.step, admits, plan.releases, [], plan.rows.tolist(), plan.tokens.tolist(), plan.pages.tolist(),
+        plan.states.tolist(),
     )  # fmt: skip
 
 
-def decoded(frames: tuple[bytes, bytes, bytes, bytes]) -> Sent:
+def decoded(frames: tuple[bytes, bytes, bytes, bytes, bytes]) -> Sent:
     """As it travels, decodes as bits."""
     message = msgspec.msgpack.decode(frames[0], type=StepPlan)
-    rows, tokens, pages = (np.frombuffer(frame, np.int32) for frame in frames[1:])
+    rows, tokens, pages, states = (np.frombuffer(frame, np.int32) for frame in frames[1:])
     return Sent(
         message.step, [admit.slot for admit in message.admits], message.releases, slots_of(message.decodes).tolist(),
-        rows.reshape(-1, 4).tolist(), tokens.tolist(), pages.reshape(-1, 2).tolist(),
+        rows.reshape(-1, 4).tolist(), tokens.tolist(), pages.reshape(-1, 4).tolist(),
+        states.reshape(-1, 5).tolist(),
     )  # fmt: skip
 
 
@@ -106,6 +199,7 @@ class ToyWorker:
         self.last: dict[int, int] = {}
         self.length: dict[int, int] = {}
         self.rng = rng
+        self.groups = [ToyGroup(index, group, config.page_size, rng) for index, group in enumerate(config.groups)]
 
     def run(self, plan: Sent) -> list[list[int]]:
         """The tokens of each sampling row."""
@@ -114,9 +208,14 @@ class ToyWorker:
         for slot in plan.admits:
             self.tables[slot] = []
             self.length.pop(slot, None)
-        for slot, page in plan.pages:
-            assert page not in self.tables[slot]
-            self.tables[slot].append(page)
+        for slot, group, block, page in plan.pages:
+            if group == 0:
+                assert block == len(self.tables[slot])
+                assert page not in self.tables[slot]
+                self.tables[slot].append(page)
+        for number, held in enumerate(self.groups, start=1):
+            own = [[entry for entry in entries if entry[1] == number] for entries in (plan.pages, plan.states)]
+            held.start(plan.admits, *own)
         flags = ROW_SAMPLE | ROW_TOKEN_ON_DEVICE
         rows = [[slot, self.length[slot], 1 + self.drafts, flags] for slot in plan.decodes] + plan.rows
         assert len({row[0] for row in rows}) == len(rows), "a slot has at most one row"
@@ -126,6 +225,7 @@ class ToyWorker:
         fed = iter(plan.tokens)
         sampled = [self._row(slot, start, count, flags, fed) for slot, start, count, flags in rows]
         assert next(fed, None) is None
+        assert not any(group.saves for group in self.groups), "each checkpoint is passed by its row"
         return [tokens for tokens in sampled if tokens]
 
     def _row(self, slot: int, start: int, count: int, flags: int, fed: Iterator[int]) -> list[int]:
@@ -141,6 +241,8 @@ class ToyWorker:
         spare = len(self.tables[slot]) - -(-(start + count) // self.page_size)
         assert spare == 0 or (spare > 0 and self.drafts > 0), "as many pages as the row needs"
         self.length[slot] = start + (len(sampled) if flags & ROW_TOKEN_ON_DEVICE else count)
+        for group in self.groups:
+            group.rewind(slot, self.length[slot])
         if sampled:
             self.last[slot] = sampled[-1]
         return sampled
@@ -161,7 +263,11 @@ class ToyWorker:
         before = self._read(table, position - 1) if position else 0
         page = table[position // self.page_size]
         assert not any(page in other for key, other in self.tables.items() if key != slot), "written while shared"
-        self.cache[page][position % self.page_size] = entry_of(token, position, before)
+        self.cache[page][position % self.page_size] = entry = entry_of(
+            token, position, before, [group.before(slot, position, token) for group in self.groups]
+        )
+        for group in self.groups:
+            group.after(slot, position, entry)
 
     def _sample(self, slot: int, length: int) -> int:
         return sample([self._read(self.tables[slot], position) for position in range(length)])
@@ -324,7 +430,7 @@ class Trace:
 
     def check(self) -> None:
         for asked in self.asked.values():
-            expected, reason = generate_alone(asked.prompt, asked.max_tokens, asked.stops)
+            expected, reason = generate_alone(asked.prompt, asked.max_tokens, asked.stops, self.config.groups)
             if asked.finish in ("abort", "sent"):
                 assert asked.got == expected[: len(asked.got)]
             else:
@@ -339,32 +445,63 @@ class Trace:
         assert self.scheduler.stats().pages_used == 0
         held = [page for page, holders in enumerate(snapshot.host_references) if holders]
         assert sorted(snapshot.host_order) == held
+        for group, pages in zip(self.config.groups, snapshot.groups, strict=True):
+            assert sorted(pages.free + pages.attached) == list(range(group.num_pages))
+            assert sorted(pages.idle) == sorted(pages.attached)
+
+
+NO_GROUPS: st.SearchStrategy[list[dict[str, Any]]] = st.just([])
 
 
 @st.composite
-def configs(draw: st.DrawFn) -> Config:
+def cache_groups(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Up to three groups, ``num_pages`` beyond the fewest that are allowed."""
+    windows = st.fixed_dictionaries({"kind": st.just("window"), "window": st.integers(1, 12)})
+    states = st.fixed_dictionaries({"kind": st.just("state"), "checkpoint_blocks": st.integers(1, 4)})
+    spare = st.fixed_dictionaries({"num_pages": st.sampled_from([0, 0, 3, 20])})
+    return draw(st.lists(st.builds(dict.__or__, st.one_of(windows, states), spare), max_size=3))
+
+
+@st.composite
+def configs(draw: st.DrawFn, groups: st.SearchStrategy[list[dict[str, Any]]] = NO_GROUPS) -> Config:
     page_size = draw(st.integers(1, 4))
+    limits = draw(limits_of(page_size))
+    drawn = draw(groups)
+    if drawn:  # windows and states stay where they are
+        limits["host_pages"] = 0
+    bare = Config(**limits)
+    return Config(
+        **limits,
+        groups=[
+            CacheGroup(**{**group, "num_pages": group["num_pages"] + least_pages(bare, CacheGroup(**group))})
+            for group in drawn
+        ],
+    )
+
+
+@st.composite
+def limits_of(draw: st.DrawFn, page_size: int) -> dict[str, Any]:
     prefix_caching = draw(st.booleans())
     draft_tokens = draw(st.sampled_from([0, 0, 1, 2, 5]))
-    return Config(
-        page_size=page_size,
-        num_pages=draw(st.integers(2, 64 // page_size)),
-        max_num_seqs=draw(st.integers(1, 5)),
-        max_model_len=draw(st.integers(8, 64)),
-        vocab_size=VOCAB,
-        chunk_tokens=1 + draft_tokens + draw(st.integers(0, 23)),
-        max_queued=draw(st.integers(1, 12)),
-        prefix_caching=prefix_caching,
-        host_pages=draw(st.integers(0, 20)) if prefix_caching else 0,
-        write_back_pages=draw(st.integers(1, 64)),
-        depth=draw(st.integers(1, 3)),
-        priority_tokens=draw(st.integers(0, 20)),
-        tool_wait_steps=draw(st.integers(0, 4)),
-        new_prompt_wait_steps=draw(st.integers(0, 6)),
-        growth_room=draw(st.sampled_from([0.0, 0.33, 0.9])),
-        min_tps=draw(st.sampled_from([0.0, 0.5, 200.0])),
-        draft_tokens=draft_tokens,
-    )
+    return {
+        "page_size": page_size,
+        "num_pages": draw(st.integers(2, 64 // page_size)),
+        "max_num_seqs": draw(st.integers(1, 5)),
+        "max_model_len": draw(st.integers(8, 64)),
+        "vocab_size": VOCAB,
+        "chunk_tokens": 1 + draft_tokens + draw(st.integers(0, 23)),
+        "draft_tokens": draft_tokens,
+        "max_queued": draw(st.integers(1, 12)),
+        "prefix_caching": prefix_caching,
+        "host_pages": draw(st.integers(0, 20)) if prefix_caching else 0,
+        "write_back_pages": draw(st.integers(1, 64)),
+        "depth": draw(st.integers(1, 3)),
+        "priority_tokens": draw(st.integers(0, 20)),
+        "tool_wait_steps": draw(st.integers(0, 4)),
+        "new_prompt_wait_steps": draw(st.integers(0, 6)),
+        "growth_room": draw(st.sampled_from([0.0, 0.33, 0.9])),
+        "min_tps": draw(st.sampled_from([0.0, 0.5, 200.0])),
+    }
 
 
 @settings(max_examples=400, deadline=None)
@@ -374,6 +511,20 @@ def configs(draw: st.DrawFn) -> Config:
     st.integers(),
 )
 def test_every_trace_gives_each_request_what_it_gets_alone(config: Config, actions: list[str], seed: int) -> None:
+    trace = Trace(config, seed)
+    for action in actions:
+        getattr(trace, action)()
+    trace.finish()
+    trace.check()
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    configs(groups=cache_groups()),
+    st.lists(st.sampled_from(["submit", "submit", "plan", "plan", "settle", "abort"]), max_size=60),
+    st.integers(),
+)
+def test_with_groups_every_trace_gives_the_same(config: Config, actions: list[str], seed: int) -> None:
     trace = Trace(config, seed)
     for action in actions:
         getattr(trace, action)()
@@ -451,6 +602,52 @@ def test_a_conversation_goes_on_from_the_host() -> None:
     stats = trace.scheduler.stats()
     assert stats.host_loaded_pages > 0
     assert stats.prefill_tokens <= 4 * (6 + 3 + 3) + 2 * 4, "each turn computes what is new, and part of a block"
+
+
+GROUPS = [
+    CacheGroup(kind="window", num_pages=40, window=6),
+    CacheGroup(kind="state", num_pages=20, checkpoint_blocks=2),
+]
+
+
+def with_groups() -> Trace:
+    """After a first turn of 6 + 12 tokens."""
+    config = Config(
+        page_size=4, num_pages=64, max_num_seqs=4, max_model_len=128, vocab_size=VOCAB, chunk_tokens=16, max_queued=8,
+        groups=GROUPS,
+    )  # fmt: skip
+    trace = Trace(config, 3)
+    trace.asked[0] = Asked([0, 1, 2, 3, 4, 0], 12, ())
+    assert trace.scheduler.submit(0, np.array(trace.asked[0].prompt, dtype=np.int32), 12) is None
+    trace.finish()
+    return trace
+
+
+def second_turn(trace: Trace) -> Asked:
+    asked = Asked(trace.asked[0].prompt + trace.asked[0].got + [1, 1], 4, ())
+    trace.asked[1] = asked
+    assert trace.scheduler.submit(1, np.array(asked.prompt, dtype=np.int32), 4) is None
+    return asked
+
+
+def test_with_groups_the_second_turn_hits_as_far_as_all_agree() -> None:
+    trace = with_groups()
+    second = second_turn(trace)
+    trace.finish()
+    trace.check()
+    assert second.cached == 16, "the last checkpoint of the state"
+
+
+@pytest.mark.parametrize("group", [0, 1])
+def test_the_trace_notices_a_wrong_page_of_a_group(group: int) -> None:
+    trace = with_groups()
+    second_turn(trace)
+    pages = trace.worker.groups[group].cache
+    for page in trace.scheduler.snapshot().groups[group].attached:
+        pages[page] = [value + 1 for value in pages[page]]
+    trace.finish()
+    with pytest.raises(AssertionError):
+        trace.check()
 
 
 def test_the_trace_notices_a_wrong_page() -> None:

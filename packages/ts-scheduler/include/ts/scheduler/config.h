@@ -3,10 +3,23 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace ts::scheduler {
 
 inline constexpr int kMaxDepth = 3;  // most steps in flight at once
+
+// A part of the model's cache beside the keys and values of full attention, with pages of its own. Layers
+// with a sliding window keep those of the last positions alone, layers with linear attention one state a
+// request.
+struct CacheGroup {
+    enum class Kind : std::uint8_t { window, state };
+
+    Kind kind = Kind::window;
+    int num_pages = 0;          // of a state group: states, one a page
+    int window = 0;             // of a window group: tokens that a position attends to, itself included
+    int checkpoint_blocks = 0;  // of a state group: blocks from one checkpoint to the next
+};
 
 // The limits of one scheduler. Sizes are in tokens unless named otherwise.
 struct Config {
@@ -30,7 +43,13 @@ struct Config {
     int write_back_pages = 64;  // of those an allocation would take next, how many have copies
     double min_tps = 0;         // tokens per second that each decoding user keeps; 0: no floor
     int draft_tokens = 0;       // positions that a decode reserves for drafts beside its own; 0: none
+
+    std::vector<CacheGroup> groups = {};  // beside full attention's; on the wire they count from 1
 };
+
+// The pages with which a group can never run out. Whatever requests hold at once fits, so no request has to
+// give way to another for want of a page of such a group.
+[[nodiscard]] std::int64_t least_pages(const Config& config, const CacheGroup& group);
 
 // What is wrong with a configuration: one sentence that names the field and the fix, or nothing.
 [[nodiscard]] std::optional<std::string> problem_with(const Config& config);

@@ -24,12 +24,25 @@ struct Row {
 };
 static_assert(sizeof(Row) == 4 * sizeof(std::int32_t));
 
-// A page appended to a slot's block table before the step runs. The layout is the wire's: int32 [2].
+// A page put at a block of a slot's block table before the step runs. The layout is the wire's: int32 [4].
 struct PageEntry {
     SlotId slot;
+    std::int32_t group;  // 0: full attention
+    std::int32_t block;  // of a state group: 0, its only page
     PageId page;
 };
-static_assert(sizeof(PageEntry) == 2 * sizeof(std::int32_t));
+static_assert(sizeof(PageEntry) == 4 * sizeof(std::int32_t));
+
+// A copy between a slot's state and another page of its group. The layout is the wire's: int32 [5].
+struct StateEntry {
+    SlotId slot;
+    std::int32_t group;
+    PageId page;
+    Position position;  // tokens that the copied state has taken in
+    std::int32_t save;  // 0: the slot's state becomes the page's before the step; 1: the page the slot's,
+                        // when the step has come to the position
+};
+static_assert(sizeof(StateEntry) == 5 * sizeof(std::int32_t));
 
 // A slot that starts serving a request; its block table is emptied first.
 struct Admission {
@@ -47,6 +60,7 @@ struct StepPlan {
     std::size_t implied = 0;    // rows, the first ones, that those bits say: they do not travel
     std::vector<Token> tokens;  // of the rows without kRowTokenOnDevice, concatenated
     std::vector<PageEntry> pages;
+    std::vector<StateEntry> states;
     std::vector<Admission> admits;
     std::vector<SlotId> releases;
     std::string

@@ -8,6 +8,15 @@
 
 namespace ts::scheduler {
 
+// What a request holds of one of Config::groups.
+struct RequestGroupSnapshot {
+    int first = 0;                    // of a window group: the block of the first page
+    std::vector<PageId> pages;        // of a state group: the one that it works on
+    PageId source = -1;               // the checkpoint that it started from, until its first step has settled
+    std::vector<PageId> checkpoints;  // that its steps in flight write
+    std::vector<Position> checkpoint_positions;
+};
+
 struct RequestSnapshot {
     RequestId id = 0;
     std::string_view state;
@@ -21,6 +30,18 @@ struct RequestSnapshot {
     Position settled = 0;
     Position tokens = 0;
     int retention = 0;  // what its blocks are worth once idle: 0 once, 1 session, 2 shared
+    std::vector<RequestGroupSnapshot> groups;
+};
+
+// Where every page of one of Config::groups is.
+struct GroupSnapshot {
+    std::vector<PageId> free;
+    std::vector<PageId> attached;                 // at a block of the prefix index, held by requests or not
+    std::vector<std::uint64_t> attached_digests;  // of the prefix that ends with the block of each of them
+    std::vector<PageId> idle;                     // as in Snapshot
+    std::vector<int> idle_retention;
+    std::vector<std::int64_t> idle_time_left;
+    std::vector<int> references;
 };
 
 // A block with a copy on the host.
@@ -51,6 +72,7 @@ struct Snapshot {
     bool admission_held = false;         // after a preemption, until somebody leaves
     bool admission_has_no_room = false;  // until something changes
     std::int64_t first_blocked_for = 0;  // steps for which the first has waited for sessions' pages
+    std::vector<GroupSnapshot> groups;
 };
 
 }  // namespace ts::scheduler
