@@ -29,8 +29,9 @@ struct Submission {
     UserId user = 0;       // users share what there is
     bool session = false;  // a next turn is expected: keep the prefix for it
     Salt cache_salt{};     // prefixes are reused within one salt
-    // For the worker, as MessagePack; goes into the plan that admits the request.
-    std::string sampling{};
+    // For the worker, as MessagePack; goes into the plan that admits the request. Its initializer spares
+    // those who name other fields a warning.
+    std::string sampling{};  // NOLINT(readability-redundant-member-init)
 };
 
 enum class RejectionCode : std::uint8_t {
