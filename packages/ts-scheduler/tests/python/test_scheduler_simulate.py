@@ -1,6 +1,8 @@
 """The simulator: its arithmetic by hand, its users' prompts, and what must hold whatever the policy is."""
 
+import argparse
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ts_scheduler.simulate import PRESETS, WORKLOADS, Device, Fleet, Options, Replica, simulate
+from ts_scheduler.simulate import PRESETS, WORKLOADS, Device, Fleet, Options, Replica, command, simulate
 from ts_scheduler.simulate.workload import Spread, User, Workload, system_prompts
+
+PACKAGE = Path(__file__).parents[2]
+DOCS = PACKAGE.parents[1] / "docs"
 
 DEVICE = Device(
     name="toy",
@@ -160,3 +165,30 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
 def test_workloads_fit_the_presets(name: str) -> None:
     longest = WORKLOADS[name].longest
     assert all(device.kv_tokens > 2 * longest for device in PRESETS.values())
+
+
+def test_the_page_of_the_fleet_shows_its_run() -> None:
+    record = json.loads((DOCS / "benchmarks" / "fleet.json").read_text())
+    page = (DOCS / "benchmarks" / "fleet.md").read_text()
+    assert record["options"]["users"] == 10_000
+    assert tuple(record["device"]["source"]) == PRESETS["kimi-k2.5-8xh200"].source
+    for row in record["figures"]:
+        rates = f"{row['tps/user p50']:.1f}, {row['tps/user p10']:.1f} | {row['tpm/GPU']:,.0f}"
+        slow = f"{100 * row['user-seconds below the floor']:.1f} %"
+        waits = " | ".join(
+            f"{row[f'{what} p50 s']:.2f}, {row[f'{what} p99 s']:.1f}" for what in ("queue", "first token")
+        )
+        who = f"{row['replicas']} | {row['users a replica']:.3g} | {row['min tps']:.0f}"
+        assert f"| {who} | {rates} | {slow} | {waits} | {row['hit rate']:.3f} |" in page
+    for source in (*record["device"]["source"], record["workload"]["source"]):
+        assert source in " ".join(page.split())
+
+
+@pytest.mark.parametrize("page", [PACKAGE / "README.md", DOCS / "scheduler.md", DOCS / "benchmarks" / "fleet.md"])
+def test_the_commands_on_the_pages_exist(page: Path) -> None:
+    commands = re.findall(r"ts-scheduler simulate((?:\s+-[^`]*)?)[`\n]", page.read_text())
+    assert commands
+    for options in commands:
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        parser.parse_args(options.replace("\\\n", " ").split())
