@@ -14,6 +14,7 @@ PrefixIndex::PrefixIndex(PagePool& pool, Pool<Host>& host, int page_size)
       host_(&host),
       page_size_(static_cast<std::size_t>(page_size)),
       entries_(static_cast<std::size_t>(pool.total()) + static_cast<std::size_t>(host.total())),
+      rests_(entries_.size()),
       tokens_(entries_.size() * page_size_),
       buckets_(std::bit_ceil(entries_.size() * 2), kNone),
       unused_(entries_.size()),
@@ -36,7 +37,8 @@ std::optional<PrefixIndex::Node> PrefixIndex::find(const BlockKey& key) const {
     for (Node node = buckets_[bucket(key.digest)]; node != kNone; node = at(node).next_in_bucket) {
         const Entry& entry = at(node);
         if (entry.digest == key.digest && entry.parent == key.parent &&
-            (key.parent != kRoot || entry.salt == key.salt) && std::ranges::equal(tokens(node), key.tokens)) {
+            (key.parent != kRoot || rest(node).salt == key.salt) &&
+            std::ranges::equal(tokens(node), key.tokens)) {
             return node;
         }
     }
@@ -87,7 +89,7 @@ PrefixIndex::Node PrefixIndex::take(const BlockKey& key) {
     unused_.pop_back();
     Entry& entry = at(node);
     entry.digest = key.digest;
-    entry.salt = key.salt;
+    rest(node).salt = key.salt;
     entry.first_child = kNone;
     entry.on_device_below = 0;
     entry.next_in_bucket = std::exchange(buckets_[bucket(key.digest)], node);
@@ -106,9 +108,9 @@ void PrefixIndex::put(Node node, const SharedPage& page, Retention retention) {
     if (entry.parent != kRoot) {
         ++at(entry.parent).on_device_below;
     }
-    if (entry.copy) {
+    if (has_copy(node)) {
         if (host_->free() > 0) {
-            host_->mark(entry.copy->id(), Retention::shared);
+            host_->mark(copy_of(node).id(), Retention::shared);
         } else {
             drop_copy(node);
         }
@@ -261,7 +263,7 @@ std::vector<PrefixIndex::Node> PrefixIndex::without_copy(int within, std::size_t
 }
 
 void PrefixIndex::attach(Node node, const Shared<Host>& copy) {
-    at(node).copy.emplace(copy.share());
+    rest(node).copy.emplace(copy.share());
     node_of_copy_[static_cast<std::size_t>(copy.id())] = node;
     host_->list(copy.id(), Retention::shared);
 }
@@ -275,13 +277,13 @@ void PrefixIndex::hand_back(SharedPage page, IdlePages::Place place) {
 }
 
 void PrefixIndex::drop_copy(Node node) {
-    Entry& entry = at(node);
-    if (!entry.copy) {
+    if (!has_copy(node)) {
         return;
     }
-    node_of_copy_[static_cast<std::size_t>(entry.copy->id())] = kNone;
-    host_->unlist(entry.copy->id());
-    entry.copy.reset();
+    const PageId copy = copy_of(node).id();
+    node_of_copy_[static_cast<std::size_t>(copy)] = kNone;
+    host_->unlist(copy);
+    rest(node).copy.reset();
 }
 
 bool PrefixIndex::evict_copy() {
@@ -303,9 +305,10 @@ bool PrefixIndex::evict_copy() {
 
 std::vector<PrefixIndex::Copy> PrefixIndex::copies() const {
     std::vector<Copy> result;
-    for (const Entry& entry : entries_) {
-        if (entry.copy) {
-            result.push_back({entry.copy->id(), entry.digest, entry.page ? entry.page->id() : -1});
+    for (Node node = 0; node < std::ssize(entries_); ++node) {
+        if (has_copy(node)) {
+            const Entry& entry = at(node);
+            result.push_back({copy_of(node).id(), entry.digest, entry.page ? entry.page->id() : -1});
         }
     }
     return result;

@@ -59,10 +59,10 @@ class PrefixIndex {
     [[nodiscard]] bool is_leaf(Node node) const { return at(node).first_child == kNone; }
     [[nodiscard]] bool has_host() const { return !node_of_copy_.empty(); }
     [[nodiscard]] bool on_device(Node node) const { return at(node).page.has_value(); }
-    [[nodiscard]] bool has_copy(Node node) const { return at(node).copy.has_value(); }
+    [[nodiscard]] bool has_copy(Node node) const { return rest(node).copy.has_value(); }
     // Somebody is copying it to the device.
     [[nodiscard]] bool is_loading(Node node) const {
-        return has_copy(node) && host_->references(at(node).copy->id()) > 1;
+        return has_copy(node) && host_->references(rest(node).copy->id()) > 1;
     }
     // Differs after the node has come to stand for another block, or has left the device.
     [[nodiscard]] std::uint32_t generation(Node node) const { return at(node).generation; }
@@ -121,26 +121,34 @@ class PrefixIndex {
     struct alignas(64) Entry {  // one cache line
         std::optional<SharedPage> page;
         Digest digest = 0;
-        Salt salt;
         Node parent = kRoot;
         Node first_child = kNone;
         Node next_sibling = kNone;
         Node previous_sibling = kNone;
         std::int32_t on_device_below = 0;  // children
         std::int32_t next_in_bucket = kNone;
-        std::optional<Shared<Host>> copy;
         std::uint32_t generation = 0;
+    };
+    static_assert(sizeof(Entry) == 64);
+
+    // What a search seldom needs.
+    struct Rest {
+        Salt salt;
+        std::optional<Shared<Host>> copy;
     };
 
     [[nodiscard]] Entry& at(Node node) { return entries_[static_cast<std::size_t>(node)]; }
     [[nodiscard]] const Entry& at(Node node) const { return entries_[static_cast<std::size_t>(node)]; }
+    [[nodiscard]] Rest& rest(Node node) { return rests_[static_cast<std::size_t>(node)]; }
+    [[nodiscard]] const Rest& rest(Node node) const { return rests_[static_cast<std::size_t>(node)]; }
     [[nodiscard]] const SharedPage& page_of(Node node) const {
         return *at(node).page;  // NOLINT(bugprone-unchecked-optional-access): a listed node has one
     }
     [[nodiscard]] std::size_t bucket(Digest digest) const { return digest & (buckets_.size() - 1); }
     [[nodiscard]] std::span<const Token> tokens(Node node) const;
     [[nodiscard]] const Shared<Host>& copy_of(Node node) const {
-        return *at(node).copy;  // NOLINT(bugprone-unchecked-optional-access): the caller has asked has_copy()
+        return *rest(node)
+                    .copy;  // NOLINT(bugprone-unchecked-optional-access): the caller has asked has_copy()
     }
     [[nodiscard]] Node take(const BlockKey& key);
     void put(Node node, const SharedPage& page, Retention retention);
@@ -160,6 +168,7 @@ class PrefixIndex {
     CacheGroups* groups_ = nullptr;
     std::size_t page_size_;
     std::vector<Entry> entries_;
+    std::vector<Rest> rests_;
     std::vector<Token> tokens_;          // of entry i at i * page_size
     std::vector<std::int32_t> buckets_;  // first entry of each chain
     std::vector<Node> unused_;
