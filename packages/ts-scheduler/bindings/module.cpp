@@ -270,4 +270,5 @@ PYBIND11_MODULE(_core, module) {
         .def("snapshot", &ts_sched::Scheduler::snapshot);
     module.def("least_pages", &ts_sched::least_pages, py::arg("config"), py::arg("group"));
     module.def("transition_diagram", &ts_sched::transition_diagram);
+    module.def("transition_table", &ts_sched::transition_table);
 }

@@ -354,3 +354,6 @@ def least_pages(config: Config, group: CacheGroup) -> int:
 
 def transition_diagram() -> str:
     """The request state machine as a mermaid diagram, made from the transition table."""
+
+def transition_table() -> str:
+    """The same as a table in Markdown: a line for each state."""

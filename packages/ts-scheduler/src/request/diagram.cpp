@@ -58,7 +58,35 @@ void add_rules(std::string& out, const Table<Rules...>& /*table*/) {
     (add_rule(out, std::type_identity<Rules>{}), ...);
 }
 
+template <class S, class From, class Event, class... To>
+void add_event(std::string& out, std::type_identity<Rule<From, Event, To...>> /*rule*/) {
+    if constexpr (std::is_same_v<S, From>) {
+        out += out.ends_with("| ") ? "" : "; ";
+        out += std::string(Event::kName) + " → ";
+        std::string_view separator;
+        (((out += separator) += To::kName, separator = " or "), ...);
+    }
+}
+
+template <class S, class... Rules>
+void add_row(std::string& out, const Table<Rules...>& /*table*/) {
+    ((out += "| `") += S::kName) += "` | ";
+    (add_event<S>(out, std::type_identity<Rules>{}), ...);
+    out += " |\n";
+}
+
+template <class... S>
+void add_rows(std::string& out, Types<S...> /*states*/) {
+    (add_row<S>(out, kTransitions), ...);
+}
+
 }  // namespace
+
+std::string transition_table() {
+    std::string out = "| state | event → next state |\n|---|---|\n";
+    add_rows(out, States{});
+    return out;
+}
 
 std::string transition_diagram() {
     std::string out = "stateDiagram-v2\n";

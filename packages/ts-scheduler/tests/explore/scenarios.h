@@ -192,6 +192,14 @@ inline std::vector<Scenario> nightly_scenarios() {
     stranger.priority = 1;
     Config growing = small(6, 4, 2, true);
     growing.growth_room = 0.2;
+    const Submission talk{1, {1, 2, 3, 4}, 2, {kStop}, 0, 0, true};
+    const Submission its_other_turn{4, {1, 2, 3, 4, 2, 1}, 2, {kStop}, 0, 0, true};
+    const Submission other_session{2, {5, 5, 5, 5, 5}, 2, {kStop}, 0, 0, true};
+    const Submission its_next_turn{3, {1, 2, 3, 4, 1, 1}, 2, {kStop}, 0, 0, true};
+    Submission sent = first;
+    sent.send = true;
+    Submission received = same;
+    received.receive = true;
     Submission fourth = longer;
     fourth.id = 4;
     fourth.max_tokens = 4;
@@ -209,6 +217,23 @@ inline std::vector<Scenario> nightly_scenarios() {
     return {
         {"failures, one step at a time", true, true, small(5, 4, 1, true), {first, same, third}},
         {"failures, three steps in flight", true, true, small(5, 4, 3, true), {first, same, third}},
+        {"failures, a host tier and little room",
+         false,
+         true,
+         with_host(small(4, 8, 2, true), 4),
+         {talk, other_session, its_next_turn, its_other_turn},
+         {"LoadingFromHost", "DrainingArrival"}},
+        {"failures, one sent, one received",
+         true,
+         true,
+         small(5, 4, 2, true),
+         {sent, received, stranger},
+         {"SendingKv", "ReceivingKv", "YieldingArrival", "DrainingArrival"}},
+        {"failures, states, three steps in flight",
+         true,
+         true,
+         with(small(5, 4, 3, true), {states_every(1), window_of(3)}),
+         {first, same}},
         {"failures and no room", true, true, small(5, 4, 2, true), {first, same, third}},
         {"failures and little room", true, true, small(6, 3, 2, true), {session, longer, stranger}},
         {"failures, growth room", true, true, growing, {session, longer, third}},

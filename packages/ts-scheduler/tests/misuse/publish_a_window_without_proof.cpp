@@ -4,7 +4,8 @@
 
 using namespace ts::scheduler;
 
-void run(WindowTable& table, Attachments<Window>& attached, PrefixIndex::Node node, const SettleProof& proof) {
+void run(WindowTable& table, Attachments<Window>& attached, PrefixIndex::Node node,
+         const SettleProof& proof) {
 #ifdef MISUSE
     (void)proof;
     table.publish(attached, node, Retention::once);

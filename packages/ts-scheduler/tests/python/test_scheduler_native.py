@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ts_scheduler import transition_diagram
+from ts_scheduler.diagram import with_states
 
 PACKAGE = Path(__file__).parents[2]
 SNIPPETS = sorted((PACKAGE / "tests" / "misuse").glob("*.cpp"))
@@ -89,8 +89,20 @@ def test_misuse_does_not_compile_for_the_stated_reason(source: Path, precompiled
     assert re.search(expected[1], errors), ended.stderr
 
 
-def test_the_diagram_in_the_docs_is_the_tables() -> None:
+def test_diagram_and_table_in_the_docs_are_the_codes() -> None:
     page = PACKAGE.parents[1] / "docs" / "scheduler.md"
     if not page.exists():
         pytest.skip("the package stands alone, without the repository's docs")
-    assert f"```mermaid\n{transition_diagram()}```" in page.read_text(), "run: python -m ts_scheduler.diagram"
+    text = page.read_text()
+    assert with_states(text) == text, "run: python -m ts_scheduler.diagram docs/scheduler.md"
+
+
+def test_a_stale_page_is_seen() -> None:
+    page = "```mermaid\nstateDiagram-v2\n    A --> B\n```\n| state | event → next state |\n|---|---|\n| A | B |\n\nend"
+    fresh = with_states(page)
+    assert fresh != page
+    assert fresh.endswith("|\n\nend")
+    assert "LoadingFromHost --> Prefilling : TransferEnded" in fresh
+    assert "| `Decoding` | PlanDecode → InFlight<Decoding, 1>; Send → SendingKv;" in fresh
+    with pytest.raises(ValueError, match="no ```mermaid block"):
+        with_states("nothing")

@@ -80,5 +80,7 @@ class Scheduler {
 
 // The request state machine as a mermaid diagram, made from the transition table.
 [[nodiscard]] std::string transition_diagram();
+// The same as a table in Markdown: a line for each state.
+[[nodiscard]] std::string transition_table();
 
 }  // namespace ts::scheduler
