@@ -195,7 +195,7 @@ class Scheduler::Impl {
                    unusable ? FinishReason::unusable : reason_to_end(request.state));
         }
         if (std::holds_alternative<Preempted>(request.state)) {
-            book_.move_to_waiting(request);
+            gate_.await_again(request);
         }
         if (!tokens.empty()) {
             request.due = row.prefill ? floor_.first_token()
@@ -224,7 +224,7 @@ class Scheduler::Impl {
             count_loaded(request, lease_of(request.state)->settled - before);
         }
         if (std::holds_alternative<Preempted>(request.state)) {
-            book_.move_to_waiting(request);
+            gate_.await_again(request);
         }
         remove_if_finished(request);
     }

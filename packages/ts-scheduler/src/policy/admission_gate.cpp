@@ -20,6 +20,19 @@ void AdmissionGate::inspect(Request& request) const {
     if (request.continues) {
         request.retention = Retention::session;
     }
+    keep(request);
+}
+
+void AdmissionGate::await_again(Request& request) {
+    book_->move_to_waiting(request);
+    if (cache_->reuse()) {
+        request.match.refresh(cache_->index(), request.sequence, cache_->page_size(), cache_->groups());
+        keep(request);
+    }
+}
+
+// What the request has found is worth as much as a session's from now on.
+void AdmissionGate::keep(Request& request) const {
     const auto& copies = request.match.copies();
     std::for_each(copies.rbegin(), copies.rend(),
                   [this](PrefixIndex::Node node) { cache_->index().touch_copy(node); });

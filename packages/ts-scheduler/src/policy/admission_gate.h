@@ -40,6 +40,10 @@ class AdmissionGate {
     // Looks for what a new request can reuse, before it stands in line, and keeps that for it.
     void inspect(Request& request) const;
 
+    // Puts a preempted request back in line. What it has computed is worth keeping, on the host if there is
+    // one.
+    void await_again(Request& request);
+
     // The next request that may enter beside these decodes, admitted; or nullptr.
     [[nodiscard]] Request* admit(const StepShape& decodes);
 
@@ -60,6 +64,7 @@ class AdmissionGate {
     void on_transfer() { no_room_ = false; }
 
  private:
+    void keep(Request& request) const;
     [[nodiscard]] Request* next();
     [[nodiscard]] bool fits(Request& request);
     void enter(Request& request);

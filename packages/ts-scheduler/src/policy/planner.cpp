@@ -163,7 +163,7 @@ std::optional<WritablePage> Planner::page_for(const Request& request) {
             must_apply(gives_way->state, Yield{});
             return std::nullopt;
         }
-        book_->move_to_waiting(*gives_way);
+        gate_->await_again(*gives_way);
         if (gives_way == &request) {
             return std::nullopt;
         }

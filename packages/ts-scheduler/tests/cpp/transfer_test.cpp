@@ -191,18 +191,50 @@ TEST(a_page_is_not_evicted_while_it_is_copied) {
 }
 
 TEST(a_decode_waits_for_a_page_that_is_being_copied_and_preempts_nobody) {
-    Runner runner(config_of(5, 8));
+    Runner runner(config_of(7, 8));
     runner.turn(tokens(13, 0));
     while (runner.step()) {
     }
     const RequestId growing = runner.submit(tokens(3, 100), 9);
+    runner.submit(tokens(3, 200), 9);
     for (int i = 0; i < 6; ++i) {
         (void)runner.step();
     }
-    CHECK(runner.only(TransferKind::store) != nullptr);  // three of the five pages, and two are the request's
+    CHECK(runner.only(TransferKind::store) !=
+          nullptr);  // three of the seven pages, and four are the requests'
     CHECK(runner.state(growing) == "Decoding" && !runner.step());
     runner.end();
     CHECK(runner.step() && runner.scheduler.stats().preemptions == 0);
+}
+
+TEST(a_decode_that_runs_alone_waits_for_a_transfer_to_end) {
+    Runner runner(config_of(5, 0));
+    const RequestId growing = runner.submit(tokens(3, 100), 9);
+    CHECK(runner.step());
+    Submission terms;
+    terms.send = true;
+    runner.submit(tokens(9, 0), 2, terms);
+    for (int i = 0; i < 6; ++i) {
+        (void)runner.step();
+    }
+    CHECK(runner.only(TransferKind::send) != nullptr);  // three of the five pages, and two are the other's
+    CHECK(runner.state(growing) == "Decoding" && !runner.step());
+    runner.end();
+    CHECK(runner.step() && runner.scheduler.stats().preemptions == 0);
+}
+
+TEST(what_a_preempted_request_has_computed_goes_to_the_host_and_comes_back) {
+    Runner runner(config_of(8, 20));
+    runner.submit(tokens(9, 0), 17);
+    const RequestId preempted = runner.submit(tokens(9, 100), 17);
+    while (runner.scheduler.stats().preemptions == 0) {
+        CHECK(runner.step());
+    }
+    runner.run();
+    CHECK(runner.state(preempted) == "gone" && runner.last.at(preempted).finish == FinishReason::length);
+    const Stats stats = runner.scheduler.stats();
+    CHECK(stats.host_loaded_pages > 0 && stats.host_hit_tokens == 0);
+    CHECK(stats.prefill_tokens < 9 + 9 + 9);  // the second time it computes what is no whole block
 }
 
 TEST(a_full_host_gives_up_what_has_been_there_for_longest) {
