@@ -171,9 +171,9 @@ def test_requests_through_both_processes(engine: Engine, checkpoint: Path) -> No
     engine.listen(8, 9)
     assert engine.tokens[6] == engine.tokens[8]
 
-    for child in engine.children:
+    for child in reversed(engine.children):  # the scheduler first: a worker that has gone is an error to it
         child.terminate()
-    assert [child.wait(30) for child in engine.children] == [0, 0]
+        assert child.wait(30) == 0
 
 
 @pytest.mark.parametrize("victim", ["worker", "scheduler"])
