@@ -207,6 +207,21 @@ TEST(a_decode_waits_for_a_page_that_is_being_copied_and_preempts_nobody) {
     CHECK(runner.step() && runner.scheduler.stats().preemptions == 0);
 }
 
+TEST(who_waits_for_pages_that_are_being_copied_enters_when_that_has_ended) {
+    Config config = config_of(8, 8);
+    config.tool_wait_steps = 0;
+    Runner runner(config);
+    const RequestId running = runner.submit(tokens(1, 100), 12);
+    CHECK(runner.step());
+    runner.turn(tokens(13, 0));
+    CHECK(runner.step() && runner.step());  // its three blocks are idle and being copied
+    CHECK(runner.only(TransferKind::store) != nullptr);
+    const RequestId waiting = runner.submit(tokens(13, 200));
+    CHECK(runner.step() && runner.state(waiting) == "Queued" && runner.step());
+    runner.end();
+    CHECK(runner.step() && runner.state(waiting) == "gone" && runner.state(running) == "Decoding");
+}
+
 TEST(a_decode_that_runs_alone_waits_for_a_transfer_to_end) {
     Runner runner(config_of(5, 0));
     const RequestId growing = runner.submit(tokens(3, 100), 9);
