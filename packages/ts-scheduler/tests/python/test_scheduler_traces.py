@@ -650,6 +650,44 @@ def test_the_trace_notices_a_wrong_page_of_a_group(group: int) -> None:
         trace.check()
 
 
+def test_a_request_goes_on_at_a_peer() -> None:
+    """One machine computes prompts, another answers; their pages have other numbers there."""
+    config = Config(
+        page_size=4, num_pages=40, max_num_seqs=4, max_model_len=64, vocab_size=VOCAB, chunk_tokens=16, max_queued=8
+    )
+    prompts, answers = Trace(config, 1), Trace(config, 2)
+    for request_id, prompt in enumerate([[1, 2, 3, 4, 0, 1, 2, 3, 4], [1, 2, 3, 4, 0, 3], [0, 0, 2]]):
+        asked = Asked(prompt, 12, ())
+        prompts.asked[request_id] = asked
+        assert prompts.scheduler.submit(request_id, np.array(prompt, dtype=np.int32), 12, send=True) is None
+        while asked.finish is None:
+            prompts.plan()
+            prompts.settle()
+        assert (asked.finish, len(asked.got)) == ("sent", 1)
+        (send,) = prompts.transfers
+        assert (send.kind, send.request, send.tokens) == ("send", request_id, len(prompt))
+
+        going_on = Asked(prompt + asked.got, 11, ())
+        answers.asked[request_id] = going_on
+        peer = answers.scheduler
+        assert peer.submit(request_id, np.array(going_on.prompt, dtype=np.int32), 11, receive=True) is None
+        answers.plan()
+        (receive,) = answers.transfers
+        assert (receive.kind, receive.tokens) == ("receive", send.tokens)
+        cached = len(send.pages) - len(receive.pages)  # what the peer has it does not ask for
+        for theirs, ours in zip(send.pages[cached:, 0].tolist(), receive.pages[:, 0].tolist(), strict=True):
+            answers.worker.cache[ours] = list(prompts.worker.cache[theirs])
+        for trace, transfer in ((prompts, send), (answers, receive)):
+            trace.scheduler.end_transfer(transfer.id, True)
+            trace.transfers.clear()
+        answers.finish()
+        assert asked.got + going_on.got == generate_alone(prompt, 12, ())[0]
+    prompts.check()
+    answers.check()
+    assert answers.scheduler.stats().prefill_tokens == 3, "the peer computes one token of each prompt"
+    assert answers.asked[1].cached == 4
+
+
 def test_the_trace_notices_a_wrong_page() -> None:
     """The oracle is worth something: a worker with two pages swapped gives other tokens."""
     config = Config(
