@@ -137,7 +137,7 @@ class Scheduler::Impl {
             return reject(RejectionCode::queue_full, std::string(limit) + " " + std::to_string(value) + " " +
                                                          what + "; try again later");
         };
-        if (book_.size() >= slots_.total() + config_.max_queued) {
+        if (book_.size() - slots_.total() >= config_.max_queued) {
             return full("max_queued", config_.max_queued, "requests wait beyond those that can run");
         }
         const std::int64_t tokens = book_.waiting_tokens() + std::ssize(submission.prompt);

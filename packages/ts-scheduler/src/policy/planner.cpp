@@ -19,6 +19,16 @@ constexpr bool kLeaves<Yielding<Depth>> = true;
     return std::visit([]<class S>(const S&) { return kLeaves<S>; }, state);
 }
 
+template <class S>
+constexpr int kDecodes = 0;
+template <int Depth>
+constexpr int kDecodes<InFlight<Decoding, Depth>> = Depth;
+
+// Steps under way that have a token of the answer.
+[[nodiscard]] int decodes_under_way(const State& state) {
+    return std::visit([]<class S>(const S&) { return kDecodes<S>; }, state);
+}
+
 [[nodiscard]] bool can_give_way(const State& state) {
     return lease_if_takes<Preempt>(state) != nullptr || lease_if_takes<Yield>(state) != nullptr;
 }
@@ -62,7 +72,7 @@ void Planner::decode(StepBuilder& step, Request& request) {
         return;
     }
     ledger_->shape().add_decode(lease->planned + count);
-    floor_->expect(request.due, std::holds_alternative<Decoding>(request.state) ? 0 : 1);
+    floor_->expect(request.due, decodes_under_way(request.state));
     must_apply(request.state, PlanDecode{step, count, pages_});
     ledger_->rows().push_back({&request, count, true, false, count - 1});
     budget_ -= count;

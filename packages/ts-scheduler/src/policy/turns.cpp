@@ -18,7 +18,10 @@ Turn Turns::take(UserId user, int priority, std::int64_t tokens) {
 }
 
 void Turns::serve(UserId user, Turn turn, std::int64_t tokens) {
-    now_ = std::max(now_, turn.start) + tokens / std::max<std::int64_t>(active_, 1);
+    const std::int64_t users = std::max<std::int64_t>(active_, 1);
+    carried_ += tokens;
+    now_ = std::max(now_, turn.start) + carried_ / users;
+    carried_ %= users;
     leave(user);
 }
 

@@ -45,7 +45,8 @@ class Turns {
 
     std::int64_t head_start_;
     std::int64_t now_ = 0;
-    std::int64_t active_ = 0;  // users with requests in line
+    std::int64_t carried_ = 0;  // of tokens served, those that were too few to move `now_`
+    std::int64_t active_ = 0;   // users with requests in line
     std::unordered_map<UserId, User> users_;
     std::size_t sweep_at_ = 1024;
 };

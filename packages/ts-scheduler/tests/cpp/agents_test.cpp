@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <numeric>
 
@@ -246,6 +247,51 @@ TEST(queue_caps_name_themselves) {
     CHECK(!scheduler.submit(another));
     CHECK(scheduler.abort(2) && scheduler.stats().tokens_waiting == 17);
     CHECK(!scheduler.submit(asked(4, {1})));
+}
+
+TEST(the_cap_of_the_line_may_be_the_largest_there_is) {
+    Config config = config_of(64);
+    config.max_queued = std::numeric_limits<int>::max();
+    Scheduler scheduler(config);
+    CHECK(!scheduler.submit(asked(1, {1})));
+}
+
+// An answer that is ahead by all its credit, a quarter of a second, and two steps under way with a token
+// each: what comes behind them has 0.45 s, less those.
+TEST(the_floor_counts_the_tokens_of_all_steps_in_flight) {
+    Config config = config_of(8000);
+    config.vocab_size = 40'000;
+    config.growth_room = 0;
+    config.max_model_len = 31'000;
+    config.chunk_tokens = 31'000;
+    config.min_tps = 10;
+    config.depth = 3;
+    Scheduler scheduler(config);
+    CHECK(!scheduler.submit(asked(1, tokens(8, 0), 900)));
+    const auto settle = [&](StepId step, std::int64_t positions) {
+        const std::chrono::nanoseconds took(5'000'000 + 20'000 * positions);
+        CHECK(std::holds_alternative<std::span<const Output>>(
+            scheduler.settle(step, std::vector<Token>(1, 1), took)));
+    };
+    CHECK(scheduler.plan() != nullptr);
+    settle(1, 8);
+    CHECK(!scheduler.submit(asked(2, tokens(2000, 0), 1)));  // what a prompt costs
+    CHECK(scheduler.plan() != nullptr);
+    const std::vector<Token> both(2, 1);
+    CHECK(std::holds_alternative<std::span<const Output>>(
+        scheduler.settle(2, both, std::chrono::nanoseconds(5'000'000 + 20'000 * 2001))));
+    StepId step = 3;
+    for (; step < 60; ++step) {
+        CHECK(scheduler.plan() != nullptr);
+        settle(step, 1);
+    }
+    CHECK(scheduler.plan() != nullptr && scheduler.plan() != nullptr);
+    Submission prompt = asked(3, tokens(25'000, 0), 1);
+    prompt.cache_salt.low = 1;
+    CHECK(!scheduler.submit(prompt));
+    const StepPlan* plan = scheduler.plan();
+    CHECK(plan != nullptr && plan->rows.size() == 2);
+    CHECK(plan->rows.back().count > 19'000);
 }
 
 TEST(the_floor_holds_in_the_scheduler) {

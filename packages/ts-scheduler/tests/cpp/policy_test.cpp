@@ -98,6 +98,21 @@ TEST(nobody_starves_under_a_stream_of_higher_priority) {
     }
 }
 
+// Each of the requests costs less than a token for each user who waits.
+TEST(nobody_starves_behind_many_short_requests) {
+    Line line;
+    for (UserId user = 1; user <= 64; ++user) {
+        line.join("short", user, 1, 8);
+    }
+    line.join("low", 0, 0, 8);
+    int passed = 0;
+    for (UserId user = 100; line.serve() != "low"; ++user, ++passed) {
+        line.join("short", user, 1, 8);
+        CHECK(passed < 20'000);
+    }
+    CHECK(passed > 1000);  // a head start of 1000 tokens for each of 65 users, by 8
+}
+
 TEST(users_who_have_gone_are_forgotten) {
     Line line;
     for (UserId user = 0; user < 10'000; ++user) {
