@@ -19,6 +19,15 @@ constexpr bool kLeaves<Yielding<Depth>> = true;
     return std::visit([]<class S>(const S&) { return kLeaves<S>; }, state);
 }
 
+template <class S>
+constexpr int kTokensUnderWay = 0;
+template <int Depth>
+constexpr int kTokensUnderWay<InFlight<Decoding, Depth>> = Depth;
+
+[[nodiscard]] int tokens_under_way(const State& state) {
+    return std::visit([]<class S>(const S&) { return kTokensUnderWay<S>; }, state);
+}
+
 [[nodiscard]] bool can_give_way(const State& state) {
     return lease_if_takes<Preempt>(state) != nullptr || lease_if_takes<Yield>(state) != nullptr;
 }
@@ -62,7 +71,7 @@ void Planner::decode(StepBuilder& step, Request& request) {
         return;
     }
     ledger_->shape().add_decode(lease->planned + count);
-    floor_->expect(request.due, std::holds_alternative<Decoding>(request.state) ? 0 : 1);
+    floor_->expect(request.due, tokens_under_way(request.state));
     must_apply(request.state, PlanDecode{step, count, pages_});
     ledger_->rows().push_back({&request, count, true, false, count - 1});
     budget_ -= count;
@@ -109,17 +118,26 @@ void Planner::start_prompts(StepBuilder& step) {
     if (book_->waiting().empty() || pages_are_coming()) {
         return;
     }
-    StepShape decodes = ledger_->shape();
-    decodes.prefill_tokens = decodes.prefill_pairs = 0;
+    StepShape decodes = floor_->on() ? decodes_to_come() : StepShape{};
     while (budget_ > 0) {
         Request* request = gate_->admit(decodes);
         if (request == nullptr) {
             return;
         }
+        decodes.add_decode(request->sequence.size());
         if (lease_if_takes<PlanChunk>(request->state) != nullptr && !chunk(step, *request)) {
             return;
         }
     }
+}
+
+// All who run, those whose prompts are not through among them.
+StepShape Planner::decodes_to_come() const {
+    StepShape shape;
+    for (const Request* request : book_->running()) {
+        shape.add_decode(request->sequence.size());
+    }
+    return shape;
 }
 
 bool Planner::chunk(StepBuilder& step, Request& request) {
