@@ -72,7 +72,9 @@ void Planner::decode(StepBuilder& step, Request& request) {
         return;
     }
     ledger_->shape().add_decode(lease->planned + count);
-    floor_->expect(request.due, decodes_under_way(request.state));
+    if (floor_->on()) {
+        floor_->expect(request.due, decodes_under_way(request.state));
+    }
     must_apply(request.state, PlanDecode{step, count, pages_});
     ledger_->rows().push_back({&request, count, true, false, count - 1});
     budget_ -= count;
@@ -119,17 +121,26 @@ void Planner::start_prompts(StepBuilder& step) {
     if (book_->waiting().empty() || pages_are_coming()) {
         return;
     }
-    StepShape decodes = ledger_->shape();
-    decodes.prefill_tokens = decodes.prefill_pairs = 0;
+    StepShape decodes = floor_->on() ? decodes_to_come() : StepShape{};
     while (budget_ > 0) {
         Request* request = gate_->admit(decodes);
         if (request == nullptr) {
             return;
         }
+        decodes.add_decode(request->sequence.size());
         if (lease_if_takes<PlanChunk>(request->state) != nullptr && !chunk(step, *request)) {
             return;
         }
     }
+}
+
+// All who run, those whose prompts are not through among them.
+StepShape Planner::decodes_to_come() const {
+    StepShape shape;
+    for (const Request* request : book_->running()) {
+        shape.add_decode(request->sequence.size());
+    }
+    return shape;
 }
 
 bool Planner::chunk(StepBuilder& step, Request& request) {

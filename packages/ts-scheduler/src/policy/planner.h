@@ -43,6 +43,7 @@ class Planner {
     [[nodiscard]] Position reserve(const Request& request, const Lease& lease);
     void continue_prompts(StepBuilder& step);
     void start_prompts(StepBuilder& step);
+    [[nodiscard]] StepShape decodes_to_come() const;
     // False when the step has no time left for the prompt.
     bool chunk(StepBuilder& step, Request& request);
     [[nodiscard]] Request* victim();

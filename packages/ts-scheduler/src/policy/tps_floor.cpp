@@ -22,9 +22,8 @@ void TpsFloor::begin(double ahead) {
 }
 
 void TpsFloor::expect(Due due, int steps) {
-    if (due > 0) {
-        earliest_ = std::min(earliest_, due + limit_ * steps);
-    }
+    // The first token comes with the steps under way, and the one after it is due from then.
+    earliest_ = std::min(earliest_, due > 0 ? due + limit_ * steps : starts_ + limit_);
 }
 
 // A floor that one answer alone cannot keep is none.
@@ -38,7 +37,7 @@ Position TpsFloor::chunk(const StepShape& step, Position start, Position most) c
         return most;
     }
     const double sure = std::max(0.5, 1 - 2 * cost_.error());
-    double fits = cost_.tokens_within(sure * (earliest_ - starts_), step, start);
+    double fits = cost_.tokens_within(sure * (earliest_ - starts_) - kReserve * limit_, step, start);
     double worthwhile = 1;
     if (step.prefill_tokens == 0) {
         const double patience = std::max(0.0, 1 - (starts_ - prefilled_) / kPatience);

@@ -346,4 +346,45 @@ TEST(the_floor_holds_in_the_scheduler) {
     CHECK(std::abs(scheduler.step_cost()[2] - 20e-6) < 4e-6);
 }
 
+// 2 ms, 20 us a token of a prompt and 1 ms a decode: eight decodes keep a floor of 100.
+TEST(prompts_that_come_together_enter_as_far_as_their_decodes_keep_the_floor) {
+    Config config = config_of(4000);
+    config.max_model_len = 4000;
+    config.max_num_seqs = 64;
+    config.chunk_tokens = 2048;
+    config.min_tps = 100;
+    Scheduler scheduler(config);
+    RequestId next = 1;
+    const auto ask = [&](std::int64_t answer) {
+        Submission prompt = asked(next++, tokens(40, 0), answer);
+        prompt.cache_salt.low = static_cast<std::uint64_t>(next);
+        CHECK(!scheduler.submit(prompt));
+    };
+    std::int64_t most = 0;
+    for (int steps = 0; steps < 900; ++steps) {
+        if (steps < 40 && steps % 10 == 0) {
+            ask(1000);
+        }
+        for (int i = 0; steps == 200 && i < 20; ++i) {
+            ask(100);
+        }
+        const StepPlan* plan = scheduler.plan();
+        CHECK(plan != nullptr);
+        std::int64_t decodes = 0;
+        std::int64_t microseconds = 2000;
+        std::size_t samples = 0;
+        for (const Row& row : plan->rows) {
+            decodes += row.count == 1 ? 1 : 0;
+            microseconds += row.count == 1 ? 1000 : 20 * row.count;
+            samples += (row.flags & kRowSample) != 0 ? 1 : 0;
+        }
+        most = std::max(most, decodes);
+        const auto settled = scheduler.settle(plan->step, std::vector<Token>(samples, 1),
+                                              std::chrono::microseconds(microseconds));
+        CHECK(std::holds_alternative<std::span<const Output>>(settled));
+    }
+    CHECK(most >= 7 && most <= 8);
+    CHECK(scheduler.stats().requests_waiting == 0);
+}
+
 }  // namespace

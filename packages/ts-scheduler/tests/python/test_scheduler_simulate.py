@@ -161,6 +161,16 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
         assert named in wrong.stderr
 
 
+def test_the_command_compares_chunks(tmp_path: Path) -> None:
+    target = tmp_path / "out.json"
+    command = [sys.executable, "-m", "ts_scheduler.cli", "simulate", "--users", "4", "--replicas", "1"]
+    command += ["--chunk-tokens", "256,8192", "--seconds", "40", "--warmup", "0", "--processes", "1"]
+    subprocess.run([*command, "--json", str(target)], capture_output=True, text=True, check=True)
+    small, large = json.loads(target.read_text())["figures"]
+    assert (small["chunk tokens"], large["chunk tokens"]) == (256, 8192)
+    assert small["first token p99 s"] > large["first token p99 s"], "a first prompt takes many small steps"
+
+
 @pytest.mark.parametrize("name", sorted(WORKLOADS))
 def test_workloads_fit_the_presets(name: str) -> None:
     longest = WORKLOADS[name].longest

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replicas", type=_positives, default=[50], help="how many, or several numbers: 25,50,100")
     parser.add_argument("--seconds", type=float, default=150.0, help="virtual time, the warmup included")
     parser.add_argument("--warmup", type=float, default=30.0, help="seconds at the start that are not counted")
-    parser.add_argument("--chunk-tokens", type=_positive, default=8192, help="most tokens of a step")
+    parser.add_argument("--chunk-tokens", type=_positives, default=[8192], help="most tokens of a step, or several")
     parser.add_argument("--max-num-seqs", type=_positive, default=256, help="most requests of a step")
     parser.add_argument("--page-size", type=_positive, default=64)
     parser.add_argument("--floor", type=float, default=70.0, help="tokens a second below which a user's time is bad")
@@ -44,7 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
         seconds=arguments.seconds,
         warmup_s=arguments.warmup,
         page_size=arguments.page_size,
-        chunk_tokens=arguments.chunk_tokens,
         max_num_seqs=arguments.max_num_seqs,
         floor_tps=arguments.floor,
         growth_room=arguments.growth_room,
@@ -52,8 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     device, workload = PRESETS[arguments.device], WORKLOADS[arguments.workload]
     fleets = [
-        Fleet(device=device, workload=workload, options=replace(options, min_tps=floor), replicas=replicas)
+        Fleet(
+            device=device,
+            workload=workload,
+            options=replace(options, chunk_tokens=chunk, min_tps=floor),
+            replicas=replicas,
+        )
         for replicas in arguments.replicas
+        for chunk in arguments.chunk_tokens
         for floor in arguments.min_tps
     ]
     print(f"{device.name}: {device.kv_tokens:,} tokens of KV cache", *device.source, sep="\n  ")
@@ -62,10 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     for fleet in fleets:
         began = time.monotonic()
         rows.append(report.figures(fleet, simulate(fleet, processes=arguments.processes)))
-        print(
-            f"{fleet.replicas} replicas, {fleet.options.min_tps:g}: simulated in {time.monotonic() - began:.1f} s",
-            file=sys.stderr,
-        )
+        what = f"{fleet.replicas} replicas, chunks of {fleet.options.chunk_tokens}, floor {fleet.options.min_tps:g}"
+        print(f"{what}: simulated in {time.monotonic() - began:.1f} s", file=sys.stderr)
         if arguments.json:  # after each: many replicas take long
             report.write_json(arguments.json, fleets, rows)
     print(report.table(rows))

@@ -9,6 +9,7 @@ from ts_scheduler.simulate.fleet import Fleet
 from ts_scheduler.simulate.replica import Outcome
 
 Figures = dict[str, float]
+_OWN = ("min_tps", "chunk_tokens")  # each fleet's own: among its figures
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -25,6 +26,7 @@ def figures(fleet: Fleet, outcome: Outcome) -> Figures:
     per_gpu = max(minutes * outcome.gpus, 1e-9)
     return {
         "min tps": fleet.options.min_tps,
+        "chunk tokens": fleet.options.chunk_tokens,
         "replicas": fleet.replicas,
         "users a replica": fleet.options.users / fleet.replicas,
         "tps/user p50": percentile(outcome.user_tps, 0.5),
@@ -54,14 +56,14 @@ def write_json(target: Path, fleets: list[Fleet], rows: list[Figures]) -> None:
     record: dict[str, Any] = {
         "device": asdict(fleets[0].device),
         "workload": asdict(fleets[0].workload),
-        "options": {name: value for name, value in asdict(fleets[0].options).items() if name != "min_tps"},
+        "options": {name: value for name, value in asdict(fleets[0].options).items() if name not in _OWN},
         "figures": rows,
     }
     target.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def plot(target: Path, fleets: list[Fleet], rows: list[Figures]) -> None:
-    """Rates of users and GPUs, waits, first tokens and shares; a colour for each of the scheduler's floors.
+    """Rates of users and GPUs, waits, first tokens and shares; a colour for each floor and chunk.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -72,9 +74,11 @@ def plot(target: Path, fleets: list[Fleet], rows: list[Figures]) -> None:
     from matplotlib import pyplot as plt
 
     figure, ((rates, queue), (first, shares)) = plt.subplots(2, 2, figsize=(12, 8.5))
-    for number, min_tps in enumerate(dict.fromkeys(row["min tps"] for row in rows)):
-        some = sorted((row for row in rows if row["min tps"] == min_tps), key=lambda row: row["replicas"])
+    chunks = {row["chunk tokens"] for row in rows}
+    for number, (min_tps, chunk) in enumerate(dict.fromkeys(map(_policy, rows))):
+        some = sorted((row for row in rows if _policy(row) == (min_tps, chunk)), key=lambda row: row["replicas"])
         name = f"--min-tps {min_tps:g}" if min_tps else "no floor"
+        name += f", chunks of {chunk:g}" if len(chunks) > 1 else ""
         _rates(rates, some, name, number)
         _by_users(queue, some, f"C{number}", {"queue p50 s": f"{name}, median", "queue p99 s": f"{name}, 99th"})
         labels = {"first token p50 s": f"{name}, median", "first token p99 s": f"{name}, 99th"}
@@ -100,6 +104,10 @@ def plot(target: Path, fleets: list[Fleet], rows: list[Figures]) -> None:
     figure.suptitle(f"Simulated: {fleet.options.users:,} users, {fleet.workload.name}, {fleet.device.name}")
     figure.tight_layout()
     figure.savefig(target, dpi=100)
+
+
+def _policy(row: Figures) -> tuple[float, float]:
+    return row["min tps"], row["chunk tokens"]
 
 
 def _rates(axes: Any, rows: list[Figures], name: str, number: int) -> None:
