@@ -217,9 +217,11 @@ class Scheduler::Impl {
     void end_transfer(Request& request, const TransferProof& proof, bool arrived) {
         const bool loads = std::holds_alternative<LoadingFromHost>(request.state);
         const Position before = lease_of(request.state)->settled;
+        const auto sources = std::ssize(arrival_of(request.state) ? arrival_of(request.state)->source_ids()
+                                                                  : std::vector<PageId>{});
         must_apply(request.state, TransferEnded{proof, arrived, request.sequence,
                                                 cache_.reuse() ? &cache_.index() : nullptr});
-        stats_.transfers_failed += arrived ? 0 : 1;
+        (arrived ? stats_.host_loaded_pages : stats_.transfers_failed) += arrived ? sources : 1;
         if (arrived && loads) {
             count_loaded(request, lease_of(request.state)->settled - before);
         }
@@ -230,7 +232,6 @@ class Scheduler::Impl {
     }
 
     void count_loaded(Request& request, Position tokens) {
-        stats_.host_loaded_pages += tokens / config_.page_size;
         if (request.admissions > 1) {
             return;  // they were computed or counted before it was preempted
         }

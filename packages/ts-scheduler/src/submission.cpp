@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "wire/unpacker.h"
+
 namespace ts::scheduler {
 namespace {
 
@@ -48,6 +50,17 @@ std::optional<Rejection> check_length(const Submission& submission, const Config
     return std::nullopt;
 }
 
+std::optional<Rejection> check_sampling(const Submission& submission) {
+    constexpr std::size_t kMost = 1 << 16;
+    const bool fits = submission.sampling.size() <= kMost;
+    if (submission.sampling.empty() || (fits && Unpacker(submission.sampling).holds_one_value())) {
+        return std::nullopt;
+    }
+    return reject(RejectionCode::invalid, "sampling has " + std::to_string(submission.sampling.size()) +
+                                              " bytes" + (fits ? " that are not one MessagePack value" : "") +
+                                              "; send one encoded value of at most 65536 bytes");
+}
+
 }  // namespace
 
 std::optional<Rejection> check(const Submission& submission, const Config& config) {
@@ -76,6 +89,9 @@ std::optional<Rejection> check(const Submission& submission, const Config& confi
         return check_ids("prompt", submission.prompt, config.vocab_size);
     }
     if (auto rejection = check_ids("stop_token_ids", submission.stop_tokens, config.vocab_size)) {
+        return rejection;
+    }
+    if (auto rejection = check_sampling(submission)) {
         return rejection;
     }
     return check_length(submission, config);

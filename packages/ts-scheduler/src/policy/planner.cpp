@@ -206,6 +206,7 @@ Request* Planner::victim() {
     }
     // Alone, a request can want for a page when it also holds equal pages that others have computed: it
     // starts over with what the index has of it, and without those.
+    invariant(!givers_.empty(), "whoever wants a page can give way");
     return transfers_->any() ? nullptr : givers_.front();
 }
 

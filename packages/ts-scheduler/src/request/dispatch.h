@@ -18,14 +18,18 @@ struct Impossible {
 
 namespace detail {
 
-template <class Next>
-void assume(State& state, Next&& next) {
-    state = std::forward<Next>(next);
-}
-template <class... Next>
-void assume(State& state, std::variant<Next...>&& next) {
-    std::visit([&](auto&& value) { state = std::forward<decltype(value)>(value); }, std::move(next));
-}
+// What a transition has made of a state takes its place.
+struct Successor {
+    template <class Next>
+    static void assume(State& state, Next&& next) {
+        state.emplace<std::remove_cvref_t<Next>>(std::forward<Next>(next));
+    }
+    template <class... Next>
+    static void assume(State& state, std::variant<Next...>&& next) {
+        std::visit([&](auto&& value) { assume(state, std::forward<decltype(value)>(value)); },
+                   std::move(next));
+    }
+};
 
 }  // namespace detail
 
@@ -36,7 +40,7 @@ template <class Event>
     return std::visit(
         [&]<class S>(S& current) -> std::optional<Impossible> {
             if constexpr (detail::listed<S, Event>(kTransitions)) {
-                detail::assume(state, on(std::move(current), std::move(event)));
+                detail::Successor::assume(state, on(std::move(current), std::move(event)));
                 return std::nullopt;
             } else {
                 return Impossible{S::kName, Event::kName};

@@ -6,6 +6,7 @@
 #include <utility>
 #include <variant>
 
+#include "invariant.h"
 #include "request/events.h"
 #include "request/lease.h"
 #include "ts/scheduler/config.h"
@@ -74,6 +75,11 @@ class Holding {
     [[nodiscard]] const Lease& lease() const { return *lease_; }
 
  protected:
+    // A state that has been left holds nothing.
+    [[nodiscard]] Lease& held() {
+        invariant(lease_ != nullptr, "a state is left once");
+        return *lease_;
+    }
     LeasePtr lease_;  // NOLINT(misc-non-private-member-variables-in-classes): the states are the only users
 };
 
@@ -155,11 +161,11 @@ inline Prefilling Queued::admit(Admit event) && { return Prefilling(std::move(ev
 inline Prefilling Preempted::admit(Admit event) && { return Prefilling(std::move(event.lease)); }
 
 inline InFlight<Prefilling, 1> Prefilling::plan(PlanChunk event) && {
-    event.step.chunk(*lease_, event.tokens, false);
+    event.step.chunk(held(), event.tokens, false);
     return InFlight<Prefilling, 1>(std::move(lease_));
 }
 inline InFlight<Decoding, 1> Prefilling::plan(PlanLastChunk event) && {
-    event.step.chunk(*lease_, event.tokens, true);
+    event.step.chunk(held(), event.tokens, true);
     return InFlight<Decoding, 1>(std::move(lease_));
 }
 inline Preempted Prefilling::preempt() && {
@@ -183,7 +189,7 @@ inline void decode(Lease& lease, PlanDecode& event) {
 }  // namespace detail
 
 inline InFlight<Decoding, 1> Decoding::plan(PlanDecode event) && {
-    detail::decode(*lease_, event);
+    detail::decode(held(), event);
     return InFlight<Decoding, 1>(std::move(lease_));
 }
 inline Preempted Decoding::preempt() && {
@@ -202,21 +208,21 @@ template <class S, int Depth>
 InFlight<Prefilling, Depth + 1> InFlight<S, Depth>::plan(PlanChunk event) &&
     requires(Depth < kMaxDepth && std::is_same_v<S, Prefilling>)
 {
-    event.step.chunk(*lease_, event.tokens, false);
+    event.step.chunk(held(), event.tokens, false);
     return InFlight<Prefilling, Depth + 1>(std::move(lease_));
 }
 template <class S, int Depth>
 InFlight<Decoding, Depth + 1> InFlight<S, Depth>::plan(PlanLastChunk event) &&
     requires(Depth < kMaxDepth && std::is_same_v<S, Prefilling>)
 {
-    event.step.chunk(*lease_, event.tokens, true);
+    event.step.chunk(held(), event.tokens, true);
     return InFlight<Decoding, Depth + 1>(std::move(lease_));
 }
 template <class S, int Depth>
 InFlight<Decoding, Depth + 1> InFlight<S, Depth>::plan(PlanDecode event) &&
     requires(Depth < kMaxDepth && std::is_same_v<S, Decoding>)
 {
-    detail::decode(*lease_, event);
+    detail::decode(held(), event);
     return InFlight<Decoding, Depth + 1>(std::move(lease_));
 }
 
@@ -258,7 +264,7 @@ inline Verdict absorb(Lease& lease, const StepSettled& event) {
 
 template <class S, int Depth>
 auto InFlight<S, Depth>::settle(const StepSettled& event) && {
-    const Verdict verdict = detail::absorb(*lease_, event);
+    const Verdict verdict = detail::absorb(held(), event);
     if constexpr (std::is_same_v<S, Prefilling>) {  // no chunk before the last one samples
         if constexpr (Depth > 1) {
             return InFlight<Prefilling, Depth - 1>(std::move(lease_));
@@ -282,7 +288,7 @@ auto InFlight<S, Depth>::settle(const StepSettled& event) && {
 
 template <int Depth>
 auto Yielding<Depth>::settle(const StepSettled& event) && {
-    const Verdict verdict = detail::absorb(*lease_, event);
+    const Verdict verdict = detail::absorb(held(), event);
     if constexpr (Depth > 1) {
         using Next = std::variant<Yielding<Depth - 1>, Draining<Depth - 1>>;
         return verdict == Verdict::go_on

@@ -24,7 +24,7 @@ class Arriving : public Holding {
  protected:
     // Puts the pages where they belong. What has arrived counts as computed, and is published.
     void take_in(const TransferEnded& event) {
-        std::move(arrival_).end(event.proof, lease_->blocks);
+        std::move(arrival_).end(event.proof, held().blocks);
         if (!event.arrived) {
             return;
         }

@@ -107,7 +107,29 @@ template <class... T>
 struct AsVariant<Types<T...>> {
     using type = std::variant<T...>;
 };
-using State = AsVariant<States>::type;
+
+namespace detail {
+struct Successor;
+}  // namespace detail
+
+// The state of one request. It is looked at like any variant; only a transition replaces it (see dispatch.h),
+// so that what a state holds cannot be dropped by assigning another.
+class State : public AsVariant<States>::type {
+ public:
+    State() = default;
+    explicit(false) State(Queued queued) : variant(queued) {}
+    State(State&&) = delete;
+    State& operator=(State&&) = delete;
+    State(const State&) = delete;
+    State& operator=(const State&) = delete;
+    ~State() = default;
+
+ private:
+    friend struct detail::Successor;
+    using variant::emplace;
+    using variant::operator=;
+    using variant::swap;
+};
 
 // --- on(State&&, Event) -> NextState
 // ---------------------------------------------------------------------------

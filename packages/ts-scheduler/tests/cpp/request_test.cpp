@@ -24,7 +24,8 @@ static_assert(!CanRelease<InFlight<Prefilling, 2>> && !CanPreempt<InFlight<Prefi
 static_assert(CanPlan<InFlight<Decoding, 2>> && !CanPlan<InFlight<Decoding, 3>>);
 static_assert(!CanPlan<Draining<1>> && !CanPlan<Yielding<1>> && !CanPlan<Finished>);
 static_assert(!HasOn<InFlight<Prefilling, 1>, PlanDecode> && !HasOn<Decoding, PlanChunk>);
-static_assert(!std::is_copy_constructible_v<State> && std::is_nothrow_move_constructible_v<State>);
+static_assert(!std::is_copy_constructible_v<State> && !std::is_move_constructible_v<State>);
+static_assert(!std::is_assignable_v<State&, Finished> && !std::is_assignable_v<State&, Queued>);
 
 struct Bench {
     KvCache cache{8, 2, true};
@@ -33,13 +34,11 @@ struct Bench {
     StepBuilder step{plan, 2};
     Sequence sequence{{1, 2, 3}, 4, {9}, 2};
 
-    State admitted() {
+    void admit(State& state) {
         auto lease = std::make_unique<Lease>(RequestId{1}, *slots.take(), Retention::once);
         lease->blocks.append(std::move(*cache.allocate()));
         lease->blocks.append(std::move(*cache.allocate()));
-        State state = Queued{};
         CHECK(!apply(state, Admit{std::move(lease)}));
-        return state;
     }
 
     void settle(State& state, Position count, std::vector<Token> tokens, Position drafts = 0) {
@@ -51,7 +50,8 @@ struct Bench {
 
 TEST(a_request_walks_the_table) {
     Bench bench;
-    State state = bench.admitted();
+    State state;
+    bench.admit(state);
     CHECK(name_of(state) == "Prefilling");
     CHECK(!apply(state, PlanChunk{bench.step, bench.sequence.tokens().first(2)}));
     CHECK(name_of(state) == "InFlight<Prefilling, 1>");
@@ -69,7 +69,8 @@ TEST(a_request_walks_the_table) {
 
 TEST(pages_of_a_step_in_flight_outlive_an_abort) {
     Bench bench;
-    State state = bench.admitted();
+    State state;
+    bench.admit(state);
     CHECK(!apply(state, PlanLastChunk{bench.step, bench.sequence.tokens()}));
     CHECK(!apply(state, Abort{}));
     CHECK(name_of(state) == "Draining<1>");
@@ -82,7 +83,8 @@ TEST(pages_of_a_step_in_flight_outlive_an_abort) {
 
 TEST(a_stop_discards_the_step_behind_it) {
     Bench bench;
-    State state = bench.admitted();
+    State state;
+    bench.admit(state);
     CHECK(!apply(state, PlanLastChunk{bench.step, bench.sequence.tokens()}));
     CHECK(!apply(state, PlanDecode{bench.step, 1, {}}));
     bench.settle(state, 3, {9});
@@ -95,7 +97,8 @@ TEST(a_stop_discards_the_step_behind_it) {
 
 TEST(a_yielding_request_keeps_its_token_and_waits_again) {
     Bench bench;
-    State state = bench.admitted();
+    State state;
+    bench.admit(state);
     CHECK(!apply(state, PlanLastChunk{bench.step, bench.sequence.tokens()}));
     CHECK(apply(state, Preempt{}).has_value());
     CHECK(!apply(state, Yield{}));
@@ -105,7 +108,7 @@ TEST(a_yielding_request_keeps_its_token_and_waits_again) {
 }
 
 TEST(an_impossible_event_is_a_value_that_names_both) {
-    State state = Queued{};
+    State state;
     const auto impossible = apply(state, Preempt{});
     CHECK(impossible && impossible->state == "Queued" && impossible->event == "Preempt");
     CHECK(std::holds_alternative<Queued>(state));

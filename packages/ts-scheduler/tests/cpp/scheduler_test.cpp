@@ -70,6 +70,24 @@ TEST(every_rejection_has_its_code) {
     CHECK(!other.submit({1, tokens(60), 1, {}}));
 }
 
+TEST(sampling_is_one_value_or_refused) {
+    Scheduler scheduler(small());
+    const auto submit = [&](std::string sampling) {
+        return scheduler.submit(
+            {.id = 1, .prompt = {1}, .max_tokens = 1, .stop_tokens = {}, .sampling = sampling});
+    };
+    using namespace std::string_literals;
+    for (const std::string& damaged :
+         {"\x93"s, "\x93\x01\x02"s, "\x01\x02"s, "\xc1"s, "\xa5hey"s, "\xdd\xff\xff\xff\xff"s, "\xcb\x00"s,
+          "\xc6"s, "\xdf\xff\xff\xff\xff\xc0"s, "\x81\xc0"s, "\xd8\x01"s, std::string(70'000, '\x01')}) {
+        const auto rejection = submit(damaged);
+        CHECK(rejection && rejection->code == RejectionCode::invalid &&
+              rejection->message.starts_with("sampling"));
+    }
+    CHECK(!submit(
+        "\x94\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00\xd9\x01z\xc4\x02\x00\x00\x81\xa1k\xce\x00\x00\x00\x07"s));
+}
+
 TEST(a_bad_configuration_names_its_field) {
     Config config = small();
     config.depth = 4;

@@ -63,8 +63,9 @@ class Scheduler {
     // Constant time.
     [[nodiscard]] Stats stats() const;
 
-    // What a step costs, as fitted from the durations: fixed, per prefill token, per decode row, per KV token
-    // read, in seconds.
+    // What a step costs, as fitted from the durations, in seconds: fixed, more if there is a prompt in it,
+    // per prefill token, per pair of a prefilled token and one that it attends to, per decode row, per KV
+    // token that decodes read.
     [[nodiscard]] std::array<double, 6> step_cost() const;
 
     // No request waits, runs or drains. Copies to the host may be under way.

@@ -1,0 +1,13 @@
+// A state goes by a transition alone: what it holds cannot be dropped by putting another in its place.
+// expect: operator=.* is private within this context|operator=.*is inaccessible
+#include "request/dispatch.h"
+
+using namespace ts::scheduler;
+
+void run(State& state) {
+#ifdef MISUSE
+    state = Finished{FinishReason::abort};
+#else
+    (void)apply(state, Abort{});
+#endif
+}
