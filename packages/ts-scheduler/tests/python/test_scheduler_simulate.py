@@ -190,6 +190,12 @@ def test_the_page_of_the_fleet_shows_its_run() -> None:
         )
         who = f"{row['replicas']} | {row['users a replica']:.3g} | {row['min tps']:.0f}"
         assert f"| {who} | {rates} | {slow} | {waits} | {row['hit rate']:.3f} |" in page
+    for row in json.loads((DOCS / "benchmarks" / "fleet_chunks.json").read_text())["figures"]:
+        who = f"{row['users a replica']:.3g} | {row['chunk tokens']} | {row['min tps']:.0f}"
+        rates = f"{row['tps/user p50']:.1f}, {row['tps/user p10']:.1f} | {row['tpm/GPU']:,.0f}"
+        slow = f"{100 * row['user-seconds below the floor']:.1f} %"
+        first = f"{row['first token p50 s']:.2f}, {row['first token p99 s']:.1f}"
+        assert f"| {who} | {rates} | {slow} | {first} |" in page
     for source in (*record["device"]["source"], record["workload"]["source"]):
         assert source in " ".join(page.split())
 
