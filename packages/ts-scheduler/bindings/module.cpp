@@ -41,6 +41,22 @@ Ints matrix_of(const std::vector<T>& values) {
 }
 
 // The ids of a one-dimensional array, where they are.
+// Nothing is converted: a list of fractions would lose them, and 64-bit ids their upper half.
+Ints ints_of(const py::handle& value, const char* field) {
+    static const py::dtype& int32 =
+        *new py::dtype(py::dtype::of<std::int32_t>());  // outlives the interpreter
+    const auto fix = [&] { return std::string("; pass numpy.asarray(") + field + ", numpy.int32)"; };
+    if (!py::isinstance<py::array>(value)) {
+        throw py::type_error(std::string(field) + " is a " + Py_TYPE(value.ptr())->tp_name + fix());
+    }
+    const auto array = py::reinterpret_borrow<py::array>(value);
+    if (!array.dtype().is(int32) && !array.dtype().equal(int32)) {
+        throw py::type_error(std::string(field) + " has dtype " + std::string(py::str(array.dtype())) +
+                             fix());
+    }
+    return Ints::ensure(array);
+}
+
 std::span<const ts_sched::Token> tokens_in(const Ints& array, const char* field) {
     if (array.ndim() != 1) {
         throw py::value_error(std::string(field) + " has " + std::to_string(array.ndim()) +
@@ -134,17 +150,18 @@ std::optional<Frames> plan_frames(ts_sched::Scheduler& scheduler) {
 }
 
 std::span<const ts_sched::Output> settled(ts_sched::Scheduler& scheduler, ts_sched::StepId step,
-                                          const Ints& tokens, std::int64_t duration_ns,
+                                          const py::object& tokens, std::int64_t duration_ns,
                                           const std::vector<ts_sched::Position>& accepted) {
+    const Ints array = ints_of(tokens, "tokens");
     const auto result =
-        scheduler.settle(step, tokens_in(tokens, "tokens"), std::chrono::nanoseconds(duration_ns), accepted);
+        scheduler.settle(step, tokens_in(array, "tokens"), std::chrono::nanoseconds(duration_ns), accepted);
     if (const auto* error = std::get_if<ts_sched::SettleError>(&result)) {
         raise("SettleError", std::string(name_of(error->code)), error->message);
     }
     return std::get<std::span<const ts_sched::Output>>(result);
 }
 
-py::list settle(ts_sched::Scheduler& scheduler, ts_sched::StepId step, const Ints& tokens,
+py::list settle(ts_sched::Scheduler& scheduler, ts_sched::StepId step, const py::object& tokens,
                 std::int64_t duration_ns, const std::vector<ts_sched::Position>& accepted) {
     const auto outputs = settled(scheduler, step, tokens, duration_ns, accepted);
     py::list result(outputs.size());
@@ -158,7 +175,7 @@ using Ids = std::vector<ts_sched::RequestId>;
 
 // The outputs as one encoded TokenBatch (empty for none), who has finished, and who failed.
 std::tuple<py::bytes, Ids, Ids> settle_frames(ts_sched::Scheduler& scheduler, ts_sched::StepId step,
-                                              const Ints& tokens, std::int64_t duration_ns,
+                                              const py::object& tokens, std::int64_t duration_ns,
                                               const std::vector<ts_sched::Position>& accepted) {
     const auto outputs = settled(scheduler, step, tokens, duration_ns, accepted);
     Ids finished;
@@ -188,12 +205,12 @@ ts_sched::Salt salt_of(std::string_view bytes) {
 }
 
 std::optional<ts_sched::Rejection> submit(ts_sched::Scheduler& scheduler, ts_sched::RequestId request_id,
-                                          const Ints& prompt, std::int64_t max_tokens,
+                                          const py::object& prompt, std::int64_t max_tokens,
                                           std::vector<std::int64_t> stop_token_ids, int priority,
                                           ts_sched::UserId user, bool session, bool send, bool receive,
                                           const py::bytes& cache_salt, const py::bytes& sampling) {
     return scheduler.submit({.id = request_id,
-                             .prompt = prompt_of(prompt, max_tokens),
+                             .prompt = prompt_of(ints_of(prompt, "prompt"), max_tokens),
                              .max_tokens = max_tokens,
                              .stop_tokens = std::move(stop_token_ids),
                              .priority = priority,

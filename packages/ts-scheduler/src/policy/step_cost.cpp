@@ -12,6 +12,9 @@ namespace {
 constexpr double kKeep = 0.998;  // of an observation's weight after each later one: half after 350 steps
 constexpr double kPull = 1e-4;   // towards the last solution
 constexpr int kSweeps = 8;
+constexpr std::int64_t kWarm = 16;
+constexpr double kMostMiss =
+    16;  // times the prediction: a machine that stopped for a while says nothing of steps
 // What steps that are all alike leave open goes to the first of these: a cost per token, which smaller chunks
 // then put to the test, and not a fixed one, which would speak against any.
 constexpr std::array<std::size_t, StepCost::kTerms> kOrder{2, 3, 4, 5, 0, 1};
@@ -56,8 +59,11 @@ double StepCost::tokens_within(double seconds, const StepShape& shape, Position 
 
 void StepCost::observe(const StepShape& shape, double seconds) {
     const Vector x = features(shape);
-    constexpr std::int64_t kWarm = 16;
-    const double error = std::abs(seconds - predict(shape)) / seconds;
+    const double predicted = predict(shape);
+    if (observations_ >= kWarm && predicted > 0) {
+        seconds = std::min(seconds, kMostMiss * predicted);
+    }
+    const double error = std::abs(seconds - predicted) / seconds;
     error_ = observations_ < kWarm ? error : 0.95 * error_ + 0.05 * std::min(error, 8 * error_ + 1e-3);
     ++observations_;
     for (std::size_t i = 0; i < kTerms; ++i) {

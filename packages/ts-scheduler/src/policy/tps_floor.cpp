@@ -13,7 +13,7 @@ void TpsFloor::observe(const StepShape& shape, double seconds) {
 }
 
 Due TpsFloor::next_token(Due due, Position tokens) const {
-    return std::min(due + limit_ * tokens, clock_ + std::max(kCredit, limit_));
+    return std::clamp(due + limit_ * tokens, clock_ - kCredit, clock_ + std::max(kCredit, limit_));
 }
 
 void TpsFloor::begin(double ahead) {

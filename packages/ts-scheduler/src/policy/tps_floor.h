@@ -12,11 +12,12 @@ using Due = double;
 
 // Keeps every decoding user above a floor of tokens per second. Off when min_tps is 0.
 //
-// Each token is due 1 / min_tps after the one before was; an answer that is ahead has credit, kCredit at
-// most. A step takes as long as the earliest due of its decodes allows, less twice the part by which recent
-// predictions were off and a reserve of a quarter of a token's time, which one that takes longer than
-// predicted uses up first; prompts get what the decodes leave of that. Prompts wait until they get a good
-// part of what full credit would give them: a step with a prompt in it costs much before its first token.
+// Each token is due 1 / min_tps after the one before was; an answer that is ahead has credit, and
+// one that is late has debt, kCredit at most. A step takes as long as the earliest due of its decodes allows,
+// less twice the part by which recent predictions were off and a reserve of a quarter of a token's time,
+// which one that takes longer than predicted uses up first; prompts get what the decodes leave of that.
+// Prompts wait until they get a good part of what full credit would give them: a step with a prompt in it
+// costs much before its first token.
 class TpsFloor {
  public:
     explicit TpsFloor(double min_tps) : limit_(min_tps > 0 ? 1 / min_tps : 0) {}

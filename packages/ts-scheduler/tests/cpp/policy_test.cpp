@@ -268,4 +268,27 @@ TEST(a_floor_that_decodes_alone_would_break_keeps_newcomers_out) {
     CHECK(TpsFloor(0).admits(step_of(5000, 5000 * 50'000), 50'000));
 }
 
+TEST(a_device_that_stopped_for_a_while_says_nothing_of_its_steps) {
+    StepCost cost;
+    StepShape step;
+    step.add_decode(100);
+    for (int i = 0; i < 100; ++i) {
+        cost.observe(step, 0.01);
+    }
+    cost.observe(step, 9e9);
+    for (int i = 0; i < 1000; ++i) {
+        cost.observe(step, 0.01);
+    }
+    CHECK(cost.predict(step) < 0.011);
+}
+
+TEST(an_answer_makes_up_for_a_quarter_of_a_second_at_most) {
+    TpsFloor floor(50);
+    StepShape step;
+    step.add_decode(100);
+    const Due due = floor.first_token();
+    floor.observe(step, 1000);
+    CHECK(floor.next_token(due) > 999.7 && floor.next_token(due) < 1000);
+}
+
 }  // namespace

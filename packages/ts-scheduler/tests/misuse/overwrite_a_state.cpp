@@ -1,5 +1,5 @@
 // A state goes by a transition alone: what it holds cannot be dropped by putting another in its place.
-// expect: operator=.* is private within this context|operator=.*is inaccessible
+// expect: operator=.*is inaccessible within this context
 #include "request/dispatch.h"
 
 using namespace ts::scheduler;
