@@ -207,6 +207,7 @@ class Scheduler::Impl {
     void send(Request& request) {
         const Lease& lease = *lease_of(request.state);
         std::vector<PagePair> pages;
+        pages.reserve(static_cast<std::size_t>(lease.blocks.size()));
         for (int block = 0; block < lease.blocks.size(); ++block) {
             pages.push_back({.device = lease.blocks.page(block), .host = -1});
         }

@@ -62,7 +62,7 @@ class PrefixIndex {
     [[nodiscard]] bool has_copy(Node node) const { return rest(node).copy.has_value(); }
     // Somebody is copying it to the device.
     [[nodiscard]] bool is_loading(Node node) const {
-        return has_copy(node) && host_->references(rest(node).copy->id()) > 1;
+        return has_copy(node) && host_->references(copy_of(node).id()) > 1;
     }
     // Differs after the node has come to stand for another block, or has left the device.
     [[nodiscard]] std::uint32_t generation(Node node) const { return at(node).generation; }
@@ -147,8 +147,8 @@ class PrefixIndex {
     [[nodiscard]] std::size_t bucket(Digest digest) const { return digest & (buckets_.size() - 1); }
     [[nodiscard]] std::span<const Token> tokens(Node node) const;
     [[nodiscard]] const Shared<Host>& copy_of(Node node) const {
-        return *rest(node)
-                    .copy;  // NOLINT(bugprone-unchecked-optional-access): the caller has asked has_copy()
+        const auto& copy = rest(node).copy;
+        return *copy;  // NOLINT(bugprone-unchecked-optional-access): the caller has asked has_copy()
     }
     [[nodiscard]] Node take(const BlockKey& key);
     void put(Node node, const SharedPage& page, Retention retention);

@@ -1,6 +1,7 @@
 #include "policy/admission_gate.h"
 
 #include <algorithm>
+#include <ranges>
 
 #include "invariant.h"
 
@@ -33,9 +34,9 @@ void AdmissionGate::await_again(Request& request) {
 
 // What the request has found is worth as much as a session's from now on.
 void AdmissionGate::keep(Request& request) const {
-    const auto& copies = request.match.copies();
-    std::for_each(copies.rbegin(), copies.rend(),
-                  [this](PrefixIndex::Node node) { cache_->index().touch_copy(node); });
+    for (const PrefixIndex::Node node : request.match.copies() | std::views::reverse) {
+        cache_->index().touch_copy(node);
+    }
     for (int i = request.match.size(); i-- > 0;) {  // children before parents
         cache_->index().touch(request.match.node(i), Retention::session);
     }

@@ -48,6 +48,7 @@ class [[nodiscard]] Arrival {
     template <class Page>
     static std::vector<PageId> ids_of(const std::vector<Page>& pages) {
         std::vector<PageId> result;
+        result.reserve(pages.size());
         for (const Page& page : pages) {
             result.push_back(page.id());
         }

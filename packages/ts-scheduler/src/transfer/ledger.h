@@ -34,6 +34,7 @@ class TransferLedger {
     [[nodiscard]] std::optional<TransferError> end(TransferId id, OnStore&& on_store,
                                                    OnRequest&& on_request) {
         const bool told = started_.empty() || id < started_.front().id;
+        // NOLINTNEXTLINE(misc-const-correctness): what it holds is moved out
         auto node = told ? under_way_.extract(id) : decltype(under_way_)::node_type();
         if (node.empty()) {
             return unknown(id);

@@ -44,7 +44,9 @@ struct Config {
     double min_tps = 0;         // tokens per second that each decoding user keeps; 0: no floor
     int draft_tokens = 0;       // positions that a decode reserves for drafts beside its own; 0: none
 
-    std::vector<CacheGroup> groups = {};  // beside full attention's; on the wire they count from 1
+    // Beside full attention's; on the wire they count from 1. The initializer lets designated ones leave it
+    // out.
+    std::vector<CacheGroup> groups = {};  // NOLINT(readability-redundant-member-init)
 };
 
 // The pages with which a group can never run out. Whatever requests hold at once fits, so no request has to
