@@ -68,11 +68,7 @@ class Driver(Protocol):
         """Plan a step, hand in the result of the one before; requests that ended. Nothing to do is no error."""
 
     def read_counters(self) -> None:
-        """Read all counters and gauges once.
-
-        Raises:
-            NotImplementedError: they cannot be had in one call.
-        """
+        """Read all counters and gauges once."""
 
 
 Make = Callable[[Limits], Driver]

@@ -60,7 +60,15 @@ class Reference:
         return ended
 
     def read_counters(self) -> None:
-        raise NotImplementedError("tokenspeed-scheduler has no one call for them")
+        core = self._core  # no one call gives them: each gauge that our one call gives too, by its own getter
+        core.waiting_size()
+        core.prefilling_size()
+        core.decoding_size()
+        core.retracted_size()
+        core.cache_group_total_pages("kv")
+        core.cache_group_available_pages("kv")
+        core.active_lcm_blocks()
+        core.host_pool_cached_blocks()
 
     @staticmethod
     def _export(batch: ts.Forward.Batch) -> tuple[object, ...]:
