@@ -46,7 +46,7 @@ def test_highest_band_wins_and_a_late_kernel_is_seen(registered: None) -> None:
     [
         ({"capability": Capability(device="cuda")}, "needs device cuda, tensors are on cpu"),
         ({"capability": Capability(min_arch=90)}, "needs architecture 90 or newer, device has 0"),
-        ({"capability": Capability(features=frozenset({"sve"}))}, "needs CPU features that are missing: sve"),
+        ({"capability": Capability(features=frozenset({"sve"}))}, "needs features that are missing: sve"),
         ({"dtypes": {"x": frozenset({torch.bfloat16})}}, "x must be bfloat16, is float32"),
         ({"formats": frozenset({"fp8"})}, "takes weights as fp8, given dense"),
         (

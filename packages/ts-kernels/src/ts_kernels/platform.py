@@ -2,7 +2,9 @@
 
 import functools
 import importlib
+import importlib.util
 import logging
+import os
 from dataclasses import dataclass
 
 import torch
@@ -11,15 +13,39 @@ from . import settings
 
 _log = logging.getLogger("ts_kernels")
 NATIVE_FEATURE = "native"
+TRITON_FEATURE = "triton"
 
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """A device as selection sees it. ``arch`` is the CUDA compute capability as 10 * major + minor; 0 on a CPU."""
+    """A device as selection sees it.
+
+    ``arch`` is the CUDA compute capability as 10 * major + minor (90 for sm_90), or the number of an AMD architecture
+    read as hexadecimal (0x942 for gfx942); 0 on a CPU. ``vendor`` is "nvidia", "amd" or "" on a CPU. A feature is what
+    a kernel may need besides: "native" and instruction sets on a CPU, "triton" where Triton kernels run.
+    """
 
     type: str
     arch: int = 0
     features: frozenset[str] = frozenset()
+    vendor: str = ""
+
+    @property
+    def arch_name(self) -> str:
+        """The architecture as its vendor writes it: "sm_90", "gfx942", "" on a CPU."""
+        return {"nvidia": f"sm_{self.arch}", "amd": f"gfx{self.arch:x}"}.get(self.vendor, "")
+
+
+@functools.cache
+def interpreting() -> bool:
+    """Whether Triton kernels are interpreted on the CPU in this process (TRITON_INTERPRET=1)."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+@functools.cache
+def triton_error() -> str | None:
+    """Why Triton is absent, or None where it is installed."""
+    return None if importlib.util.find_spec("triton") else "triton is not installed"
 
 
 @functools.cache
@@ -58,12 +84,17 @@ def instruction_sets() -> str:
 
 @functools.cache
 def device_info(device: torch.device) -> DeviceInfo:
-    """Describe ``device``; the native extension counts as a CPU feature."""
+    """Describe ``device``; the native extension and Triton (interpreted, on a CPU) count as features."""
+    triton = frozenset({TRITON_FEATURE} if triton_error() is None else ())
+    if device.type == "cuda" and torch.version.hip is not None:
+        name = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+        return DeviceInfo("cuda", int(name.removeprefix("gfx"), 16), triton, "amd")
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        return DeviceInfo("cuda", 10 * major + minor)
+        return DeviceInfo("cuda", 10 * major + minor, triton, "nvidia")
     if device.type != "cpu":
         return DeviceInfo(device.type)
+    interpreted = triton if interpreting() else frozenset()
     reason = native_error()
     if reason is not None:
         _log.warning(
@@ -71,5 +102,5 @@ def device_info(device: torch.device) -> DeviceInfo:
             "Install ts-kernels where a C++20 compiler is at hand to build them",
             reason,
         )
-        return DeviceInfo("cpu")
-    return DeviceInfo("cpu", features=frozenset((NATIVE_FEATURE, *configure_native())))
+        return DeviceInfo("cpu", features=interpreted)
+    return DeviceInfo("cpu", features=interpreted | {NATIVE_FEATURE, *configure_native()})

@@ -18,8 +18,12 @@ Kernel = Callable[..., Any]
 
 
 class Band(IntEnum):
-    """Priority bands; the higher one wins, within a band the name that sorts first."""
+    """Priority bands; the higher one wins, within a band the name that sorts first.
 
+    INTERPRETED is for Triton kernels under TRITON_INTERPRET=1: they serve where an override asks for them.
+    """
+
+    INTERPRETED = -10
     REFERENCE = 0
     PORTABLE = 10
     NATIVE = 20
@@ -29,9 +33,10 @@ class Band(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Capability:
-    """Hardware that a kernel needs: a device type ("any" for all), a range of architectures, CPU features."""
+    """Hardware that a kernel needs: a device type and a vendor ("any" for all), a range of architectures, features."""
 
     device: str = "any"
+    vendor: str = "any"
     min_arch: int = 0
     max_arch: int | None = None
     features: frozenset[str] = frozenset()
@@ -40,12 +45,14 @@ class Capability:
         """Why ``device`` does not do, or None."""
         if self.device not in ("any", device.type):
             return f"needs device {self.device}, tensors are on {device.type}"
+        if self.vendor not in ("any", device.vendor):
+            return f"needs a device by {self.vendor}, this one is by {device.vendor or 'none'}"
         if device.arch < self.min_arch:
             return f"needs architecture {self.min_arch} or newer, device has {device.arch}"
         if self.max_arch is not None and device.arch > self.max_arch:
             return f"needs architecture {self.max_arch} or older, device has {device.arch}"
         missing = self.features - device.features
-        return f"needs CPU features that are missing: {', '.join(sorted(missing))}" if missing else None
+        return f"needs features that are missing: {', '.join(sorted(missing))}" if missing else None
 
 
 @dataclass(frozen=True)

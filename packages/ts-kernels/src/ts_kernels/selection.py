@@ -56,7 +56,7 @@ class Explanation:
 
 
 def _text(query: Query) -> str:
-    arch = f" sm_{query.device.arch}" if query.device.type == "cuda" else ""
+    arch = f" {query.device.arch_name}".rstrip()
     dtypes = " ".join(f"{name}={str(dtype).removeprefix('torch.')}" for name, dtype in query.dtypes.items())
     dims = " ".join(f"{name}={size}" for name, size in query.dims.items())
     return " ".join(filter(None, (query.device.type + arch, dtypes, f"format={query.format}", dims)))

@@ -1,4 +1,4 @@
-"""Registration of the two implementations that every operation has."""
+"""Registration of the implementations that operations have: reference, native (C++, CPU) and Triton."""
 
 import functools
 import importlib
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from ..platform import NATIVE_FEATURE
+from ..platform import NATIVE_FEATURE, TRITON_FEATURE, interpreting
 from ..registry import REGISTRY, Band, Capability, Kernel, KernelSpec, Trait
 from ..selection import Operation
 
@@ -46,6 +46,33 @@ def native(
         traits=traits,
         prepare=None if prepare is None else functools.partial(_call, prepare),
         direct=None if direct is None else functools.partial(_resolve, direct),
+    )
+    REGISTRY.register(spec)
+
+
+def triton(
+    operation: Operation,
+    path: str,
+    dtypes: Mapping[str, frozenset[torch.dtype]],
+    *,
+    formats: frozenset[str] = DENSE,
+    traits: tuple[Trait, ...] = (),
+    prepare: str | None = None,
+) -> None:
+    """Register the Triton implementation at ``path`` ("family.triton:function"), imported on first use.
+
+    It serves on any GPU that Triton compiles for, and on a CPU under TRITON_INTERPRET=1 where an override names it.
+    """
+    spec = KernelSpec(
+        operation=operation.name,
+        name="triton",
+        band=Band.INTERPRETED if interpreting() else Band.PORTABLE,
+        load=functools.partial(_resolve, path),
+        capability=Capability(features=frozenset({TRITON_FEATURE})),
+        dtypes=dtypes,
+        formats=formats,
+        traits=traits,
+        prepare=None if prepare is None else functools.partial(_call, prepare),
     )
     REGISTRY.register(spec)
 

@@ -76,3 +76,4 @@ _register.native(
     {"x": contract.FLOATS, "residual": contract.FLOATS, "weight": contract.FLOATS},
     direct="norm.cpu:direct_add_rms_norm",
 )
+_register.triton(_RMS_NORM, "norm.triton:rms_norm", {"x": contract.FLOATS, "weight": contract.FLOATS})

@@ -1,0 +1,40 @@
+"""Cases of ts_kernels.gemm."""
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..ops import gemm
+from .common import Case, Maker, Run, Sizes
+
+
+def cases(s: Sizes, make: Maker) -> Iterator[Case]:
+    for n, k in ((s.hidden, s.heads * s.v), (s.vocab, s.hidden)):
+        x, weight = make(s.rows, k), make.weight(n, k)
+        prepared, baseline = gemm.prepare(weight, keep_source=True), weight.to(x.dtype)
+        yield Case("gemm.linear", _linear(x, prepared), _torch_linear(x, baseline))
+    x = make(s.rows, s.hidden)
+    gate_up, down = make.weight(2 * s.inter, s.hidden), make.weight(s.hidden, s.inter)
+    mlp = gemm.prepare_mlp(gemm.prepare(gate_up, keep_source=True), gemm.prepare(down, keep_source=True))
+    wide_up, wide_down = gate_up.to(x.dtype), down.to(x.dtype)
+
+    def plain() -> Tensor:
+        gate, up = F.linear(x, wide_up).chunk(2, -1)
+        return F.linear(F.silu(gate) * up, wide_down)
+
+    yield Case("gemm.mlp", lambda impl: (gemm.mlp(x, mlp, impl=impl),), plain)
+    ids, table = make.shuffled(s.vocab)[: s.rows], make.weight(s.vocab, s.hidden)
+    yield Case(
+        "gemm.gather_rows",
+        lambda impl: (gemm.gather_rows(table, ids, dtype=x.dtype, impl=impl),),
+        lambda: F.embedding(ids, table).to(x.dtype),
+    )
+
+
+def _linear(x: Tensor, weight: gemm.LinearWeight) -> Run:
+    return lambda impl: (gemm.linear(x, weight, impl=impl),)
+
+
+def _torch_linear(x: Tensor, weight: Tensor) -> Callable[[], object]:
+    return lambda: F.linear(x, weight)

@@ -1,0 +1,24 @@
+"""Cases of ts_kernels.kv_cache."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..ops import kv_cache
+from .common import Case, Maker, Sizes
+from .rope import table_of
+
+
+def cases(s: Sizes, make: Maker) -> Iterator[Case]:
+    """Latents of a batch into shuffled slots."""
+    pages = -(-s.rows // s.page_size) + 1
+    positions, slots = make.shuffled(s.context)[: s.rows], make.shuffled(pages * s.page_size)[: s.rows]
+    kv_a, gain, table = make(s.rows, s.latent + s.rope), make(s.latent), table_of(s, make)
+
+    def write(impl: str | None) -> tuple[Tensor, ...]:
+        cache = torch.zeros(pages, s.page_size, s.latent + s.rope, dtype=torch.bfloat16, device=make.device)
+        kv_cache.write_latent(kv_a, gain, 1e-5, table, positions, slots, cache, impl=impl)
+        return (cache,)
+
+    yield Case("kv_cache.write_latent", write, None)
