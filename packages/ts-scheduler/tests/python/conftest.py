@@ -2,11 +2,13 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parent))  # scheduler_toy
 
 
 @pytest.fixture(scope="session")
