@@ -54,16 +54,40 @@ class MiniConfig:
 
     def to_hf(self) -> dict[str, Any]:
         """Return the checkpoint's ``config.json`` content in the full model's layout."""
-        bos, eos, pad = N_RANKS, N_RANKS + 1, N_RANKS + N_SPECIAL - 1
-        text: dict[str, Any] = {
+        shared = {
+            "dtype": "bfloat16",
+            "bos_token_id": N_RANKS,
+            "eos_token_id": N_RANKS + 1,
+            "pad_token_id": N_RANKS + N_SPECIAL - 1,
+            "tie_word_embeddings": False,
+        }
+        text = self._sizes() | self._experts() | self._attention() | self._positions() | shared
+        return {
+            "architectures": ["KimiK25ForConditionalGeneration"],
+            "model_type": "kimi_k25",
+            **shared,
+            "text_config": text | {"quantization_config": quantization()},
+        }
+
+    def _sizes(self) -> dict[str, Any]:
+        return {
             "architectures": ["DeepseekV3ForCausalLM"],
             "model_type": "deepseek_v3",
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_hidden_layers,
+            "intermediate_size": self.intermediate_size,
+            "hidden_act": "silu",
+            "rms_norm_eps": self.rms_norm_eps,
+            "num_nextn_predict_layers": self.num_nextn_predict_layers,
+            "initializer_range": 0.02,
+            "use_cache": True,
+        }
+
+    def _experts(self) -> dict[str, Any]:
+        return {
             "first_k_dense_replace": self.first_k_dense_replace,
             "moe_layer_freq": 1,
-            "intermediate_size": self.intermediate_size,
             "moe_intermediate_size": self.moe_intermediate_size,
             "n_routed_experts": self.n_routed_experts,
             "num_experts_per_tok": self.num_experts_per_tok,
@@ -74,6 +98,10 @@ class MiniConfig:
             "topk_method": "noaux_tc",
             "norm_topk_prob": True,
             "routed_scaling_factor": self.routed_scaling_factor,
+        }
+
+    def _attention(self) -> dict[str, Any]:
+        return {
             "num_attention_heads": self.num_attention_heads,
             "num_key_value_heads": self.num_attention_heads,
             "q_lora_rank": self.q_lora_rank,
@@ -81,10 +109,12 @@ class MiniConfig:
             "qk_nope_head_dim": self.qk_nope_head_dim,
             "qk_rope_head_dim": self.qk_rope_head_dim,
             "v_head_dim": self.v_head_dim,
-            "hidden_act": "silu",
             "attention_bias": False,
             "attention_dropout": 0.0,
-            "rms_norm_eps": self.rms_norm_eps,
+        }
+
+    def _positions(self) -> dict[str, Any]:
+        return {
             "rope_theta": self.rope_theta,
             "rope_scaling": {
                 "type": "yarn",
@@ -96,50 +126,31 @@ class MiniConfig:
                 "mscale_all_dim": self.yarn_mscale_all_dim,
             },
             "max_position_embeddings": self.max_position_embeddings,
-            "num_nextn_predict_layers": self.num_nextn_predict_layers,
-            "tie_word_embeddings": False,
-            "initializer_range": 0.02,
-            "use_cache": True,
-            "bos_token_id": bos,
-            "eos_token_id": eos,
-            "pad_token_id": pad,
-            "dtype": "bfloat16",
-            "quantization_config": {
-                "quant_method": "compressed-tensors",
-                "format": "pack-quantized",
-                "quantization_status": "compressed",
-                "kv_cache_scheme": None,
-                "ignore": [
-                    "lm_head",
-                    "re:.*self_attn.*",
-                    "re:.*shared_experts.*",
-                    "re:.*mlp\\.(gate|up|gate_up|down)_proj.*",
-                ],
-                "config_groups": {
-                    "group_0": {
-                        "targets": ["Linear"],
-                        "input_activations": None,
-                        "output_activations": None,
-                        "weights": {
-                            "type": "int",
-                            "num_bits": 4,
-                            "strategy": "group",
-                            "group_size": INT4_GROUP,
-                            "symmetric": True,
-                            "dynamic": False,
-                            "observer": "minmax",
-                        },
-                    }
-                },
-            },
         }
-        return {
-            "architectures": ["KimiK25ForConditionalGeneration"],
-            "model_type": "kimi_k25",
-            "dtype": "bfloat16",
-            "bos_token_id": bos,
-            "eos_token_id": eos,
-            "pad_token_id": pad,
-            "tie_word_embeddings": False,
-            "text_config": text,
-        }
+
+
+def quantization() -> dict[str, Any]:
+    """Return the ``quantization_config``: routed experts alone are INT4."""
+    weights = {
+        "type": "int",
+        "num_bits": 4,
+        "strategy": "group",
+        "group_size": INT4_GROUP,
+        "symmetric": True,
+        "dynamic": False,
+        "observer": "minmax",
+    }
+    group = {"targets": ["Linear"], "input_activations": None, "output_activations": None, "weights": weights}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "kv_cache_scheme": None,
+        "ignore": [
+            "lm_head",
+            "re:.*self_attn.*",
+            "re:.*shared_experts.*",
+            "re:.*mlp\\.(gate|up|gate_up|down)_proj.*",
+        ],
+        "config_groups": {"group_0": group},
+    }
