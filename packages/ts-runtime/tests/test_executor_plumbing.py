@@ -163,15 +163,21 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_an_impossible_plan_is_refused_by_name(case: str) -> None:
-    rows, tokens, pages, message = BAD[case]
+def three_requests() -> tuple[Executor, PlanMaker]:
+    """One within its prompt, one without a row yet, one that has sampled."""
     executor, maker = make_executor(), PlanMaker(num_pages=PAGES, page_size=PAGE)
     maker.admit(0, [1, 2, 3])
     maker.prefill(0, 2)
     maker.admit(1, [4])
     maker.admit(2, [5, 6])
     maker.prefill(2, 2)
+    return executor, maker
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_an_impossible_plan_is_refused_by_name(case: str) -> None:
+    rows, tokens, pages, message = BAD[case]
+    executor, maker = three_requests()
     plan = maker.plan()
     plan[1][2] = np.append(plan[1][2], np.array([1, 0, 0, maker.free[0]], np.int32))
     executor.launch(*plan)
@@ -193,12 +199,7 @@ BAD_DECODES = {
 @pytest.mark.parametrize("case", BAD_DECODES)
 def test_an_impossible_bitmap_is_refused_by_name(case: str) -> None:
     decodes, rows, message = BAD_DECODES[case]
-    executor, maker = make_executor(), PlanMaker(num_pages=PAGES, page_size=PAGE)
-    maker.admit(0, [1, 2, 3])
-    maker.prefill(0, 2)
-    maker.admit(1, [4])
-    maker.admit(2, [5, 6])
-    maker.prefill(2, 2)
+    executor, maker = three_requests()
     executor.launch(*maker.plan())
     empty = np.zeros(0, np.int32)
     with pytest.raises(PlanError, match=message):

@@ -1,10 +1,9 @@
 #include <algorithm>
 #include <limits>
 #include <map>
-#include <numeric>
 
 #include "check.h"
-#include "ts/scheduler/scheduler.h"
+#include "driving.h"
 
 // What the cache and the line do for agents: conversations that come back after a tool has run.
 namespace {
@@ -22,67 +21,20 @@ Config config_of(int pages) {
             .growth_room = 0};
 }
 
-std::vector<Token> tokens(int count, Token first) {
-    std::vector<Token> result(static_cast<std::size_t>(count));
-    std::iota(result.begin(), result.end(), first);
-    return result;
-}
-
 std::vector<Token> joined(std::vector<Token> a, const std::vector<Token>& b) {
     a.insert(a.end(), b.begin(), b.end());
     return a;
 }
 
-Submission asked(RequestId id, std::vector<Token> prompt, std::int64_t max_tokens = 1) {
-    Submission result;
-    result.id = id;
-    result.prompt = std::move(prompt);
-    result.max_tokens = max_tokens;
-    return result;
+// Runs until the request has finished; the prompt tokens that it took from the cache.
+std::int64_t run(Runner& runner, std::vector<Token> prompt, Submission terms = {}) {
+    const std::int64_t before = runner.scheduler.stats().prefix_hit_tokens;
+    const RequestId id = runner.submit(std::move(prompt), 1, terms);
+    while (!runner.has_finished(id)) {
+        CHECK(runner.step());
+    }
+    return runner.scheduler.stats().prefix_hit_tokens - before;
 }
-
-struct Runner {
-    explicit Runner(const Config& config) : scheduler(config) {}
-    Scheduler scheduler;
-    RequestId next = 1;
-    std::vector<RequestId> finished{};
-
-    RequestId submit(std::vector<Token> prompt, std::int64_t max_tokens = 1, Submission terms = {}) {
-        terms.id = next++;
-        terms.prompt = std::move(prompt);
-        terms.max_tokens = max_tokens;
-        CHECK(!scheduler.submit(terms));
-        return terms.id;
-    }
-    bool step() {
-        const StepPlan* plan = scheduler.plan();
-        if (plan == nullptr) {
-            return false;
-        }
-        const auto samples =
-            std::ranges::count_if(plan->rows, [](const Row& row) { return (row.flags & kRowSample) != 0; });
-        const std::vector<Token> sampled(static_cast<std::size_t>(samples), 999);
-        const auto settled = scheduler.settle(plan->step, sampled);
-        for (const Output& output : std::get<std::span<const Output>>(settled)) {
-            if (output.finish) {
-                finished.push_back(output.request);
-            }
-        }
-        return true;
-    }
-    [[nodiscard]] bool has_finished(RequestId id) const {
-        return std::ranges::find(finished, id) != finished.end();
-    }
-    // Runs until the request has finished; the prompt tokens that it took from the cache.
-    std::int64_t run(std::vector<Token> prompt, Submission terms = {}) {
-        const std::int64_t before = scheduler.stats().prefix_hit_tokens;
-        const RequestId id = submit(std::move(prompt), 1, terms);
-        while (!has_finished(id)) {
-            CHECK(step());
-        }
-        return scheduler.stats().prefix_hit_tokens - before;
-    }
-};
 
 Submission session() {
     Submission terms;
@@ -93,58 +45,58 @@ Submission session() {
 TEST(the_blocks_of_a_session_outlive_one_shot_prompts) {
     Runner runner(config_of(16));
     const auto conversation = tokens(16, 0);
-    (void)runner.run(conversation, session());
+    (void)run(runner, conversation, session());
     for (int i = 0; i < 5; ++i) {
-        (void)runner.run(tokens(16, 100 + 20 * i));
+        (void)run(runner, tokens(16, 100 + 20 * i));
     }
     CHECK(runner.scheduler.stats().prefix_evictions > 0);
-    CHECK(runner.run(joined(conversation, tokens(4, 500))) == 16);
+    CHECK(run(runner, joined(conversation, tokens(4, 500))) == 16);
 }
 
 TEST(a_conversation_needs_no_announcement_after_its_second_turn) {
     Runner runner(config_of(16));
     const auto first = tokens(8, 0);
     const auto second = joined(first, tokens(8, 50));
-    (void)runner.run(first);
-    CHECK(runner.run(second) == 8);
+    (void)run(runner, first);
+    CHECK(run(runner, second) == 8);
     for (int i = 0; i < 5; ++i) {
-        (void)runner.run(tokens(16, 100 + 20 * i));
+        (void)run(runner, tokens(16, 100 + 20 * i));
     }
-    CHECK(runner.run(joined(second, tokens(4, 500))) == 16);
+    CHECK(run(runner, joined(second, tokens(4, 500))) == 16);
 }
 
 TEST(a_shared_system_prompt_outlives_sessions) {
     Runner runner(config_of(16));
     const auto system = tokens(8, 0);
-    (void)runner.run(joined(system, tokens(4, 50)));
-    (void)runner.run(joined(system, tokens(4, 60)));
+    (void)run(runner, joined(system, tokens(4, 50)));
+    (void)run(runner, joined(system, tokens(4, 60)));
     for (int i = 0; i < 6; ++i) {
-        (void)runner.run(tokens(16, 100 + 20 * i), session());
+        (void)run(runner, tokens(16, 100 + 20 * i), session());
     }
-    CHECK(runner.run(joined(system, tokens(4, 70))) == 8);
-    CHECK(runner.run(joined(system, tokens(8, 50))) == 8);  // what hung below it has gone
+    CHECK(run(runner, joined(system, tokens(4, 70))) == 8);
+    CHECK(run(runner, joined(system, tokens(8, 50))) == 8);  // what hung below it has gone
 }
 
 TEST(nothing_is_kept_for_ever) {
     Runner runner(config_of(16));
     const auto system = tokens(8, 0);
-    (void)runner.run(joined(system, tokens(4, 50)));
-    (void)runner.run(joined(system, tokens(4, 60)));
+    (void)run(runner, joined(system, tokens(4, 50)));
+    (void)run(runner, joined(system, tokens(4, 60)));
     for (int i = 0; i < 40; ++i) {
-        (void)runner.run(tokens(16, 100 + 20 * i), session());
+        (void)run(runner, tokens(16, 100 + 20 * i), session());
     }
-    CHECK(runner.run(joined(system, tokens(4, 70))) == 0);
+    CHECK(run(runner, joined(system, tokens(4, 70))) == 0);
 }
 
 TEST(a_salt_isolates_tenants) {
     Runner runner(config_of(16));
     Submission mine;
     mine.cache_salt = {.low = 5, .high = 6};
-    CHECK(runner.run(tokens(12, 0), mine) == 0);
-    CHECK(runner.run(tokens(12, 0)) == 0);
-    CHECK(runner.run(tokens(12, 0), mine) == 8);
+    CHECK(run(runner, tokens(12, 0), mine) == 0);
+    CHECK(run(runner, tokens(12, 0)) == 0);
+    CHECK(run(runner, tokens(12, 0), mine) == 8);
     mine.cache_salt = {.low = 5, .high = 7};
-    CHECK(runner.run(tokens(12, 0), mine) == 0);
+    CHECK(run(runner, tokens(12, 0), mine) == 0);
 }
 
 // Blocks go child before parent however retention, branching and time mix: the index stops the process if
@@ -189,7 +141,7 @@ TEST(a_new_prompt_leaves_the_pages_of_a_waiting_session_alone) {
     config.new_prompt_wait_steps = 10;
     Runner runner(config);
     const auto conversation = tokens(32, 0);
-    (void)runner.run(conversation, session());                   // 8 pages, idle
+    (void)run(runner, conversation, session());                  // 8 pages, idle
     const RequestId other = runner.submit(tokens(12, 100), 30);  // 3 pages
     CHECK(runner.step());
     const RequestId newcomer = runner.submit(tokens(24, 200));  // 6 pages, and 5 are nobody's
@@ -197,7 +149,7 @@ TEST(a_new_prompt_leaves_the_pages_of_a_waiting_session_alone) {
         CHECK(runner.step());
     }
     CHECK(runner.scheduler.stats().requests_waiting == 1);
-    CHECK(runner.run(joined(conversation, tokens(2, 300))) == 32);  // it came back, passed, and hit
+    CHECK(run(runner, joined(conversation, tokens(2, 300))) == 32);  // it came back, passed, and hit
     CHECK(!runner.has_finished(newcomer) && !runner.has_finished(other));
 }
 
@@ -205,7 +157,7 @@ TEST(a_new_prompt_waits_for_sessions_only_so_long) {
     Config config = config_of(16);
     config.new_prompt_wait_steps = 10;
     Runner runner(config);
-    (void)runner.run(tokens(32, 0), session());
+    (void)run(runner, tokens(32, 0), session());
     (void)runner.submit(tokens(12, 100), 30);
     CHECK(runner.step());
     const RequestId newcomer = runner.submit(tokens(24, 200));

@@ -1,10 +1,9 @@
 #include <algorithm>
-#include <numeric>
 #include <string_view>
 #include <utility>
 
 #include "check.h"
-#include "ts/scheduler/scheduler.h"
+#include "driving.h"
 #include "ts/scheduler/wire.h"
 
 // Decodes that reserve positions for drafts, and give back what was not accepted.
@@ -23,36 +22,15 @@ Config drafting(int drafts) {
             .draft_tokens = drafts};
 }
 
-Submission asked(RequestId id, int length, std::int64_t max_tokens, std::vector<std::int64_t> stops = {}) {
-    Submission result;
-    result.id = id;
-    result.prompt.resize(static_cast<std::size_t>(length));
-    std::iota(result.prompt.begin(), result.prompt.end(), static_cast<Token>(10 * id));
-    result.max_tokens = max_tokens;
-    result.stop_tokens = std::move(stops);
-    return result;
-}
-
-std::vector<Output> settle(Scheduler& scheduler, StepId step, std::vector<Token> sampled,
-                           std::vector<Position> accepted = {}) {
-    const auto result = scheduler.settle(step, sampled, {}, accepted);
-    const auto* outputs = std::get_if<std::span<const Output>>(&result);
-    CHECK(outputs != nullptr);
-    return {outputs->begin(), outputs->end()};
-}
-
-SettleError error(Scheduler& scheduler, StepId step, std::vector<Token> sampled,
-                  std::vector<Position> accepted) {
-    const auto result = scheduler.settle(step, sampled, {}, accepted);
-    const auto* error = std::get_if<SettleError>(&result);
-    CHECK(error != nullptr);
-    return *error;
+// A request of so many prompt tokens, which no other has.
+Submission prompted(RequestId id, int length, std::int64_t max_tokens, std::vector<std::int64_t> stops = {}) {
+    return asked(id, tokens(length, static_cast<Token>(10 * id)), max_tokens, std::move(stops));
 }
 
 // One request of three prompt tokens, whose first token has come.
 Scheduler decoding(const Config& config, std::int64_t max_tokens, std::vector<std::int64_t> stops = {}) {
     Scheduler scheduler(config);
-    CHECK(!scheduler.submit(asked(1, 3, max_tokens, std::move(stops))));
+    CHECK(!scheduler.submit(prompted(1, 3, max_tokens, std::move(stops))));
     settle(scheduler, scheduler.plan()->step, {50});
     return scheduler;
 }
@@ -126,13 +104,13 @@ TEST(a_block_is_published_when_all_its_drafts_are_accepted) {
 
 TEST(an_impossible_report_is_refused_by_type_and_changes_nothing) {
     Scheduler scheduler(drafting(2));
-    CHECK(!scheduler.submit(asked(1, 3, 20)));
+    CHECK(!scheduler.submit(prompted(1, 3, 20)));
     settle(scheduler, scheduler.plan()->step, {50});
-    CHECK(!scheduler.submit(asked(2, 3, 20)));
+    CHECK(!scheduler.submit(prompted(2, 3, 20)));
     CHECK(scheduler.plan()->rows.size() == 2);  // a decode of three, and a prompt
     const RequestSnapshot before = only(scheduler);
     const auto code = [&](std::vector<Token> sampled, std::vector<Position> accepted) {
-        const SettleError refused = error(scheduler, 2, std::move(sampled), std::move(accepted));
+        const SettleError refused = settle_error(scheduler, 2, std::move(sampled), std::move(accepted));
         CHECK(refused.message.starts_with("step 2 has "));
         return refused.code;
     };
@@ -148,7 +126,7 @@ TEST(an_impossible_report_is_refused_by_type_and_changes_nothing) {
     CHECK(code({1, 2, 3, 4}, {}) == SettleCode::wrong_count);
     CHECK(code({1, kUnusable, 3}, {2, 1}) == SettleCode::wrong_accepted);
     CHECK(code({1, 100, 3}, {2, 1}) == SettleCode::invalid_token);
-    CHECK(error(scheduler, 3, {1, 2}, {1, 1}).code == SettleCode::unknown_step);
+    CHECK(settle_error(scheduler, 3, {1, 2}, {1, 1}).code == SettleCode::unknown_step);
     const RequestSnapshot after = only(scheduler);
     CHECK(after.planned == before.planned && after.tokens == before.tokens && scheduler.stats().steps == 1);
     CHECK(settle(scheduler, 2, {1, 2, 3, 4}, {3, 1}).size() == 4);
@@ -158,7 +136,7 @@ TEST(every_settle_code_has_a_name) { CHECK(name_of(SettleCode::wrong_accepted) =
 
 TEST(an_unusable_first_token_ends_a_drafting_request_alone) {
     Scheduler scheduler = decoding(drafting(2), 20);
-    CHECK(!scheduler.submit(asked(2, 3, 2)));
+    CHECK(!scheduler.submit(prompted(2, 3, 2)));
     CHECK(scheduler.plan()->rows.size() == 2);
     const auto outputs = settle(scheduler, 2, {kUnusable, 60}, {1, 1});
     CHECK(outputs.size() == 2 && outputs[0].finish == FinishReason::unusable && !outputs[1].finish);
@@ -172,7 +150,7 @@ TEST(drafts_take_no_page_from_anybody) {
     config.depth = 1;
     config.prefix_caching = false;
     Scheduler scheduler(config);
-    CHECK(!scheduler.submit(asked(1, 4, 9)) && !scheduler.submit(asked(2, 4, 9)));
+    CHECK(!scheduler.submit(prompted(1, 4, 9)) && !scheduler.submit(prompted(2, 4, 9)));
     CHECK(scheduler.plan()->rows.size() == 2);  // a page each, and three are left
     settle(scheduler, 1, {50, 60});
     const StepPlan* plan = scheduler.plan();
@@ -187,7 +165,7 @@ TEST(drafts_take_no_page_from_anybody) {
 TEST(all_decodes_fit_into_a_step_with_their_drafts) {
     Scheduler scheduler(drafting(4));  // 16 tokens a step: three rows of five
     for (RequestId id = 1; id <= 4; ++id) {
-        CHECK(!scheduler.submit(asked(id, 1, 20)));
+        CHECK(!scheduler.submit(prompted(id, 1, 20)));
     }
     CHECK(scheduler.plan()->rows.size() == 3);
     const StepPlan* plan = scheduler.plan();

@@ -1,13 +1,12 @@
 #include <algorithm>
 #include <memory>
-#include <numeric>
 #include <set>
 
 #include "cache/block_table.h"
 #include "cache/kv_cache.h"
 #include "check.h"
+#include "driving.h"
 #include "proof.h"
-#include "ts/scheduler/scheduler.h"
 
 namespace {
 
@@ -36,20 +35,6 @@ Config with(std::vector<CacheGroup> groups) {
             .depth = 1,
             .growth_room = 0,
             .groups = std::move(groups)};
-}
-
-std::vector<Token> tokens(int count, Token first = 0) {
-    std::vector<Token> result(static_cast<std::size_t>(count));
-    std::iota(result.begin(), result.end(), first);
-    return result;
-}
-
-Submission asked(RequestId id, std::vector<Token> prompt, int max_tokens) {
-    Submission result;
-    result.id = id;
-    result.prompt = std::move(prompt);
-    result.max_tokens = max_tokens;
-    return result;
 }
 
 // What a run told the worker, and what it had cached.

@@ -1,9 +1,9 @@
 #include "ts/scheduler/scheduler.h"
 
-#include <numeric>
 #include <stdexcept>
 
 #include "check.h"
+#include "driving.h"
 
 namespace {
 
@@ -17,26 +17,6 @@ Config small() {
             .vocab_size = 100,
             .chunk_tokens = 8,
             .max_queued = 3};
-}
-
-std::vector<Token> tokens(int count, Token first = 0) {
-    std::vector<Token> result(static_cast<std::size_t>(count));
-    std::iota(result.begin(), result.end(), first);
-    return result;
-}
-
-std::vector<Output> settle(Scheduler& scheduler, StepId step, std::vector<Token> sampled) {
-    const auto result = scheduler.settle(step, sampled);
-    const auto* outputs = std::get_if<std::span<const Output>>(&result);
-    CHECK(outputs != nullptr);
-    return {outputs->begin(), outputs->end()};
-}
-
-SettleCode settle_error(Scheduler& scheduler, StepId step, std::vector<Token> sampled) {
-    const auto result = scheduler.settle(step, sampled);
-    const auto* error = std::get_if<SettleError>(&result);
-    CHECK(error != nullptr);
-    return error->code;
 }
 
 RejectionCode rejection(Scheduler& scheduler, Submission submission) {
@@ -105,15 +85,15 @@ TEST(a_bad_configuration_names_its_field) {
 TEST(results_that_do_not_fit_change_nothing) {
     Scheduler scheduler(small());
     CHECK(!scheduler.submit({1, tokens(3), 5, {}}));
-    CHECK(settle_error(scheduler, 1, {}) == SettleCode::unknown_step);
+    CHECK(settle_error(scheduler, 1, {}).code == SettleCode::unknown_step);
     CHECK(scheduler.plan()->step == 1);
     CHECK(scheduler.plan()->step == 2);
-    CHECK(settle_error(scheduler, 2, {1}) == SettleCode::out_of_order);
-    CHECK(settle_error(scheduler, 3, {1}) == SettleCode::unknown_step);
-    CHECK(settle_error(scheduler, 1, {}) == SettleCode::wrong_count);
-    CHECK(settle_error(scheduler, 1, {100}) == SettleCode::invalid_token);
+    CHECK(settle_error(scheduler, 2, {1}).code == SettleCode::out_of_order);
+    CHECK(settle_error(scheduler, 3, {1}).code == SettleCode::unknown_step);
+    CHECK(settle_error(scheduler, 1, {}).code == SettleCode::wrong_count);
+    CHECK(settle_error(scheduler, 1, {100}).code == SettleCode::invalid_token);
     CHECK(settle(scheduler, 1, {5}).at(0).token == 5);
-    CHECK(settle_error(scheduler, 1, {5}) == SettleCode::unknown_step);
+    CHECK(settle_error(scheduler, 1, {5}).code == SettleCode::unknown_step);
 }
 
 TEST(the_next_step_is_planned_while_one_runs_and_no_third) {

@@ -1,9 +1,8 @@
 #include <algorithm>
 #include <map>
-#include <numeric>
 
 #include "check.h"
-#include "ts/scheduler/scheduler.h"
+#include "driving.h"
 
 // Pages that are copied to the host and back, and requests that change machines.
 namespace {
@@ -23,54 +22,13 @@ Config config_of(int pages, int host_pages) {
             .write_back_pages = pages};
 }
 
-std::vector<Token> tokens(int count, Token first) {
-    std::vector<Token> result(static_cast<std::size_t>(count));
-    std::iota(result.begin(), result.end(), first);
-    return result;
-}
+struct Transferring : Runner {
+    using Runner::Runner;
 
-struct Runner {
-    explicit Runner(const Config& config) : scheduler(config) {}
-    Scheduler scheduler;
-    RequestId next = 1;
-    std::map<TransferId, Transfer> under_way{};
-    std::map<RequestId, Output> last{};  // of each request
-    std::vector<Row> rows{};             // of the last step
-
-    RequestId submit(std::vector<Token> prompt, std::int64_t max_tokens = 1, Submission terms = {}) {
-        terms.id = next++;
-        terms.prompt = std::move(prompt);
-        terms.max_tokens = max_tokens;
-        CHECK(!scheduler.submit(terms));
-        return terms.id;
-    }
     RequestId turn(std::vector<Token> prompt) {
         Submission terms;
         terms.session = true;
         return submit(std::move(prompt), 1, terms);
-    }
-    void note_transfers() {
-        for (const Transfer& transfer : scheduler.transfers()) {
-            under_way[transfer.id] = transfer;
-        }
-    }
-    bool step() {
-        const StepPlan* plan = scheduler.plan();
-        note_transfers();
-        if (plan == nullptr) {
-            return false;
-        }
-        rows = plan->rows;
-        const StepId id = plan->step;
-        const auto samples =
-            std::ranges::count_if(rows, [](const Row& row) { return (row.flags & kRowSample) != 0; });
-        const std::vector<Token> sampled(static_cast<std::size_t>(samples), 7);
-        const auto settled = scheduler.settle(id, sampled);
-        for (const Output& output : std::get<std::span<const Output>>(settled)) {
-            last.insert_or_assign(output.request, output);
-        }
-        note_transfers();
-        return true;
     }
     void end(bool arrived = true) {
         CHECK(!under_way.empty());
@@ -96,8 +54,8 @@ struct Runner {
 };
 
 // A session of three blocks that only the host has.
-Runner with_session_on_host(int pages = 6) {
-    Runner runner(config_of(pages, 8));
+Transferring with_session_on_host(int pages = 6) {
+    Transferring runner(config_of(pages, 8));
     runner.turn(tokens(13, 0));
     runner.run();
     runner.submit(tokens(4 * pages - 3, 100));  // all pages there are
@@ -106,7 +64,7 @@ Runner with_session_on_host(int pages = 6) {
 }
 
 TEST(a_session_that_left_the_device_comes_back_from_the_host) {
-    Runner runner = with_session_on_host();
+    Transferring runner = with_session_on_host();
     const RequestId id = runner.turn(tokens(14, 0));
     CHECK(!runner.step());
     CHECK(runner.state(id) == "LoadingFromHost");
@@ -122,7 +80,7 @@ TEST(a_session_that_left_the_device_comes_back_from_the_host) {
 }
 
 TEST(what_fails_to_come_from_the_host_is_computed) {
-    Runner runner = with_session_on_host();
+    Transferring runner = with_session_on_host();
     const RequestId id = runner.turn(tokens(14, 0));
     CHECK(!runner.step());
     runner.end(false);
@@ -132,7 +90,7 @@ TEST(what_fails_to_come_from_the_host_is_computed) {
 }
 
 TEST(a_second_request_waits_for_what_the_first_is_loading) {
-    Runner runner = with_session_on_host(20);
+    Transferring runner = with_session_on_host(20);
     runner.turn(tokens(14, 0));
     const RequestId second = runner.turn(tokens(15, 0));
     CHECK(!runner.step());
@@ -144,7 +102,7 @@ TEST(a_second_request_waits_for_what_the_first_is_loading) {
 }
 
 TEST(an_abort_while_loading_gives_the_pages_back_when_the_load_has_ended) {
-    Runner runner = with_session_on_host();
+    Transferring runner = with_session_on_host();
     const RequestId id = runner.turn(tokens(14, 0));
     CHECK(!runner.step());
     const std::int64_t used = runner.scheduler.stats().pages_used;
@@ -156,7 +114,7 @@ TEST(an_abort_while_loading_gives_the_pages_back_when_the_load_has_ended) {
 }
 
 TEST(one_shot_prompts_are_not_copied) {
-    Runner runner(config_of(6, 8));
+    Transferring runner(config_of(6, 8));
     for (Token first = 0; first < 500; first += 50) {
         runner.submit(tokens(21, first));
         runner.run();
@@ -166,7 +124,7 @@ TEST(one_shot_prompts_are_not_copied) {
 }
 
 TEST(a_copy_that_fails_is_forgotten) {
-    Runner runner(config_of(6, 8));
+    Transferring runner(config_of(6, 8));
     runner.turn(tokens(13, 0));
     while (runner.step()) {
     }
@@ -177,7 +135,7 @@ TEST(a_copy_that_fails_is_forgotten) {
 }
 
 TEST(a_page_is_not_evicted_while_it_is_copied) {
-    Runner runner(config_of(6, 8));
+    Transferring runner(config_of(6, 8));
     runner.turn(tokens(13, 0));
     while (runner.step()) {
     }
@@ -191,7 +149,7 @@ TEST(a_page_is_not_evicted_while_it_is_copied) {
 }
 
 TEST(a_decode_waits_for_a_page_that_is_being_copied_and_preempts_nobody) {
-    Runner runner(config_of(7, 8));
+    Transferring runner(config_of(7, 8));
     runner.turn(tokens(13, 0));
     while (runner.step()) {
     }
@@ -210,7 +168,7 @@ TEST(a_decode_waits_for_a_page_that_is_being_copied_and_preempts_nobody) {
 TEST(who_waits_for_pages_that_are_being_copied_enters_when_that_has_ended) {
     Config config = config_of(8, 8);
     config.tool_wait_steps = 0;
-    Runner runner(config);
+    Transferring runner(config);
     const RequestId running = runner.submit(tokens(1, 100), 12);
     CHECK(runner.step());
     runner.turn(tokens(13, 0));
@@ -223,7 +181,7 @@ TEST(who_waits_for_pages_that_are_being_copied_enters_when_that_has_ended) {
 }
 
 TEST(a_decode_that_runs_alone_waits_for_a_transfer_to_end) {
-    Runner runner(config_of(5, 0));
+    Transferring runner(config_of(5, 0));
     const RequestId growing = runner.submit(tokens(3, 100), 9);
     CHECK(runner.step());
     Submission terms;
@@ -239,7 +197,7 @@ TEST(a_decode_that_runs_alone_waits_for_a_transfer_to_end) {
 }
 
 TEST(what_a_preempted_request_has_computed_goes_to_the_host_and_comes_back) {
-    Runner runner(config_of(8, 20));
+    Transferring runner(config_of(8, 20));
     runner.submit(tokens(9, 0), 17);
     const RequestId preempted = runner.submit(tokens(9, 100), 17);
     while (runner.scheduler.stats().preemptions == 0) {
@@ -253,7 +211,7 @@ TEST(what_a_preempted_request_has_computed_goes_to_the_host_and_comes_back) {
 }
 
 TEST(a_full_host_gives_up_what_has_been_there_for_longest) {
-    Runner runner(config_of(6, 5));
+    Transferring runner(config_of(6, 5));
     for (const Token first : {0, 100, 200}) {
         runner.turn(tokens(13, first));
         runner.run();
@@ -269,12 +227,12 @@ TEST(a_full_host_gives_up_what_has_been_there_for_longest) {
 }
 
 TEST(a_sent_request_ends_with_its_first_token_and_keeps_its_pages_until_they_have_been_read) {
-    Runner runner(config_of(6, 0));
+    Transferring runner(config_of(6, 0));
     Submission terms;
     terms.send = true;
     const RequestId id = runner.submit(tokens(9, 0), 10, terms);
     CHECK(runner.step());
-    CHECK(runner.last.at(id).finish == FinishReason::sent && runner.last.at(id).token == 7);
+    CHECK(runner.last.at(id).finish == FinishReason::sent && runner.last.at(id).token == 999);
     const Transfer* send = runner.only(TransferKind::send);
     CHECK(send != nullptr && send->request == id && send->tokens == 9 && send->pages.size() == 3);
     CHECK(runner.state(id) == "SendingKv" && !runner.scheduler.abort(id));
@@ -284,7 +242,7 @@ TEST(a_sent_request_ends_with_its_first_token_and_keeps_its_pages_until_they_hav
 }
 
 TEST(a_received_request_computes_its_last_token_alone) {
-    Runner runner(config_of(6, 0));
+    Transferring runner(config_of(6, 0));
     Submission terms;
     terms.receive = true;
     const RequestId id = runner.submit(tokens(10, 0), 1, terms);
@@ -299,7 +257,7 @@ TEST(a_received_request_computes_its_last_token_alone) {
 }
 
 TEST(a_request_whose_pages_do_not_arrive_computes_its_prompt) {
-    Runner runner(config_of(6, 0));
+    Transferring runner(config_of(6, 0));
     Submission terms;
     terms.receive = true;
     runner.submit(tokens(10, 0), 1, terms);
@@ -310,7 +268,7 @@ TEST(a_request_whose_pages_do_not_arrive_computes_its_prompt) {
 }
 
 TEST(the_end_of_a_transfer_is_taken_once) {
-    Runner runner = with_session_on_host();
+    Transferring runner = with_session_on_host();
     CHECK(runner.scheduler.end_transfer(1, true)->code == TransferCode::unknown_transfer);
     CHECK(runner.scheduler.end_transfer(-5, false).has_value());
     runner.turn(tokens(14, 0));
@@ -332,7 +290,7 @@ TEST(transfers_are_configured_and_asked_for_sensibly) {
     config = config_of(6, 8);
     config.write_back_pages = 0;
     CHECK(problem_with(config)->find("write_back_pages") == 0);
-    Runner runner(config_of(6, 0));
+    Transferring runner(config_of(6, 0));
     Submission one{1, {1}, 1, {}};
     one.receive = true;
     CHECK(runner.scheduler.submit(one)->code == RejectionCode::invalid);
