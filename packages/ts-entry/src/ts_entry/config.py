@@ -72,7 +72,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         int, _option("memory", "requests that may wait beyond --max-num-seqs; one more is answered 429", ge=1)
     ] = 256
     chunked_prefill_size: Annotated[
-        int, _option("memory", "most tokens of one step; 0: 512 on the CPU, 8192 on CUDA", ge=0)
+        int, _option("memory", "most tokens of one step; 0: 512 on the CPU, 8192 on CUDA", ge=0, le=1 << 24)
     ] = 0
     min_tps: Annotated[
         float,

@@ -1,6 +1,7 @@
 #include "ts/scheduler/scheduler.h"
 
 #include <stdexcept>
+#include <string_view>
 
 #include "check.h"
 #include "driving.h"
@@ -68,13 +69,23 @@ TEST(sampling_is_one_value_or_refused) {
         "\x94\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00\xd9\x01z\xc4\x02\x00\x00\x81\xa1k\xce\x00\x00\x00\x07"s));
 }
 
-TEST(a_bad_configuration_names_its_field) {
+TEST(a_bad_configuration_names_its_field_its_value_and_the_limits) {
+    const auto refused = [](int Config::* field, int value, std::string_view sentence) {
+        Config config = small();
+        config.*field = value;
+        CHECK(problem_with(config).value_or("none") == sentence);
+    };
+    refused(&Config::page_size, 0, "page_size is 0; it is from 1 to 1073741824");
+    refused(&Config::num_pages, 1 << 29, "num_pages is 536870912; it is from 1 to 268435456");
+    refused(&Config::max_num_seqs, 65537, "max_num_seqs is 65537; it is from 1 to 65536");
+    refused(&Config::max_model_len, (1 << 30) + 1, "max_model_len is 1073741825; it is from 1 to 1073741824");
+    refused(&Config::vocab_size, -1, "vocab_size is -1; it is from 1 to 2147483647");
+    refused(&Config::chunk_tokens, (1 << 24) + 1, "chunk_tokens is 16777217; it is from 1 to 16777216");
+    refused(&Config::max_queued_per_user, -1, "max_queued_per_user is -1; it is from 0 to 1073741824");
+    refused(&Config::tool_wait_steps, -1, "tool_wait_steps is -1; it is from 0 to 1073741824");
+    refused(&Config::depth, 4, "depth is 4; it is from 1 to 3");
     Config config = small();
-    config.depth = 4;
-    CHECK(problem_with(config)->starts_with("depth"));
-    config = small();
     config.chunk_tokens = 0;
-    CHECK(problem_with(config)->starts_with("chunk_tokens"));
     try {
         const Scheduler scheduler(config);
         CHECK(false);

@@ -235,7 +235,7 @@ def test_plans_leave_before_outputs_and_two_may_be_in_flight(launch: Callable[..
 def test_a_limit_out_of_range_is_one_sentence(launch: Callable[..., Launched]) -> None:
     launched = launch(chunk_tokens=0)
     launched.worker()
-    sentence = "the scheduler cannot be configured so: chunk_tokens is 0; it is at least 1"
+    sentence = "the scheduler cannot be configured so: chunk_tokens is 0; it is from 1 to 16777216"
     assert launched.next_control(Failed).message == sentence
     assert launched.ended() == 1
     assert launched.process.stderr is not None
