@@ -1,17 +1,29 @@
 """The ``ts-entry`` command: arguments to a running server, errors to one sentence and an exit code."""
 
-import sys
-from collections.abc import Sequence
-from importlib import metadata
+from __future__ import annotations
 
-from ts_entry.errors import LaunchError, Stopped
-from ts_entry.options import parse
+import sys
+
+TYPE_CHECKING = False  # nothing is imported before Ctrl-C is handled, typing included
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until stopped. Returns the exit code: 0 stopped after serving, 1 failure, 2 wrong option, 128 + signal."""
     try:
-        config = parse(sys.argv[1:] if arguments is None else arguments, version=version())
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # while modules load, which is most of the first moment
+        print("ts-entry: stopped", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from ts_entry.errors import LaunchError, Stopped
+    from ts_entry.options import parse
+
+    try:
+        config = parse(arguments, version=version())
         from ts_entry.launcher import launch
 
         return launch(config)
@@ -24,8 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print("ts-entry: stopped", file=sys.stderr)
         return stopped.exit_code
-    except KeyboardInterrupt:
-        return 130
 
 
 def _sentence(error: OSError) -> str:
@@ -36,6 +46,8 @@ def _sentence(error: OSError) -> str:
 
 def version() -> str:
     """Of the installed package."""
+    from importlib import metadata
+
     try:
         return metadata.version("ts-entry")
     except metadata.PackageNotFoundError:
