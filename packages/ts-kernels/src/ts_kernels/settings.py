@@ -5,6 +5,7 @@ TS_KERNELS_DEBUG      1: check values too (page ids, positions, slots in range),
 TS_KERNELS_KEEP_SOURCE 1: prepared weights keep the tensors they were packed from, so that the reference can run too
 TS_KERNELS_PLUGINS    0: load no plugins
 TS_KERNELS_THREADS    threads of the native CPU kernels (default: torch.get_num_threads())
+TRITON_INTERPRET      Triton's own: 1 runs its kernels in its interpreter, on the CPU
 TS_KERNELS_ISA        one that the machine has ("portable", "avx2", "avx512", "amx"), or "auto" (default)
 """
 
@@ -77,3 +78,8 @@ def current() -> Settings:
     if not _current:
         _current.append(Settings.from_environment())
     return _current[0]
+
+
+def triton_interprets() -> bool:
+    """Whether Triton will interpret its kernels: what Triton takes for a yes, at its import."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
