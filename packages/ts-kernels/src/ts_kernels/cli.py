@@ -1,4 +1,4 @@
-"""``ts-kernels``: list what is registered, explain a choice, check kernels against the reference, time them."""
+"""``ts-kernels``: list what is registered, explain a choice, check kernels, time, tune and compile."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from . import benching, cases, checking, platform, plugins
+from .aot import _command as aot_command
 from .errors import KernelError, SelectionError
 from .registry import REGISTRY
 from .selection import OPERATIONS, explain
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--only", default="", help="operations that start so")
     bench.add_argument("--json", action="store_true")
     bench.set_defaults(run=_bench)
+    aot_command.add(commands)
     return parser
 
 

@@ -81,3 +81,13 @@ def current() -> Settings:
     if not _current:
         _current.append(Settings.from_environment())
     return _current[0]
+
+
+def environment() -> dict[str, str]:
+    """A copy of the environment, for a process that is to have another one."""
+    return dict(os.environ)
+
+
+def cache_home() -> Path:
+    """The user's folder for what can be made again (XDG base directory specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
