@@ -41,9 +41,34 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing serves this call" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("arch", "vendor"), [("sm_90", "nvidia"), ("gfx942", "amd")])
+def test_explain_for_a_gpu_that_is_not_here(capsys: pytest.CaptureFixture[str], arch: str, vendor: str) -> None:
+    assert platform.described(arch).vendor == vendor
+    assert cli.main(["explain", "norm.rms_norm", "--device", "cuda", "--arch", arch]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"norm.rms_norm on cuda {arch} ")
+    native = out[out.index("  native") :].splitlines()
+    assert native[0].endswith(
+        "cannot: needs device cpu, tensors are on cuda; needs the feature native, which is missing"
+    )
+    assert native[1:6] == [
+        "      no   device cpu",
+        "      no   the feature native",
+        "      yes  x as bfloat16 or float32",
+        "      yes  weight as bfloat16 or float32",
+        "      yes  weights as dense",
+    ]
+    assert re.search(r"^  triton .*(CHOSEN|can, ranks lower)", out, re.M), "on any GPU"
+    assert cli.main(["explain", "mla.decode", "--arch", arch, "--shape", "H=16"]) == 0
+    assert "format=dense H=16" in capsys.readouterr().out, "weights are not packed there"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["explain", "norm.rms_norm", "--arch", "90"], "'90' is not an architecture such as sm_90 or gfx942"),
+        (["explain", "norm.rms_norm", "--arch", "sm_90", "--device", "cpu"], "--arch is of a GPU, --device says cpu"),
+        (["explain", "norm.rms_norm", "--device", "toaster"], "--device: "),
         (["explain", "norm.nothing"], "no operation 'norm.nothing'; there are"),
         (["explain", "norm.rms_norm", "--shape", "Q=1"], "norm.rms_norm knows D; there is no 'Q'"),
         (["explain", "norm.rms_norm", "--shape", "D=x"], "--shape: 'D=x' must be NAME=VALUE"),

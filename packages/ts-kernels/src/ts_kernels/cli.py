@@ -34,7 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("operation")
     why.add_argument("--shape", default="", help="sizes as NAME=SIZE,...; those left out are the miniature's")
     why.add_argument("--dtype", default="", help="dtypes as ARGUMENT=DTYPE,...; float32 where left out")
-    why.add_argument("--device", default="cpu")
+    why.add_argument("--device", help="cpu (default), or cuda where there is one")
+    why.add_argument("--arch", help="explain for a GPU that is not here: sm_90, gfx942")
     why.add_argument("--format", help="form of the weights, such as packed, dense or int4:packed")
     why.add_argument("--impl", help="explain under this override")
     why.set_defaults(run=_explain)
@@ -80,15 +81,36 @@ def _explain(options: argparse.Namespace) -> int:
         for name in given:
             if name not in known:
                 raise SelectionError(f"{operation.name} knows {', '.join(known)}; there is no {name!r}")
+    info = _device(options.device, options.arch)
     query = operation.query(
-        torch.device(options.device),
+        info,
         tuple(dtypes.get(name, torch.float32) for name in operation.info.dtypes),
         tuple(sizes.get(name, _SIZES.get(name, 1)) for name in operation.info.dims),
-        options.format or _FORMATS.get(operation.name, "dense"),
+        options.format or _format(operation.name, info),
     )
     explanation = explain(query, options.impl)
-    print(explanation)
+    print(explanation.report())
     return 0 if explanation.winner else 1
+
+
+def _device(name: str | None, arch: str | None) -> platform.DeviceInfo:
+    if arch is not None:
+        if name not in (None, "cuda"):
+            raise SelectionError(f"--arch is of a GPU, --device says {name}")
+        return platform.described(arch)
+    try:
+        device = torch.device(name or "cpu")
+    except RuntimeError as error:
+        raise SelectionError(f"--device: {error}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SelectionError("--device: there is no GPU here; say which one is meant: --arch sm_90, --arch gfx942")
+    return platform.device_info(device)
+
+
+def _format(operation: str, device: platform.DeviceInfo) -> str:
+    """The form that weights have on this device unless asked otherwise: packing is for the CPU's kernels."""
+    usual = _FORMATS.get(operation, "dense")
+    return usual if device.type == "cpu" else usual.replace("packed", "dense")
 
 
 def _pairs(text: str, option: str) -> dict[str, str]:

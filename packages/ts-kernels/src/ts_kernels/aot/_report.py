@@ -32,7 +32,7 @@ def markdown(results: Sequence[Result], targets: Sequence[Target], triton: str) 
         "# Triton kernels, compiled ahead of time",
         "",
         f"Made by `ts-kernels aot --markdown FILE`, triton {triton}, without a GPU: nothing here has been timed. A "
-        f"cell:\nregisters a thread, KB of shared memory a block (limits: {limits}), and bytes spilled a thread, if any.",
+        f"cell:\nregisters a thread, KB of shared memory a block (limits: {limits}), bytes spilled a thread, if any.",
         "",
         "| build | warps x stages | " + " | ".join(t.name for t in targets) + " |",
         "|---" * (len(targets) + 2) + "|",
