@@ -22,6 +22,7 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _runner.require_triton()
     targets = _targets.parse(options.target)
     builds = collect(options.only)
     if not builds:

@@ -56,8 +56,7 @@ def run(builds: Sequence[Build], targets: Sequence[Target], cache: Path | None =
 
     Raises ``BuildError`` where Triton is not installed.
     """
-    if platform.triton_error() is not None:
-        raise BuildError(f"nothing can be compiled: {platform.triton_error()}")
+    require_triton()
     stamp = _stamp()
     compilers = threading.local()
     started: list[Compiler] = []
@@ -85,6 +84,12 @@ def run(builds: Sequence[Build], targets: Sequence[Target], cache: Path | None =
             pool.shutdown(cancel_futures=True)  # a reader that stops early leaves nothing running for long
             for compiler in started:
                 compiler.close()
+
+
+def require_triton() -> None:
+    """Raises ``BuildError`` where Triton is not installed."""
+    if platform.triton_error() is not None:
+        raise BuildError(f"nothing can be compiled: {platform.triton_error()}")
 
 
 def cache_folder() -> Path:
