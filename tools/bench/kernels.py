@@ -1,19 +1,20 @@
 """Time every operation of ts-kernels against plain torch, on the miniature's and on large shapes.
 
-    python tools/bench/kernels.py [--sizes miniature,large] [--rows 1,16] [--only mla] [--json FILE]
+    python tools/bench/kernels.py [--sizes miniature,large] [--rows 1,16] [--only mla] [--device cuda] [--json FILE]
 
 The baseline is torch with weights unpacked and upcast beforehand. Figures are medians of single calls through the
-public function, checks and selection included. Run it on an idle machine.
+public function, checks and selection included, beside the share of what the device could do at the read bandwidth and
+matrix rate that this run measured. Run it on an idle machine.
 """
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from ts_kernels import benching, cases, platform
-
-SIZES = {"miniature": cases.MINIATURE, "large": cases.LARGE}
+from ts_kernels import benching, platform
+from ts_kernels.arguments import device_of, dtype_of
 
 
 def main() -> None:
@@ -22,19 +23,33 @@ def main() -> None:
     parser.add_argument("--sizes", default="miniature,large")
     parser.add_argument("--rows", default="1,16")
     parser.add_argument("--only", default="")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", help="of activations")
     parser.add_argument("--budget", type=float, default=0.1, help="seconds per figure")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    device, dtype = device_of(options.device), dtype_of(options.dtype)
+    floor = benching.floor(device, dtype)
+    print(f"{floor.read / 1e9:.1f} GB/s read, {floor.product / 1e12:.3g} T{floor.dtype} operations/s")
     timings = []
-    for name in options.sizes.split(","):
+    for sizes in options.sizes.split(","):
         for rows in map(int, options.rows.split(",")):
-            print(f"-- {name}, {rows} rows, {torch.get_num_threads()} threads, {isa()}")
-            for timing in benching.run(name, SIZES[name], rows, options.only, options.budget):
+            print(f"-- {sizes}, {rows} rows, {torch.get_num_threads()} threads, {isa()}")
+            bench = benching.Bench(
+                sizes=sizes,
+                rows=rows,
+                device=device,
+                dtype=dtype,
+                floor=floor,
+                only=options.only,
+                budget=options.budget,
+            )
+            for timing in benching.run(bench):
                 timings.append(timing)
-                against = "" if timing.ratio is None else f"{timing.torch_us:12.1f} torch {timing.ratio:8.2f}x"
-                print(f"{timing.operation:24}{timing.kernel_us:12.1f} us{against}", flush=True)
+                print(timing, flush=True)
     if options.json:
-        options.json.write_text(json.dumps({"isa": isa(), "timings": [t.as_json() for t in timings]}, indent=1) + "\n")
+        content = {"isa": isa(), "floor": asdict(floor), "timings": [t.as_json() for t in timings]}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def isa() -> str:

@@ -2,10 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ts_kernels import checking, cli, platform
+from torch import Tensor
+from ts_kernels import arguments, benching, cases, checking, cli, errors, platform
+from ts_kernels.registry import REGISTRY, Band, KernelSpec
 from ts_kernels.selection import OPERATIONS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -41,9 +44,34 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing serves this call" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("arch", "vendor"), [("sm_90", "nvidia"), ("gfx942", "amd")])
+def test_explain_for_a_gpu_that_is_not_here(capsys: pytest.CaptureFixture[str], arch: str, vendor: str) -> None:
+    assert platform.described(arch).vendor == vendor
+    assert cli.main(["explain", "norm.rms_norm", "--device", "cuda", "--arch", arch]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"norm.rms_norm on cuda {arch} ")
+    native = out[out.index("  native") :].splitlines()
+    assert native[0].endswith(
+        "cannot: needs device cpu, tensors are on cuda; needs the feature native, which is missing"
+    )
+    assert native[1:6] == [
+        "      no   device cpu",
+        "      no   the feature native",
+        "      yes  x as bfloat16 or float32",
+        "      yes  weight as bfloat16 or float32",
+        "      yes  weights as dense",
+    ]
+    assert re.search(r"^  triton .*(CHOSEN|can, ranks lower)", out, re.M), "on any GPU"
+    assert cli.main(["explain", "mla.decode", "--arch", arch, "--shape", "H=16"]) == 0
+    assert "format=dense H=16" in capsys.readouterr().out, "weights are not packed there"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["explain", "norm.rms_norm", "--arch", "90"], "'90' is not an architecture such as sm_90 or gfx942"),
+        (["explain", "norm.rms_norm", "--arch", "sm_90", "--device", "cpu"], "--arch is of a GPU, --device says cpu"),
+        (["explain", "norm.rms_norm", "--device", "toaster"], "--device: "),
         (["explain", "norm.nothing"], "no operation 'norm.nothing'; there are"),
         (["explain", "norm.rms_norm", "--shape", "Q=1"], "norm.rms_norm knows D; there is no 'Q'"),
         (["explain", "norm.rms_norm", "--shape", "D=x"], "--shape: 'D=x' must be NAME=VALUE"),
@@ -66,14 +94,70 @@ def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
         assert "FAILED" in capsys.readouterr().out
 
 
+def test_check_of_one_kernel_and_of_a_broken_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if platform.triton_error() is None and platform.interpreting():
+        assert cli.main(["check", "--impl", "triton", "--only", "norm"]) == 0
+        out = capsys.readouterr().out
+        assert "norm.rms_norm            triton     -         bfloat16" in out
+        assert "native" not in out
+
+    def broken(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        raise RuntimeError("illegal memory access\nmore")
+
+    REGISTRY.register(
+        KernelSpec(operation="norm.rms_norm", name="broken", band=Band.REFERENCE, load=lambda: broken, origin="test")
+    )
+    try:
+        assert cli.main(["check", "--only", "norm.rms_norm"]) == 1
+    finally:
+        REGISTRY.remove("norm.rms_norm", "broken")
+    out = capsys.readouterr().out
+    assert "inf FAILED RuntimeError: illegal memory access" in out
+    assert "2 failed" in out
+
+
 def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ts_kernels.benching.median_us", lambda call, budget: (call(), 2.0)[1])
-    assert cli.main(["bench", "--only", "norm", "--json"]) == 0
-    timings = json.loads(capsys.readouterr().out)
-    assert [t["operation"] for t in timings] == ["norm.rms_norm", "norm.add_rms_norm"]
-    assert timings[0]["ratio"] == 1.0
-    assert cli.main(["bench", "--only", "rope"]) == 0
-    assert "rope.apply_interleaved" in capsys.readouterr().out
+    assert cli.main(["bench", "--only", "norm", "--json", "--budget", "0.01"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["floor"]["read"] > 1e8
+    assert found["floor"]["product"] > 1e8
+    first, second = found["timings"]
+    assert (first["operation"], second["operation"]) == ("norm.rms_norm", "norm.add_rms_norm")
+    assert first["bytes"] == 3 * 256 * 4
+    assert second["bytes"] == 5 * 256 * 4
+    assert first["floor_us"] == pytest.approx(first["bytes"] / found["floor"]["read"] * 1e6)
+    assert first["percent_of_floor"] == pytest.approx(100 * first["floor_us"] / first["kernel_us"])
+    assert first["ratio"] == pytest.approx(first["torch_us"] / first["kernel_us"])
+    assert first["kernel"] == ("native" if platform.native_error() is None else "reference")
+    assert cli.main(["bench", "--only", "rope", "--impl", "reference,nothing", "--budget", "0.01"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["rope.apply_interleaved", "reference"]]
+
+
+def test_the_floor_is_the_longer_of_reading_and_computing() -> None:
+    floor = benching.Floor(read=1e9, product=1e12, dtype="float32")
+    assert floor.us(1000, None) == pytest.approx(1.0)
+    assert floor.us(1000, 10**7) == pytest.approx(10.0)
+    assert floor.us(None, None) is None
+
+
+def test_what_cases_say_they_must_move() -> None:
+    sizes = replace(cases.MINIATURE, rows=3, prompt=7, context=64)
+    found = list(cases.all_cases(sizes))
+    assert all(case.bytes > 0 for case in found if case.bytes is not None)
+    said = {case.operation for case in found if case.bytes is not None}
+    assert said >= {"norm.rms_norm", "gemm.linear", "gemm.mlp", "moe.experts", "mla.decode", "mla.prefill"}
+    flops = {case.operation: case.flops for case in found}
+    assert flops["gemm.mlp"] == 3 * 6 * 256 * 768
+
+
+def test_sizes_by_name_and_by_letter() -> None:
+    sizes = arguments.sizes_of("heads=8,L=256,rows=4", cases.LARGE)
+    assert (sizes.heads, sizes.latent, sizes.rows, sizes.hidden) == (8, 256, 4, 7168)
+    with pytest.raises(errors.SelectionError, match=r"--shape knows .*; not 'Q'"):
+        arguments.sizes_of("Q=1", cases.LARGE)
 
 
 def test_readme_example_runs() -> None:

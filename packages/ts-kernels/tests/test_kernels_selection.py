@@ -1,15 +1,17 @@
-"""Registry, selection, overrides, explanations, plugins, settings."""
+"""Registry, selection, overrides, explanations, settings."""
 
+import threading
 import time
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
-from ts_kernels import errors, gemm, moe, norm, override, plugins, settings
-from ts_kernels.platform import DeviceInfo
-from ts_kernels.registry import REGISTRY, Band, Capability, KernelSpec, OperationInfo, Query, Registry, Trait
-from ts_kernels.selection import OPERATIONS, declined, explain, select
+from ts_kernels import cases, errors, gemm, moe, norm, override, settings
+from ts_kernels.platform import DeviceInfo, described
+from ts_kernels.registry import REGISTRY, Band, Capability, Kernel, KernelSpec, OperationInfo, Query, Registry, Trait
+from ts_kernels.selection import KEPT, OPERATIONS, declined, explain, select
 
 OPERATION = "norm.rms_norm"
 CPU = torch.device("cpu")
@@ -45,8 +47,8 @@ def test_highest_band_wins_and_a_late_kernel_is_seen(registered: None) -> None:
     ("changes", "reason"),
     [
         ({"capability": Capability(device="cuda")}, "needs device cuda, tensors are on cpu"),
-        ({"capability": Capability(min_arch=90)}, "needs architecture 90 or newer, device has 0"),
-        ({"capability": Capability(features=frozenset({"sve"}))}, "needs features that are missing: sve"),
+        ({"capability": Capability(vendor="amd")}, "needs a device by amd, this one is by none"),
+        ({"capability": Capability(features=frozenset({"sve"}))}, "needs the feature sve, which is missing"),
         ({"dtypes": {"x": frozenset({torch.bfloat16})}}, "x must be bfloat16, is float32"),
         ({"formats": frozenset({"fp8"})}, "takes weights as fp8, given dense"),
         (
@@ -69,21 +71,33 @@ def test_a_kernel_that_cannot_is_passed_over_and_says_why(
 
 
 def test_every_reason_is_told() -> None:
-    query = Query(OPERATION, DeviceInfo("cuda", 80), {"x": torch.float16}, {"D": 3}, "odd")
+    query = Query(OPERATION, DeviceInfo("cuda", 80, vendor="nvidia"), {"x": torch.float16}, {"D": 3}, "odd")
     told = spec(
-        capability=Capability(device="cuda", min_arch=90, features=frozenset({"x"})),
+        capability=Capability(device="cuda", vendor="nvidia", min_arch=90, features=frozenset({"x", "a"})),
         dtypes={"x": frozenset({torch.bfloat16, torch.float32})},
-        traits=(Trait("even D", lambda d: d["D"] % 2 == 0),),
-    ).objections(query)
-    assert told == [
-        "needs architecture 90 or newer, device has 80",
-        "x must be bfloat16 or float32, is float16",
-        "takes weights as dense, given odd",
-        "needs even D, given D=3",
+        traits=(Trait("even D", lambda d: d["D"] % 2 == 0), Trait("a K", lambda d: d["K"] > 0)),
+    ).verdicts(query)
+    assert [(v.need, v.objection) for v in told] == [
+        ("device cuda", None),
+        ("a device by nvidia", None),
+        ("architecture 90 or newer", "needs architecture 90 or newer, device has 80"),
+        ("the feature a", "needs the feature a, which is missing"),
+        ("the feature x", "needs the feature x, which is missing"),
+        ("x as bfloat16 or float32", "x must be bfloat16 or float32, is float16"),
+        ("weights as dense", "takes weights as dense, given odd"),
+        ("even D", "needs even D, given D=3"),
+        ("a K", "needs a K, which could not be told: KeyError: 'K'"),
     ]
-    assert Capability(device="cuda", max_arch=90).objection(DeviceInfo("cuda", 100)) == (
-        "needs architecture 90 or older, device has 100"
-    )
+
+
+@pytest.mark.parametrize(
+    ("arch", "able"), [("sm_80", False), ("sm_90", True), ("sm_100", True), ("sm_120", False), ("gfx942", False)]
+)
+def test_a_range_of_architectures_has_both_ends_and_a_vendor(arch: str, able: bool) -> None:
+    need = Capability(device="cuda", vendor="nvidia", min_arch=90, max_arch=100)
+    assert need.serves(described(arch)) == able
+    with pytest.raises(errors.RegistrationError, match="a range of architectures needs a vendor"):
+        Capability(min_arch=90)
 
 
 def test_overrides(registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,10 +129,22 @@ def test_an_override_for_all_skips_operations_without_such_a_kernel(registered: 
         assert gemm.linear(X, torch.ones(3, 8)).eq(8).all()
 
 
-def test_an_override_checks_capability(registered: None) -> None:
+@pytest.mark.parametrize("way", ["call", "context", "environment"])
+def test_an_override_checks_capability(registered: None, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     REGISTRY.register(spec(capability=Capability(device="cuda")))
-    with override(norm__rms_norm="mine"), pytest.raises(errors.NoKernelError, match="needs device cuda"):
-        norm.rms_norm(X, W, 0.0)
+    norm.rms_norm(X, W, 0.0)  # a kept choice must not hide it
+
+    def call() -> None:
+        with override(norm__rms_norm="mine") if way == "context" else nullcontext():
+            norm.rms_norm(X, W, 0.0, impl="mine" if way == "call" else None)
+
+    if way == "environment":
+        variables = {"TS_KERNELS_IMPL": f"{OPERATION}=mine"}
+        monkeypatch.setattr(settings, "_current", [settings.Settings.from_environment(variables)])
+        OPERATIONS[OPERATION].forget()
+    with pytest.raises(errors.NoKernelError, match=r"override 'mine'.*\n(.*\n)*.*needs device cuda"):
+        call()
+    OPERATIONS[OPERATION].forget()
 
 
 def test_the_choice_is_kept_by_shape_class_not_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +160,70 @@ def test_the_choice_is_kept_by_shape_class_not_by_batch(monkeypatch: pytest.Monk
         norm.rms_norm(torch.ones(1, 16), torch.ones(16), 0.0)
         norm.rms_norm(torch.ones(1, 16).bfloat16(), torch.ones(16), 0.0)
     assert len(calls) == 3
+
+
+def test_no_operations_choice_depends_on_the_batch() -> None:
+    kept = []
+    for rows in (2, 5):
+        with override("reference"):
+            for case in cases.all_cases(replace(cases.MINIATURE, rows=rows, prompt=7 * rows, context=64)):
+                case.run(None)
+            kept.append({name: set(operation._chosen) for name, operation in OPERATIONS.items()})
+    assert kept[0] == kept[1]
+    assert all(kept[0].values()), "every operation was called"
+
+
+def test_choices_do_not_grow_without_bound() -> None:
+    operation, dtypes = OPERATIONS[OPERATION], (torch.float32, torch.float32)
+    for width in range(100_000):
+        # As kernel() does once it has chosen; choosing itself 100,000 times would take half a minute.
+        operation._keep((CPU, dtypes, (width,), "dense"), abs, spec(), CPU, operation._generation)
+    assert len(operation._chosen) == KEPT
+    assert operation.kernel(CPU, dtypes, (99_999,)) is abs, "the last ones are kept"
+    assert operation.kernel(CPU, dtypes, (3,)) is not abs
+    assert len(operation._chosen) == KEPT
+    operation.forget()
+
+
+def test_a_choice_made_under_an_older_registry_is_not_kept(registered: None) -> None:
+    operation, dtypes = OPERATIONS[OPERATION], (torch.float32, torch.float32)
+    operation.forget()
+
+    def late() -> Kernel:
+        REGISTRY.register(spec())  # as another thread may, between the choice and its keeping
+        return abs
+
+    REGISTRY.register(spec("first", band=Band.TUNED, load=late))
+    assert operation.kernel(CPU, dtypes, (8,)) is abs
+    assert operation.kernel(CPU, dtypes, (8,)) is not abs
+
+
+def test_threads_call_while_the_registry_changes(registered: None) -> None:
+    stop, wrong = threading.Event(), []
+
+    def call() -> None:
+        while not stop.is_set():
+            try:
+                result = norm.rms_norm(X, W, 0.0)
+                if not (result.eq(1).all() or result.eq(7).all()):
+                    wrong.append(result)
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):
+        REGISTRY.register(spec())
+        assert norm.rms_norm(X, W, 0.0).eq(7).all()
+        REGISTRY.remove(OPERATION, "mine")
+        assert norm.rms_norm(X, W, 0.0).eq(1).all()
+        with override("reference"):
+            assert norm.rms_norm(X, W, 0.0).eq(1).all()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong[0]
 
 
 def test_the_direct_call_changes_no_choice(native: None, registered: None) -> None:
@@ -197,43 +287,6 @@ def test_registration_mistakes() -> None:
 def test_every_operation_has_a_reference_and_a_native_kernel() -> None:
     for name in OPERATIONS:
         assert {"reference", "native"} <= {s.name for s in REGISTRY.kernels(name)}
-
-
-def good_plugin(registry: Registry) -> None:
-    registry.register(spec("plugged", origin="good"))
-
-
-def bad_plugin(registry: Registry) -> None:
-    registry.register(spec("half", origin="bad"))
-    raise OSError("no such library: libfast.so")
-
-
-def test_plugins_fail_alone_and_loudly(registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(globals(), "plugin_module", None)
-    entries = [
-        EntryPoint("bad", "kernels_bad:plug", plugins.GROUP),
-        EntryPoint("good", "kernels_good:plug", plugins.GROUP),
-    ]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
-    loaded = {"bad": bad_plugin, "good": good_plugin}
-    monkeypatch.setattr(EntryPoint, "load", lambda self: loaded[self.name])
-    monkeypatch.setitem(plugins._state, "loaded", False)
-    with pytest.warns(
-        plugins.PluginWarning, match=r"plugin 'bad' \(kernels_bad:plug\) failed: OSError: no such library"
-    ):
-        plugins.load_all()
-    names = {s.name for s in REGISTRY.kernels(OPERATION)}
-    assert "plugged" in names
-    assert "half" not in names, "what a failed plugin registered is taken back"
-    assert norm.rms_norm(X, W, 0.0).eq(7).all()
-    plugins.load_all()  # once per process: no second warning
-
-
-def test_plugins_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "_current", [settings.Settings(plugins=False)])
-    monkeypatch.setattr(plugins, "entry_points", lambda group: pytest.fail("looked for plugins"))
-    monkeypatch.setitem(plugins._state, "loaded", False)
-    plugins.load_all()
 
 
 def test_settings() -> None:

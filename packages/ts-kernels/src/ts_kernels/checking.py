@@ -1,4 +1,4 @@
-"""``ts-kernels check``: every kernel that this machine can run against the reference."""
+"""``ts-kernels check``: every kernel that this machine can run against the reference, on a CPU or a GPU."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,18 +25,21 @@ class Outcome:
     dtype: torch.dtype
     error: float
     passed: bool
+    failure: str = ""
 
 
-def run() -> Iterator[Outcome]:
-    """Compare on small sizes; kernels that cannot serve the case are left out."""
+def run(device: torch.device | None = None, impl: str | None = None, only: str = "") -> Iterator[Outcome]:
+    """Compare on small sizes; kernels that cannot serve the case are left out. ``impl`` names one to compare alone."""
     plugins.load_all()
     levels = _levels()
     sizes = replace(cases.MINIATURE, rows=3, prompt=21, context=53)
     for dtype in (torch.float32, torch.bfloat16):
-        for case in cases.all_cases(sizes, dtype):
+        for case in cases.all_cases(sizes, dtype, device=device):
+            if not case.operation.startswith(only):
+                continue
             wanted = case.run("reference")
             for spec in REGISTRY.kernels(case.operation):
-                if spec.name == "reference":
+                if spec.name == "reference" or impl not in (None, spec.name):
                     continue
                 for isa in levels if spec.name == "native" else ["-"]:
                     yield from _compare(case, spec.name, isa, dtype, wanted)
@@ -56,6 +59,9 @@ def _compare(
         yield Outcome(case.operation, kernel, isa, dtype, error, error <= tolerance(dtype, wanted))
     except NoKernelError:
         return
+    except Exception as error:  # one kernel that breaks must not hide what the others do
+        failure = f"{type(error).__name__}: {error}".splitlines()[0]
+        yield Outcome(case.operation, kernel, isa, dtype, float("inf"), False, failure)
     finally:
         if before is not None:
             from . import _native

@@ -1,13 +1,14 @@
-"""``ts-kernels``: list what is registered, explain a choice, check kernels against the reference, time them."""
+"""``ts-kernels``: list what is registered, explain a choice, check kernels, time, tune and compile."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
 import torch
 
-from . import benching, cases, checking, platform, plugins
+from . import bench_command, benching, checking, platform, plugins, tune_command
+from .aot import _command as aot_command
+from .arguments import device_of, dtype_of, pairs
 from .errors import KernelError, SelectionError
 from .registry import REGISTRY
 from .selection import OPERATIONS, explain
@@ -33,18 +34,19 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("operation")
     why.add_argument("--shape", default="", help="sizes as NAME=SIZE,...; those left out are the miniature's")
     why.add_argument("--dtype", default="", help="dtypes as ARGUMENT=DTYPE,...; float32 where left out")
-    why.add_argument("--device", default="cpu")
+    why.add_argument("--device", help="cpu (default), or cuda where there is one")
+    why.add_argument("--arch", help="explain for a GPU that is not here: sm_90, gfx942")
     why.add_argument("--format", help="form of the weights, such as packed, dense or int4:packed")
     why.add_argument("--impl", help="explain under this override")
     why.set_defaults(run=_explain)
     check = commands.add_parser("check", help="compare every kernel with the reference on this machine")
+    check.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    check.add_argument("--impl", help="this kernel alone, such as triton (on a CPU: with TRITON_INTERPRET=1)")
+    check.add_argument("--only", default="", help="operations that start so")
     check.set_defaults(run=_check)
-    bench = commands.add_parser("bench", help="median time of every operation, and the ratio to plain torch")
-    bench.add_argument("--sizes", choices=("miniature", "large"), default="miniature")
-    bench.add_argument("--rows", type=int, default=1, help="tokens of a decode step")
-    bench.add_argument("--only", default="", help="operations that start so")
-    bench.add_argument("--json", action="store_true")
-    bench.set_defaults(run=_bench)
+    bench_command.add(commands)
+    tune_command.add(commands)
+    aot_command.add(commands)
     return parser
 
 
@@ -72,67 +74,50 @@ _FORMATS = {
 def _explain(options: argparse.Namespace) -> int:
     REGISTRY.operation(options.operation)
     operation = OPERATIONS[options.operation]
-    sizes = {name: int(size) for name, size in _pairs(options.shape, "--shape").items()}
-    dtypes = {name: _dtype(text) for name, text in _pairs(options.dtype, "--dtype").items()}
+    sizes = {name: int(size) for name, size in pairs(options.shape, "--shape").items()}
+    dtypes = {name: dtype_of(text) for name, text in pairs(options.dtype, "--dtype").items()}
     for given, known in ((sizes, operation.info.dims), (dtypes, operation.info.dtypes)):
         for name in given:
             if name not in known:
                 raise SelectionError(f"{operation.name} knows {', '.join(known)}; there is no {name!r}")
+    info = _device(options.device, options.arch)
     query = operation.query(
-        torch.device(options.device),
+        info,
         tuple(dtypes.get(name, torch.float32) for name in operation.info.dtypes),
         tuple(sizes.get(name, _SIZES.get(name, 1)) for name in operation.info.dims),
-        options.format or _FORMATS.get(operation.name, "dense"),
+        options.format or _format(operation.name, info),
     )
     explanation = explain(query, options.impl)
-    print(explanation)
+    print(explanation.report())
     return 0 if explanation.winner else 1
 
 
-def _pairs(text: str, option: str) -> dict[str, str]:
-    pairs = {}
-    for item in filter(None, text.split(",")):
-        name, equals, value = item.partition("=")
-        if not equals or not value or (option == "--shape" and not value.isdecimal()):
-            raise SelectionError(f"{option}: {item!r} must be NAME=VALUE, several separated by commas")
-        pairs[name.strip()] = value.strip()
-    return pairs
+def _device(name: str | None, arch: str | None) -> platform.DeviceInfo:
+    if arch is not None:
+        if name not in (None, "cuda"):
+            raise SelectionError(f"--arch is of a GPU, --device says {name}")
+        return platform.described(arch)
+    return platform.device_info(device_of(name or "cpu", " (for another's: --arch sm_90, --arch gfx942)"))
 
 
-def _dtype(text: str) -> torch.dtype:
-    known = {
-        str(d).removeprefix("torch."): d
-        for d in (torch.float32, torch.bfloat16, torch.float16, torch.int32, torch.int64)
-    }
-    if text not in known:
-        raise SelectionError(f"--dtype: {text!r} is not one of {', '.join(known)}")
-    return known[text]
+def _format(operation: str, device: platform.DeviceInfo) -> str:
+    """The form that weights have on this device unless asked otherwise: packing is for the CPU's kernels."""
+    usual = _FORMATS.get(operation, "dense")
+    return usual if device.type == "cpu" else usual.replace(":packed", ":source").replace("packed", "dense")
 
 
 def _check(options: argparse.Namespace) -> int:
     failed = compared = 0
-    for outcome in checking.run():
+    for outcome in checking.run(device_of(options.device), options.impl, options.only):
         compared += 1
         failed += not outcome.passed
         dtype = str(outcome.dtype).removeprefix("torch.")
-        verdict = "ok" if outcome.passed else "FAILED"
+        verdict = "ok" if outcome.passed else f"FAILED {outcome.failure}".rstrip()
         print(f"{outcome.operation:24} {outcome.kernel:10} {outcome.isa:9} {dtype:9} {outcome.error:9.2e} {verdict}")
     print(
         f"{compared} comparisons, {failed} failed" if compared else "nothing to compare: only the reference runs here"
     )
     return 1 if failed else 0
-
-
-def _bench(options: argparse.Namespace) -> int:
-    sizes = {"miniature": cases.MINIATURE, "large": cases.LARGE}[options.sizes]
-    timings = list(benching.run(options.sizes, sizes, options.rows, options.only))
-    if options.json:
-        print(json.dumps([timing.as_json() for timing in timings], indent=1))
-        return 0
-    for timing in timings:
-        against = "" if timing.ratio is None else f"{timing.torch_us:10.1f} us torch {timing.ratio:6.2f}x"
-        print(f"{timing.operation:24} {timing.kernel_us:10.1f} us {against}")
-    return 0
 
 
 if __name__ == "__main__":

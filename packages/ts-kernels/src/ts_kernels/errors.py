@@ -8,6 +8,8 @@ KernelError
 |   `-- NoKernelError                kernels exist, none can serve this call
 |-- RegistrationError (ValueError)   a kernel declares something impossible
 |-- PluginError                      a plugin could not be loaded
+|-- TuningError (ValueError)         a file of measured settings is wrong, or none can be measured
+|-- BuildError                       kernels cannot be compiled ahead of time here
 `-- SettingsError (ValueError)       a TS_KERNELS_* variable has an unusable value
 """
 
@@ -48,6 +50,14 @@ class RegistrationError(KernelError, ValueError):
 
 class PluginError(KernelError):
     """A plugin could not be loaded."""
+
+
+class TuningError(KernelError, ValueError):
+    """A file of measured settings is wrong, or nothing can be measured."""
+
+
+class BuildError(KernelError):
+    """Kernels cannot be compiled ahead of time here."""
 
 
 class SettingsError(KernelError, ValueError):

@@ -4,11 +4,13 @@ import functools
 import importlib
 import importlib.util
 import logging
+import re
 from dataclasses import dataclass
 
 import torch
 
 from . import settings
+from .errors import SelectionError
 
 _log = logging.getLogger("ts_kernels")
 NATIVE_FEATURE = "native"
@@ -79,6 +81,20 @@ def instruction_sets() -> str:
     refusal = _native.amx_refusal()
     without = f"; no amx: {refusal}" if refusal else ""
     return f"native kernels: {', '.join(usable)}; in use: {_native.isa()}{without}"
+
+
+def described(arch: str) -> DeviceInfo:
+    """A GPU of architecture ``arch`` ("sm_90", "gfx942") as selection would see it, with Triton; at hand or not.
+
+    Raises ``SelectionError`` for what is no architecture.
+    """
+    found = re.fullmatch(r"sm_(\d+)a?|gfx([0-9a-f]+)", arch)
+    if found is None:
+        raise SelectionError(f"--arch: {arch!r} is not an architecture such as sm_90 or gfx942")
+    triton = frozenset({TRITON_FEATURE})
+    if found[1]:
+        return DeviceInfo("cuda", int(found[1]), triton, "nvidia")
+    return DeviceInfo("cuda", int(found[2], 16), triton, "amd")
 
 
 @functools.cache

@@ -4,6 +4,7 @@ A kernel declares what it can serve; ``selection`` decides. Names: an operation 
 is unique within its operation ("reference", "native", a plugin's own).
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -15,15 +16,18 @@ from .errors import RegistrationError, UnknownOperationError
 from .platform import DeviceInfo
 
 Kernel = Callable[..., Any]
+OWN = "ts_kernels"
 
 
 class Band(IntEnum):
-    """Priority bands; the higher one wins, within a band the name that sorts first.
+    """Priority bands; the higher one wins, within a band the name that sorts first. Numbers between leave room.
 
-    INTERPRETED is for Triton kernels under TRITON_INTERPRET=1: they serve where an override asks for them.
+    Two serve only where an override asks for them: INTERPRETED are Triton kernels under TRITON_INTERPRET=1, UNPROVEN
+    those that have not been run on the hardware that they are for.
     """
 
     INTERPRETED = -10
+    UNPROVEN = -5
     REFERENCE = 0
     PORTABLE = 10
     NATIVE = 20
@@ -31,9 +35,20 @@ class Band(IntEnum):
     VENDOR = 40
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """One need of a kernel held against a query: what it is, and why it is not met, or None."""
+
+    need: str
+    objection: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Capability:
-    """Hardware that a kernel needs: a device type and a vendor ("any" for all), a range of architectures, features."""
+    """Hardware that a kernel needs: a device type and a vendor ("any" for all), a range of architectures, features.
+
+    The numbers of architectures are the vendor's own (see ``DeviceInfo``), so a range comes with a vendor.
+    """
 
     device: str = "any"
     vendor: str = "any"
@@ -41,18 +56,35 @@ class Capability:
     max_arch: int | None = None
     features: frozenset[str] = frozenset()
 
-    def objection(self, device: DeviceInfo) -> str | None:
-        """Why ``device`` does not do, or None."""
-        if self.device not in ("any", device.type):
-            return f"needs device {self.device}, tensors are on {device.type}"
-        if self.vendor not in ("any", device.vendor):
-            return f"needs a device by {self.vendor}, this one is by {device.vendor or 'none'}"
-        if device.arch < self.min_arch:
-            return f"needs architecture {self.min_arch} or newer, device has {device.arch}"
-        if self.max_arch is not None and device.arch > self.max_arch:
-            return f"needs architecture {self.max_arch} or older, device has {device.arch}"
-        missing = self.features - device.features
-        return f"needs features that are missing: {', '.join(sorted(missing))}" if missing else None
+    def __post_init__(self) -> None:
+        if self.vendor == "any" and (self.min_arch or self.max_arch is not None):
+            raise RegistrationError("a range of architectures needs a vendor: another one's numbers mean other things")
+
+    def verdicts(self, device: DeviceInfo) -> list[Verdict]:
+        """Every need, met or not."""
+        found = []
+        if self.device != "any":
+            wrong = f"needs device {self.device}, tensors are on {device.type}"
+            found.append(Verdict(f"device {self.device}", wrong if self.device != device.type else None))
+        if self.vendor != "any":
+            wrong = f"needs a device by {self.vendor}, this one is by {device.vendor or 'none'}"
+            found.append(Verdict(f"a device by {self.vendor}", wrong if self.vendor != device.vendor else None))
+        if self.min_arch:
+            need = f"architecture {self.min_arch} or newer"
+            wrong = f"needs {need}, device has {device.arch}"
+            found.append(Verdict(need, wrong if device.arch < self.min_arch else None))
+        if self.max_arch is not None:
+            need = f"architecture {self.max_arch} or older"
+            wrong = f"needs {need}, device has {device.arch}"
+            found.append(Verdict(need, wrong if device.arch > self.max_arch else None))
+        for feature in sorted(self.features):
+            wrong = f"needs the feature {feature}, which is missing"
+            found.append(Verdict(f"the feature {feature}", wrong if feature not in device.features else None))
+        return found
+
+    def serves(self, device: DeviceInfo) -> bool:
+        """Whether every need is met."""
+        return all(verdict.objection is None for verdict in self.verdicts(device))
 
 
 @dataclass(frozen=True)
@@ -95,22 +127,38 @@ class KernelSpec:
     traits: tuple[Trait, ...] = ()
     prepare: Kernel | None = None
     direct: Callable[[], Kernel] | None = None
-    origin: str = "ts_kernels"
+    origin: str = OWN
+
+    def verdicts(self, query: Query) -> list[Verdict]:
+        """Every need of this kernel, met by ``query`` or not."""
+        found = self.capability.verdicts(query.device)
+        for argument, allowed in self.dtypes.items():
+            given = query.dtypes.get(argument)
+            wrong = given is not None and given not in allowed
+            need = f"{argument} as {_names(allowed)}"
+            found.append(
+                Verdict(
+                    need, f"{argument} must be {_names(allowed)}, is {_names({given})}" if given and wrong else None
+                )
+            )
+        forms = f"weights as {' or '.join(sorted(self.formats))}"
+        wrong = query.format not in self.formats
+        found.append(Verdict(forms, f"takes {forms}, given {query.format}" if wrong else None))
+        return found + [_held(trait, query) for trait in self.traits]
 
     def objections(self, query: Query) -> list[str]:
         """Every reason why this kernel cannot serve ``query``; empty where it can."""
-        found = [self.capability.objection(query.device)]
-        for argument, allowed in self.dtypes.items():
-            given = query.dtypes.get(argument)
-            if given is not None and given not in allowed:
-                found.append(f"{argument} must be {_names(allowed)}, is {_names({given})}")
-        if query.format not in self.formats:
-            found.append(f"takes weights as {' or '.join(sorted(self.formats))}, given {query.format}")
-        for trait in self.traits:
-            if not trait.holds(query.dims):
-                sizes = ", ".join(f"{name}={size}" for name, size in query.dims.items())
-                found.append(f"needs {trait.text}, given {sizes}")
-        return [text for text in found if text]
+        return [verdict.objection for verdict in self.verdicts(query) if verdict.objection]
+
+
+def _held(trait: Trait, query: Query) -> Verdict:
+    try:
+        if trait.holds(query.dims):
+            return Verdict(trait.text, None)
+    except Exception as error:  # a plugin's trait that asks for a size that the operation does not have, say
+        return Verdict(trait.text, f"needs {trait.text}, which could not be told: {type(error).__name__}: {error}")
+    sizes = ", ".join(f"{name}={size}" for name, size in query.dims.items())
+    return Verdict(trait.text, f"needs {trait.text}, given {sizes}")
 
 
 def _names(dtypes: frozenset[torch.dtype] | set[torch.dtype]) -> str:
@@ -128,9 +176,13 @@ class OperationInfo:
 
 
 class Registry:
-    """Operations and kernels by name. ``listeners`` hear of a change, so that cached choices are dropped."""
+    """Operations and kernels by name. ``listeners`` hear of a change, so that cached choices are dropped.
+
+    Threads may register and ask at once.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self.operations: dict[str, OperationInfo] = {}
         self._kernels: dict[str, dict[str, KernelSpec]] = {}
         self.listeners: list[Callable[[str], None]] = []
@@ -145,23 +197,31 @@ class Registry:
     def register(self, spec: KernelSpec) -> None:
         """Add a kernel; raises ``RegistrationError`` for an unknown argument or a name that is taken."""
         info = self.operation(spec.operation)
-        kernels = self._kernels[spec.operation]
-        if spec.name in kernels:
-            taken = f"{spec.operation} has a kernel {spec.name!r} already, from {kernels[spec.name].origin}"
-            raise RegistrationError(f"{taken}; rename the one from {spec.origin}")
         unknown = set(spec.dtypes) - set(info.dtypes)
         if unknown:
             names = f"{', '.join(sorted(unknown))}; the operation knows {', '.join(info.dtypes)}"
             raise RegistrationError(f"{spec.operation}/{spec.name}: dtypes name {names}")
-        kernels[spec.name] = spec
+        with self._lock:
+            kernels = self._kernels[spec.operation]
+            if spec.name in kernels:
+                taken = f"{spec.operation} has a kernel {spec.name!r} already, from {kernels[spec.name].origin}"
+                raise RegistrationError(f"{taken}; rename the one from {spec.origin}")
+            kernels[spec.name] = spec
         for listener in self.listeners:
             listener(spec.operation)
 
     def remove(self, operation: str, name: str) -> None:
         """Take a kernel out again (a test's, or a plugin's that proved broken)."""
-        del self._kernels[operation][name]
+        with self._lock:
+            del self._kernels[operation][name]
         for listener in self.listeners:
             listener(operation)
+
+    def discard(self, operation: str, name: str) -> None:
+        """Take a kernel out if it is still there: two threads may find the same one broken."""
+        with self._lock:
+            if name in self._kernels[operation]:
+                self.remove(operation, name)
 
     def operation(self, name: str) -> OperationInfo:
         """The declaration of ``name``; raises ``UnknownOperationError`` that lists what exists."""
@@ -172,7 +232,9 @@ class Registry:
     def kernels(self, operation: str) -> list[KernelSpec]:
         """Kernels of ``operation``, the best band first."""
         self.operation(operation)
-        return sorted(self._kernels[operation].values(), key=lambda spec: (-spec.band, spec.name))
+        with self._lock:
+            kernels = list(self._kernels[operation].values())
+        return sorted(kernels, key=lambda spec: (-spec.band, spec.name))
 
 
 REGISTRY = Registry()

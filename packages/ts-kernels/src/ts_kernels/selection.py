@@ -1,65 +1,28 @@
 """Choice of a kernel: filter by capability, rank by band, cache by shape class, explain.
 
 The choice for a class of calls (device, dtypes, format, sizes; never the batch) is made once and kept, so a later
-call pays one dictionary lookup. Overrides come from the call (``impl=``), from ``override(...)``, or from
-TS_KERNELS_IMPL, in that order of precedence; an override that cannot serve the call is an error, never ignored.
+call pays one dictionary lookup; the oldest are dropped beyond a limit. Threads may call at once. Overrides come from
+the call (``impl=``), from ``override(...)``, or from TS_KERNELS_IMPL, in that order of precedence; an override that
+cannot serve the call is an error, never ignored.
 """
 
 import threading
+import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
 from . import platform, plugins, settings
-from .errors import NoKernelError, UnknownKernelError
-from .registry import REGISTRY, Kernel, KernelSpec, OperationInfo, Query
+from .errors import NoKernelError, PluginError, UnknownKernelError
+from .explanation import Candidate, Explanation
+from .registry import OWN, REGISTRY, Kernel, KernelSpec, OperationInfo, Query
+
+# Choices kept by one operation. A model asks for some tens; a caller whose sizes never repeat fills this and no more.
+KEPT = 4096
 
 _lock = threading.RLock()
 _override_stack: list[Mapping[str, str]] = []
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One kernel's part in an explanation: why it cannot serve, or None in ``objections`` and its rank."""
-
-    spec: KernelSpec
-    objections: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The outcome of one selection: the winner (None where nothing serves) and every candidate, best first."""
-
-    query: Query
-    winner: KernelSpec | None
-    override: str | None
-    candidates: tuple[Candidate, ...]
-
-    def __str__(self) -> str:
-        lines = [f"{self.query.operation} on {_text(self.query)}"]
-        for candidate in self.candidates:
-            spec = candidate.spec
-            label = f"  {spec.name} ({spec.origin}, band {spec.band.name.lower()})"
-            if spec is self.winner:
-                lines.append(f"{label}: CHOSEN" + (f" by override {self.override!r}" if self.override else ""))
-            elif candidate.objections:
-                lines.append(f"{label}: cannot: {'; '.join(candidate.objections)}")
-            elif self.override:
-                lines.append(f"{label}: can, but override {self.override!r} names another")
-            else:
-                lines.append(f"{label}: can, ranks lower")
-        if self.winner is None:
-            lines.append("  nothing serves this call")
-        return "\n".join(lines)
-
-
-def _text(query: Query) -> str:
-    arch = f" {query.device.arch_name}".rstrip()
-    dtypes = " ".join(f"{name}={str(dtype).removeprefix('torch.')}" for name, dtype in query.dtypes.items())
-    dims = " ".join(f"{name}={size}" for name, size in query.dims.items())
-    return " ".join(filter(None, (query.device.type + arch, dtypes, f"format={query.format}", dims)))
 
 
 def explain(query: Query, impl: str | None = None) -> Explanation:
@@ -76,7 +39,7 @@ def explain(query: Query, impl: str | None = None) -> Explanation:
         else:
             names = ", ".join(spec.name for spec in kernels)
             raise UnknownKernelError(f"{query.operation} has no kernel {override!r}; it has {names}")
-    candidates = tuple(Candidate(spec, tuple(spec.objections(query))) for spec in kernels)
+    candidates = tuple(Candidate(spec, tuple(spec.verdicts(query))) for spec in kernels)
     able = [c.spec for c in candidates if not c.objections and override in (None, c.spec.name)]
     return Explanation(query, able[0] if able else None, override, candidates)
 
@@ -114,7 +77,7 @@ def override(impl: str | None = None, /, **by_operation: str) -> Iterator[None]:
 
 
 def _active_override(operation: str) -> str | None:
-    for layer in (*reversed(_override_stack), settings.current().overrides):
+    for layer in (*reversed(tuple(_override_stack)), settings.current().overrides):
         found = layer.get(operation) or layer.get(settings.EVERY)
         if found:
             return found
@@ -137,6 +100,7 @@ class Operation:
         self.info = OperationInfo(name, dtypes, dims, summary)
         self.name = name
         self._chosen: dict[Hashable, Kernel] = {}
+        self._generation = 0  # of the registry and the overrides: a choice made under an older one is not kept
         # The best kernel's shortcut: one native call that checks the tensors, allocates and computes, tried before
         # anything else. Through Python the same costs some 15 us, which at 75 operations is a millisecond a token.
         self.direct: Kernel = declined
@@ -157,12 +121,41 @@ class Operation:
             chosen = self._chosen.get(key)
             if chosen is not None:
                 return chosen
-        spec = self.choose(device, dtypes, dims, format, impl)
-        function = spec.load()
+        plugins.load_all()
+        generation = self._generation
+        while True:
+            spec = self.choose(device, dtypes, dims, format, impl)
+            function = self._load(spec, asked=impl is not None)
+            if function is not None:
+                break
+            generation = self._generation
         if impl is None:
+            self._keep(key, function, spec, device, generation)
+        return function
+
+    def _load(self, spec: KernelSpec, *, asked: bool) -> Kernel | None:
+        """The kernel's function; None where a plugin's could not be imported, which is then out of the registry."""
+        try:
+            return spec.load()
+        except Exception as error:
+            if spec.origin == OWN:
+                raise
+            said = f"kernel {spec.name!r} of {self.name}, from plugin {spec.origin!r}, did not load: "
+            said += f"{type(error).__name__}: {error}"
+            if asked or _active_override(self.name):
+                raise PluginError(said) from error
+            warnings.warn(f"{said}; another one serves", plugins.PluginWarning, stacklevel=3)
+            REGISTRY.discard(self.name, spec.name)
+            return None
+
+    def _keep(self, key: Hashable, function: Kernel, spec: KernelSpec, device: torch.device, generation: int) -> None:
+        with _lock:
+            if generation != self._generation:
+                return  # the registry or an override has changed meanwhile
+            while len(self._chosen) >= KEPT:
+                del self._chosen[next(iter(self._chosen))]
             self._chosen[key] = function
             self._adopt(spec, device)
-        return function
 
     def choose(
         self,
@@ -176,27 +169,32 @@ class Operation:
         return select(self.query(device, dtypes, dims, format), impl)
 
     def query(
-        self, device: torch.device, dtypes: tuple[torch.dtype, ...], dims: tuple[int, ...], format: str = "dense"
+        self,
+        device: torch.device | platform.DeviceInfo,
+        dtypes: tuple[torch.dtype, ...],
+        dims: tuple[int, ...],
+        format: str = "dense",
     ) -> Query:
-        """The query that describes such calls."""
+        """The query that describes such calls, on a device at hand or on one described."""
+        info = device if isinstance(device, platform.DeviceInfo) else platform.device_info(device)
         named = dict(zip(self.info.dtypes, dtypes, strict=True))
-        return Query(
-            self.name, platform.device_info(device), named, dict(zip(self.info.dims, dims, strict=True)), format
-        )
+        return Query(self.name, info, named, dict(zip(self.info.dims, dims, strict=True)), format)
 
     def _adopt(self, spec: KernelSpec, device: torch.device) -> None:
         """Take the kernel's shortcut if no other kernel, for any dtype or size, could come before it on its device."""
         if spec.direct is None or settings.current().debug or _active_override(self.name):
             return
         info = platform.device_info(device)
-        first = next(s for s in REGISTRY.kernels(self.name) if s.capability.objection(info) is None)
+        first = next(s for s in REGISTRY.kernels(self.name) if s.capability.serves(info))
         if first is spec:
             self.direct = spec.direct()
 
     def forget(self) -> None:
         """Drop the remembered choices."""
-        self._chosen.clear()
-        self.direct = declined
+        with _lock:
+            self._generation += 1
+            self._chosen.clear()
+            self.direct = declined
 
 
 OPERATIONS: dict[str, Operation] = {}

@@ -4,6 +4,7 @@ TS_KERNELS_IMPL       override, as "reference" (every operation) or "mla.decode=
 TS_KERNELS_DEBUG      1: check values too (page ids, positions, slots in range), which costs a pass over them
 TS_KERNELS_KEEP_SOURCE 1: prepared weights keep the tensors they were packed from, so that the reference can run too
 TS_KERNELS_PLUGINS    0: load no plugins
+TS_KERNELS_TUNED      a folder whose <device>.json of measured settings goes before the one shipped here
 TS_KERNELS_THREADS    threads of the native CPU kernels (default: torch.get_num_threads())
 TRITON_INTERPRET      Triton's own: 1 runs its kernels in its interpreter, on the CPU
 TS_KERNELS_ISA        one that the machine has ("portable", "avx2", "avx512", "amx"), or "auto" (default)
@@ -12,6 +13,7 @@ TS_KERNELS_ISA        one that the machine has ("portable", "avx2", "avx512", "a
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .errors import SettingsError
 
@@ -26,6 +28,7 @@ class Settings:
     debug: bool = False
     keep_source: bool = False
     plugins: bool = True
+    tuned: Path | None = None
     threads: int | None = None
     isa: str = "auto"
 
@@ -38,6 +41,7 @@ class Settings:
             debug=_flag(env, "TS_KERNELS_DEBUG", default=False),
             keep_source=_flag(env, "TS_KERNELS_KEEP_SOURCE", default=False),
             plugins=_flag(env, "TS_KERNELS_PLUGINS", default=True),
+            tuned=Path(env["TS_KERNELS_TUNED"]) if env.get("TS_KERNELS_TUNED") else None,
             threads=_threads(env.get("TS_KERNELS_THREADS", "")),
             isa=env.get("TS_KERNELS_ISA", "") or "auto",
         )
@@ -83,3 +87,13 @@ def current() -> Settings:
 def triton_interprets() -> bool:
     """Whether Triton will interpret its kernels: what Triton takes for a yes, at its import."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+def environment() -> dict[str, str]:
+    """A copy of the environment, for a process that is to have another one."""
+    return dict(os.environ)
+
+
+def cache_home() -> Path:
+    """The user's folder for what can be made again (XDG base directory specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -74,11 +74,21 @@ LARGE = Sizes(
 
 @dataclass(frozen=True)
 class Case:
-    """``run(impl)`` gives the operation's results; ``torch`` is the baseline, None where torch has none."""
+    """``run(impl)`` gives the operation's results; ``torch`` is the baseline, None where torch has none.
+
+    ``bytes`` and ``flops`` are what a call must at least read and write, and compute, for the bench; None: not said.
+    """
 
     operation: str
     run: Run
     torch: Callable[[], object] | None
+    bytes: int | None = None
+    flops: int | None = None
+
+
+def nbytes(*tensors: Tensor) -> int:
+    """Bytes of these tensors together."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class Maker:

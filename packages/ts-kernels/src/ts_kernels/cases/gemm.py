@@ -6,14 +6,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..ops import gemm
-from .common import Case, Maker, Run, Sizes
+from .common import Case, Maker, Run, Sizes, nbytes
 
 
 def cases(s: Sizes, make: Maker) -> Iterator[Case]:
     for n, k in ((s.hidden, s.heads * s.v), (s.vocab, s.hidden)):
         x, weight = make(s.rows, k), make.weight(n, k)
         prepared, baseline = gemm.prepare(weight, keep_source=True), weight.to(x.dtype)
-        yield Case("gemm.linear", _linear(x, prepared), _torch_linear(x, baseline))
+        moved, flops = nbytes(x, weight) + s.rows * n * x.element_size(), 2 * s.rows * n * k
+        yield Case("gemm.linear", _linear(x, prepared), _torch_linear(x, baseline), bytes=moved, flops=flops)
     x = make(s.rows, s.hidden)
     gate_up, down = make.weight(2 * s.inter, s.hidden), make.weight(s.hidden, s.inter)
     mlp = gemm.prepare_mlp(gemm.prepare(gate_up, keep_source=True), gemm.prepare(down, keep_source=True))
@@ -23,12 +24,19 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         gate, up = F.linear(x, wide_up).chunk(2, -1)
         return F.linear(F.silu(gate) * up, wide_down)
 
-    yield Case("gemm.mlp", lambda impl: (gemm.mlp(x, mlp, impl=impl),), plain)
+    yield Case(
+        "gemm.mlp",
+        lambda impl: (gemm.mlp(x, mlp, impl=impl),),
+        plain,
+        bytes=nbytes(gate_up, down, x, x),
+        flops=6 * s.rows * s.hidden * s.inter,
+    )
     ids, table = make.shuffled(s.vocab)[: s.rows], make.weight(s.vocab, s.hidden)
     yield Case(
         "gemm.gather_rows",
         lambda impl: (gemm.gather_rows(table, ids, dtype=x.dtype, impl=impl),),
         lambda: F.embedding(ids, table).to(x.dtype),
+        bytes=s.rows * s.hidden * (table.element_size() + x.element_size()),
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..ops import kv_cache
-from .common import Case, Maker, Sizes
+from .common import Case, Maker, Sizes, nbytes
 from .rope import table_of
 
 
@@ -21,4 +21,5 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         kv_cache.write_latent(kv_a, gain, 1e-5, table, positions, slots, cache, impl=impl)
         return (cache,)
 
-    yield Case("kv_cache.write_latent", write, None)
+    moved = nbytes(kv_a, gain) + s.rows * ((s.latent + s.rope) * 2 + s.rope * 4)
+    yield Case("kv_cache.write_latent", write, None, bytes=moved)

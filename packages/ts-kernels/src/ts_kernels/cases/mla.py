@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..ops import mla
-from .common import Case, Maker, Sizes
+from .common import Case, Maker, Sizes, nbytes
 
 
 def cases(s: Sizes, make: Maker) -> Iterator[Case]:
@@ -23,13 +23,22 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         scores = torch.cat((latent, q[..., s.nope :]), -1) @ entries.t() * scale
         return torch.einsum("bhl,hvl->bhv", scores.softmax(-1) @ entries[:, : s.latent], w_uv)
 
-    yield Case("mla.decode", lambda impl: (mla.decode(q, cache, kv_b, tables, lengths, scale, impl=impl),), absorbed)
+    width, up = s.latent + s.rope, s.heads * (s.nope + s.v) * s.latent
+    yield Case(
+        "mla.decode",
+        lambda impl: (mla.decode(q, cache, kv_b, tables, lengths, scale, impl=impl),),
+        absorbed,
+        bytes=2 * (s.rows * s.context * width + up) + nbytes(q) + s.rows * s.heads * s.v * q.element_size(),
+        flops=2 * s.rows * (up + s.heads * s.context * (width + s.latent)),
+    )
     prompt = make(s.prompt, s.heads, s.head)
     cu_q = torch.tensor([0, s.prompt], dtype=torch.int32, device=make.device)
     yield Case(
         "mla.prefill",
         lambda impl: (mla.prefill(prompt, cache, kv_b, cu_q, tables[:1], lengths[:1], scale, impl=impl),),
         _torch_prefill(prompt, entries, w_uk, w_uv, scale),
+        bytes=2 * (s.context * width + up) + nbytes(prompt) + s.prompt * s.heads * s.v * q.element_size(),
+        flops=2 * s.context * up + 2 * s.heads * (s.head + s.v) * s.prompt * (2 * s.context - s.prompt + 1) // 2,
     )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..ops import moe
-from .common import Case, Maker, Run, Sizes
+from .common import Case, Maker, Run, Sizes, nbytes
 
 
 def cases(s: Sizes, make: Maker) -> Iterator[Case]:
@@ -16,7 +16,7 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
     def route(impl: str | None) -> tuple[Tensor, ...]:
         return moe.route_sigmoid(logits, bias, s.top_k, 1, 1, 2.827, True, impl=impl)
 
-    yield Case("moe.route_sigmoid", route, None)
+    yield Case("moe.route_sigmoid", route, None, bytes=nbytes(logits, bias) + s.rows * s.top_k * 8)
     weights, ids = route("reference")
     x = make(s.rows, s.hidden)
     gate_up, down = (
@@ -24,9 +24,12 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         make.weight(s.experts, s.hidden, s.expert_inter),
     )
     baseline = _torch_experts(x, weights, ids, gate_up.to(x.dtype), down.to(x.dtype))
-    for pair in ((gate_up, down), (moe.quantize_int4(gate_up), moe.quantize_int4(down))):
+    # Each expert that a row asked for is read once, whatever the rows; INT4 is half a byte and a bf16 scale a group.
+    used, flops = len(set(ids.flatten().tolist())), 6 * s.rows * s.top_k * s.hidden * s.expert_inter
+    for pair, width in (((gate_up, down), 2.0), ((moe.quantize_int4(gate_up), moe.quantize_int4(down)), 0.5 + 2 / 32)):
         layer = moe.prepare_experts(*pair, keep_source=True)
-        yield Case("moe.experts", _run_experts(x, weights, ids, layer), baseline)
+        moved = int(used * 3 * s.hidden * s.expert_inter * width) + nbytes(x, x)
+        yield Case("moe.experts", _run_experts(x, weights, ids, layer), baseline, bytes=moved, flops=flops)
 
 
 def _run_experts(x: Tensor, weights: Tensor, ids: Tensor, layer: moe.ExpertWeights) -> Run:

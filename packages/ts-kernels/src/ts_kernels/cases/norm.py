@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..ops import norm
-from .common import Case, Maker, Sizes
+from .common import Case, Maker, Sizes, nbytes
 
 
 def cases(s: Sizes, make: Maker) -> Iterator[Case]:
@@ -18,5 +18,9 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
     def added() -> Tensor:
         return F.rms_norm(residual + x, (s.hidden,), weight, 1e-5)
 
-    yield Case("norm.rms_norm", lambda impl: (norm.rms_norm(x, weight, 1e-5, impl=impl),), plain)
-    yield Case("norm.add_rms_norm", lambda impl: norm.add_rms_norm(x, residual.clone(), weight, 1e-5, impl=impl), added)
+    def add(impl: str | None) -> tuple[Tensor, ...]:
+        return norm.add_rms_norm(x, residual.clone(), weight, 1e-5, impl=impl)
+
+    moved = nbytes(x, weight, x)  # read, and a result of x's size
+    yield Case("norm.rms_norm", lambda impl: (norm.rms_norm(x, weight, 1e-5, impl=impl),), plain, bytes=moved)
+    yield Case("norm.add_rms_norm", add, added, bytes=moved + 2 * nbytes(residual))

@@ -16,6 +16,7 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         "rope.apply_interleaved",
         lambda impl: (rope.apply_interleaved(q.clone(), table, positions, impl=impl),),
         None,
+        bytes=2 * s.rows * s.heads * s.rope * q.element_size() + s.rows * s.rope * 4,
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..ops import sampling
-from .common import Case, Maker, Sizes
+from .common import Case, Maker, Sizes, nbytes
 
 
 def cases(s: Sizes, make: Maker) -> Iterator[Case]:
@@ -25,4 +25,5 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         "sampling.sample",
         lambda impl: (sampling.sample(logits, heat, top_k, top_p, seeds, positions, impl=impl),),
         plain,
+        bytes=nbytes(logits),
     )

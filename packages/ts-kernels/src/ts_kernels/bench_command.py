@@ -1,0 +1,56 @@
+"""``ts-kernels bench``."""
+
+import argparse
+import json
+from typing import Any
+
+import torch
+
+from . import benching, tuned
+from .arguments import device_of, dtype_of
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "bench", help="median time of every operation, its share of the measured floor, and the ratio to plain torch"
+    )
+    parser.add_argument("--sizes", choices=tuple(benching.SIZES), default="miniature")
+    parser.add_argument("--rows", type=int, default=1, help="tokens of a decode step")
+    parser.add_argument("--only", default="", help="operations that start so")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--dtype", help="of activations: float32 (default on a CPU), bfloat16 (on a GPU)")
+    parser.add_argument("--impl", default="", help="kernels to time, separated by commas; the chosen one if left out")
+    parser.add_argument("--budget", type=float, default=0.15, help="seconds a figure")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    device = device_of(options.device)
+    dtype = dtype_of(options.dtype or ("float32" if device.type == "cpu" else "bfloat16"))
+    floor = benching.floor(device, dtype, options.budget)
+    bench = benching.Bench(
+        sizes=options.sizes,
+        rows=options.rows,
+        device=device,
+        dtype=dtype,
+        floor=floor,
+        only=options.only,
+        impls=tuple(filter(None, options.impl.split(","))),
+        budget=options.budget,
+    )
+    name = "cpu" if device.type == "cpu" else tuned.device_name()
+    if options.json:
+        timings = [timing.as_json() for timing in benching.run(bench)]
+        print(json.dumps({**_machine(name), "floor": floor.__dict__, "timings": timings}, indent=1))
+        return 0
+    rate = f"{floor.read / 1e9:.1f} GB/s read, {floor.product / 1e12:.3g} T{floor.dtype} operations/s"
+    print(f"-- {name}, {options.sizes}, {options.rows} rows; measured: {rate}")
+    for timing in benching.run(bench):
+        print(timing, flush=True)
+    return 0
+
+
+def _machine(name: str) -> dict[str, object]:
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
