@@ -4,7 +4,6 @@ import functools
 import importlib
 import importlib.util
 import logging
-import os
 import re
 from dataclasses import dataclass
 
@@ -41,7 +40,7 @@ class DeviceInfo:
 @functools.cache
 def interpreting() -> bool:
     """Whether Triton kernels are interpreted on the CPU in this process (TRITON_INTERPRET=1)."""
-    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+    return settings.interpret()
 
 
 @functools.cache

@@ -83,6 +83,11 @@ def current() -> Settings:
     return _current[0]
 
 
+def interpret() -> bool:
+    """TRITON_INTERPRET, as Triton reads it."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
 def environment() -> dict[str, str]:
     """A copy of the environment, for a process that is to have another one."""
     return dict(os.environ)

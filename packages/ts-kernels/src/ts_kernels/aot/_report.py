@@ -31,8 +31,9 @@ def markdown(results: Sequence[Result], targets: Sequence[Target], triton: str) 
     return "\n".join((
         "# Triton kernels, compiled ahead of time",
         "",
-        f"Made by `ts-kernels aot --markdown FILE`, triton {triton}, without a GPU: nothing here has been timed. A "
-        f"cell:\nregisters a thread, KB of shared memory a block, and bytes spilled a thread, if any. Limits: {limits}.",
+        f"Made by `ts-kernels aot --markdown FILE`, triton {triton}, without a GPU: nothing here has been timed.\n"
+        f"A cell: registers a thread, KB of shared memory a block, and bytes spilled a thread, if any.\n"
+        f"Limits: {limits}.",
         "",
         "| build | warps x stages | " + " | ".join(t.name for t in targets) + " |",
         "|---" * (len(targets) + 2) + "|",
