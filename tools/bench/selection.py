@@ -34,7 +34,7 @@ def figures() -> dict[str, float]:
     operation.kernel(x.device, (x.dtype, weight.dtype), (x.shape[1],), "dense")
     ready = (x.device, (x.dtype, weight.dtype), (x.shape[1],), "dense")
     bare = {ready: kernel}
-    library = torch.library.Library("ts_kernels_bench", "DEF")
+    library = torch.library.Library("ts_kernels_bench", "DEF")  # type: ignore[no-untyped-call]
     library.define("nothing(Tensor x, Tensor weight, float eps) -> Tensor")  # type: ignore[no-untyped-call]
     library.impl("nothing", _nothing, "CPU")  # type: ignore[no-untyped-call]
     through_torch = torch.ops.ts_kernels_bench.nothing.default

@@ -61,6 +61,7 @@ def test_every_command_without(blocked: list[str]) -> None:
     "arguments",
     [
         ["check", "--device", "cuda"],
+        ["check", "--graphs"],
         ["bench", "--device", "cuda"],
         ["tune", "norm.rms_norm"],
         ["explain", "norm.rms_norm", "--device", "cuda"],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from ts_kernels import aot, cli, errors, platform, settings
-from ts_kernels.aot import Build, _figures, _report, _runner, _targets
+from ts_kernels.aot import Build, _figures, _report, _runner, _targets, _wire
 from ts_kernels.aot._runner import Result
 
 needs_triton = pytest.mark.skipif(platform.triton_error() is not None, reason="triton is not installed")
@@ -167,6 +167,18 @@ def test_reading_what_the_tools_print() -> None:
         _figures.parse_ptxas("nothing", 0)
     with pytest.raises(errors.BuildError, match="does not say vgpr_spill_count"):
         _figures.parse_amdgcn(assembly.replace("spill", "other"), 0)
+
+
+@needs_triton
+def test_a_build_crosses_to_the_compiling_process() -> None:
+    import triton.language as tl
+
+    values = {"N": 4, "F": 0.5, "NAME": "x", "NONE": None, "FLAG": True, "DTYPE": tl.bfloat16}
+    build = Build("b", "a.b:c", {"x": "*fp32"}, values, 8, 3, ("x",), {"*": 4}, ("sm_90",), {"waves_per_eu": 2})
+    (target,) = _targets.parse("gfx942")
+    assert _wire.unpack(_wire.pack(build, target)) == (build, target)
+    with pytest.raises(TypeError, match="N: a object cannot be given"):
+        _wire.pack(Build("b", "k", {}, {"N": object()}), target)
 
 
 def test_mistakes_of_a_build() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import bench_command, benching, checking, platform, plugins, tune_command
+from . import bench_command, benching, checking, graphs, platform, plugins, tune_command
 from .aot import _command as aot_command
 from .arguments import device_of, dtype_of, pairs
 from .errors import KernelError, SelectionError
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     check.add_argument("--impl", help="this kernel alone, such as triton (on a CPU: with TRITON_INTERPRET=1)")
     check.add_argument("--only", default="", help="operations that start so")
+    check.add_argument("--graphs", action="store_true", help="capture each in a CUDA graph and replay other inputs")
     check.set_defaults(run=_check)
     bench_command.add(commands)
     tune_command.add(commands)
@@ -108,7 +109,12 @@ def _format(operation: str, device: platform.DeviceInfo) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     failed = compared = 0
-    for outcome in checking.run(device_of(options.device), options.impl, options.only):
+    device = device_of("cuda" if options.graphs else options.device)
+    if options.graphs:
+        outcomes = graphs.run(device, options.impl or "triton", options.only)
+    else:
+        outcomes = checking.run(device, options.impl, options.only)
+    for outcome in outcomes:
         compared += 1
         failed += not outcome.passed
         dtype = str(outcome.dtype).removeprefix("torch.")

@@ -40,7 +40,7 @@ class DeviceInfo:
 @functools.cache
 def interpreting() -> bool:
     """Whether Triton kernels are interpreted on the CPU in this process (TRITON_INTERPRET=1)."""
-    return settings.triton_interprets()
+    return settings.interpret()
 
 
 @functools.cache

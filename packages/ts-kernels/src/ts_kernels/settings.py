@@ -84,8 +84,8 @@ def current() -> Settings:
     return _current[0]
 
 
-def triton_interprets() -> bool:
-    """Whether Triton will interpret its kernels: what Triton takes for a yes, at its import."""
+def interpret() -> bool:
+    """TRITON_INTERPRET, as Triton reads it."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
 
 

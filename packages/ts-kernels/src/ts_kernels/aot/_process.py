@@ -1,8 +1,6 @@
 """The parent's side of a compiling process."""
 
-import base64
 import json
-import pickle
 import select
 import subprocess
 import sys
@@ -13,6 +11,7 @@ from typing import Any
 from .. import settings
 from . import Build
 from ._targets import Target
+from ._wire import pack
 
 LIMIT_SECONDS = 900.0
 
@@ -26,11 +25,15 @@ class Compiler:
 
     def ask(self, build: Build, target: Target) -> dict[str, Any]:
         """Figures, or {"error": ...}; a process that dies or is not done in time is an error of this build alone."""
+        try:
+            line = pack(build, target)
+        except TypeError as error:
+            return {"error": f"TypeError: {error}"}
         process = self._process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(base64.b64encode(pickle.dumps((build, target))) + b"\n")
+            process.stdin.write(line)
             process.stdin.flush()
         except BrokenPipeError:
             return self._dead(process)
@@ -39,10 +42,10 @@ class Compiler:
             if time.monotonic() > end:
                 self._stop(kill=True)
                 return {"error": f"took longer than {LIMIT_SECONDS:.0f} s"}
-        line = process.stdout.readline()
-        if not line:
+        said = process.stdout.readline()
+        if not said:
             return self._dead(process)
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = json.loads(said)
         return answer
 
     def close(self) -> None:

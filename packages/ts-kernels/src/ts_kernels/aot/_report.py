@@ -31,8 +31,9 @@ def markdown(results: Sequence[Result], targets: Sequence[Target], triton: str) 
     return "\n".join((
         "# Triton kernels, compiled ahead of time",
         "",
-        f"Made by `ts-kernels aot --markdown FILE`, triton {triton}, without a GPU: nothing here has been timed. A "
-        f"cell:\nregisters a thread, KB of shared memory a block (limits: {limits}), bytes spilled a thread, if any.",
+        f"Made by `ts-kernels aot --markdown FILE`, triton {triton}, without a GPU: nothing here has been timed.\n"
+        f"A cell: registers a thread, KB of shared memory a block, and bytes spilled a thread, if any.\n"
+        f"Limits: {limits}.",
         "",
         "| build | warps x stages | " + " | ".join(t.name for t in targets) + " |",
         "|---" * (len(targets) + 2) + "|",
@@ -50,4 +51,4 @@ def _cell(result: Result) -> str:
 
 def _figures(f: Figures) -> str:
     spilled = f", {f.spills} B spilled" if f.spills else ""
-    return f"{f.registers} r, {f.shared / KB:.4g} KB{spilled}"
+    return f"{f.registers} r, {f.shared / KB:.3g} KB{spilled}"

@@ -1,16 +1,14 @@
 """The process that compiles: reads a build and a target a line, answers with its figures or what went wrong.
 
 It is a process of its own so that Triton is imported without its interpreter, and so that a compiler that crashes or
-hangs takes nothing else down. Builds come pickled, since compile-time values may be Triton's own objects.
+hangs takes nothing else down.
 """
 
-import base64
 import contextlib
 import importlib
 import importlib.util
 import json
 import os
-import pickle
 import re
 import sys
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 from . import Build, _figures
 from ._targets import Target
+from ._wire import unpack
 
 
 def main() -> None:
@@ -25,8 +24,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        build, target = pickle.loads(base64.b64decode(line))
         try:
+            build, target = unpack(line)
             answer: dict[str, Any] = compile_one(build, target).as_json()
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}".strip()}

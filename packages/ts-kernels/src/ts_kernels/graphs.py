@@ -1,0 +1,98 @@
+"""``ts-kernels check --graphs``: whether kernels can be captured in a CUDA graph and replayed with other inputs.
+
+A step of decode is replayed from a graph, so whatever a kernel reads from the host at the call (a length, a maximum) is
+frozen there. Each case is captured, its inputs are changed in place, and the replay is compared with the reference.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from . import cases, checking, plugins
+from .checking import Outcome
+from .errors import NoKernelError
+from .registry import REGISTRY
+
+Outputs = tuple[Tensor, ...]
+Call = Callable[[], Outputs]
+LENGTHS = "lengths"
+
+
+class Recording(Protocol):
+    """A captured call."""
+
+    def replay(self) -> Outputs:
+        """Run it again; the tensors of the first run, with new values."""
+
+
+class CudaRecording:
+    """A CUDA graph. The calls before the capture compile and fill caches, on a stream of their own as torch asks."""
+
+    def __init__(self, call: Call) -> None:
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                call()
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = call()
+
+    def replay(self) -> Outputs:
+        """Launch the graph and wait for it."""
+        self._graph.replay()
+        torch.cuda.synchronize()
+        return self._outputs
+
+
+def run(
+    device: torch.device, impl: str = "triton", only: str = "", record: Callable[[Call], Recording] = CudaRecording
+) -> Iterator[Outcome]:
+    """Capture every case that ``impl`` serves, in bf16."""
+    plugins.load_all()
+    sizes = replace(cases.MINIATURE, rows=3, prompt=21, context=53)
+    with torch.inference_mode():
+        for case in cases.all_cases(sizes, torch.bfloat16, device=device):
+            if case.operation.startswith(only) and impl in {s.name for s in REGISTRY.kernels(case.operation)}:
+                yield from _check(case, impl, record)
+
+
+def _check(case: cases.Case, impl: str, record: Callable[[Call], Recording]) -> Iterator[Outcome]:
+    dtype = torch.bfloat16
+    try:
+        recording = record(lambda: case.run(impl))
+        before = case.run("reference")
+        change(case.run)
+        have, wanted = recording.replay(), case.run("reference")
+        error = max(checking.difference(h, w) for h, w in zip(have, wanted, strict=True))
+        limit = checking.tolerance(dtype, wanted)
+        if all(checking.difference(b, w) <= limit for b, w in zip(before, wanted, strict=True)):
+            raise AssertionError("the change of the inputs does not show in the result")
+        yield Outcome(case.operation, impl, "graph", dtype, error, error <= limit)
+    except NoKernelError:
+        return
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}".splitlines()[0]
+        yield Outcome(case.operation, impl, "graph", dtype, float("inf"), False, failure)
+
+
+def change(run: Callable[..., Any]) -> None:
+    """Change the tensors that a case's ``run`` holds: floats are flipped and scaled unevenly, lengths halved."""
+    for name, value in _held(run):
+        if not isinstance(value, Tensor):
+            continue
+        if value.is_floating_point():
+            slope = torch.linspace(-1.5, -0.5, value.shape[-1], device=value.device)
+            value.copy_((value.float() * slope).to(value.dtype))
+        elif name == LENGTHS:
+            value.copy_((value + 1) // 2)
+
+
+def _held(run: Callable[..., Any]) -> Iterator[tuple[str, object]]:
+    cells = zip(run.__code__.co_freevars, run.__closure__ or (), strict=True)
+    for name, cell in cells:
+        yield name, cell.cell_contents
