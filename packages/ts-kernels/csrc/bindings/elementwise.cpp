@@ -41,21 +41,21 @@ void bind_rope(py::module_& m, Engine& engine) {
                                 pointer<const float>(cos_sin), pointer<const i64>(positions), dtype_of(dtype)},
                                tokens * heads * rope_dim * 8);
         });
-  m.def(
-      "write_latent", [&engine](Address kv_a, i64 kv_stride, i64 tokens, i64 latent, i64 rope_dim, Address norm_weight,
-                                int norm_dtype, float eps, Address cos_sin, i64 max_positions, Address positions,
-                                Address slots, Address cache, int cache_dtype, i64 cache_slots, int dtype) {
-        require(latent > 0 && rope_dim >= 0 && rope_dim % 2 == 0,
-                "write_latent: latent must be positive and rope_dim even");
-        check_positions(pointer<const i64>(positions), tokens, max_positions);
-        const i64* slot = pointer<const i64>(slots);
-        check_slots(slot, tokens, cache_slots);
-        engine.run<LatentArgs>(&KernelTable::write_latent,
-                               {pointer(kv_a), kv_stride, tokens, latent, rope_dim, pointer(norm_weight),
-                                dtype_of(norm_dtype), eps, pointer<const float>(cos_sin), pointer<const i64>(positions),
-                                slot, pointer(cache), dtype_of(cache_dtype), dtype_of(dtype)},
-                               tokens * (latent + rope_dim) * 8);
-      });
+  m.def("write_latent", [&engine](Address kv_a, i64 kv_stride, i64 tokens, i64 latent, i64 rope_dim,
+                                  Address norm_weight, int norm_dtype, float eps, Address cos_sin, i64 max_positions,
+                                  Address positions, Address slots, Address cache, int cache_dtype, i64 cache_slots,
+                                  int dtype, float cache_scale) {
+    require(latent > 0 && rope_dim >= 0 && rope_dim % 2 == 0,
+            "write_latent: latent must be positive and rope_dim even");
+    check_positions(pointer<const i64>(positions), tokens, max_positions);
+    const i64* slot = pointer<const i64>(slots);
+    check_slots(slot, tokens, cache_slots);
+    engine.run<LatentArgs>(&KernelTable::write_latent,
+                           {pointer(kv_a), kv_stride, tokens, latent, rope_dim, pointer(norm_weight),
+                            dtype_of(norm_dtype), eps, pointer<const float>(cos_sin), pointer<const i64>(positions),
+                            slot, pointer(cache), cache_dtype_of(cache_dtype), dtype_of(dtype), cache_scale},
+                           tokens * (latent + rope_dim) * 8);
+  });
 }
 
 void bind_routing(py::module_& m, Engine& engine) {

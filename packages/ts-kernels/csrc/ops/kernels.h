@@ -100,13 +100,14 @@ struct LatentArgs {
   const i64* slots;
   void* cache;
   DType cache_dtype, dtype;
+  float cache_scale = 1;  // of an e4m3 cache: what is stored is a number divided by this
 };
 
 struct AttentionArgs {
   const KvProjection* projection;
   const void* q;
   i64 q_stride, rows;
-  const i32* cu_q;  // null: one query a row
+  const i32* cu_q;  // null: q_len queries a row
   DType dtype;
   const void* cache;
   DType cache_dtype;
@@ -116,6 +117,12 @@ struct AttentionArgs {
   const i32* seq_lens;
   float scale;
   void* out;
+  i64 q_len = 1;          // queries a row where cu_q is null
+  float cache_scale = 1;  // of an e4m3 cache: a number is what is stored times this
+  float* lse = nullptr;   // absorbed form: log-sum-exp of each token and head, where wanted
+  // Set: the caller absorbs. q is [tokens][heads][latent], this its rotary part, and the result stays in the latents.
+  const void* q_rope = nullptr;
+  i64 q_rope_stride = 0;
 };
 
 struct SampleArgs {
