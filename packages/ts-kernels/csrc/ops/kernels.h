@@ -19,12 +19,40 @@ struct NormArgs {
   DType dtype;
 };
 
+struct LayerNormArgs {
+  const void* x;
+  i64 x_stride;
+  const void* weight;
+  const void* bias;
+  DType weight_dtype;
+  float eps;
+  void* out;
+  i64 rows, dim;
+  DType dtype;
+};
+
 struct RopeArgs {
   void* x;
-  i64 token_stride, head_stride, tokens, heads, head_dim, rope_dim;
+  i64 token_stride, head_stride, tokens, heads;
+  i64 first, rope_dim;  // the columns of a head that turn
   const float* cos_sin;
   const i64* positions;
   DType dtype;
+  bool halves = false;  // pairs (i, i + rope_dim / 2) instead of (2i, 2i + 1)
+  // Set: pair i turns by column pair_column[i] of a table with `table_dim` columns, at the position that the token has
+  // on axis pair_axis[i]; positions are [axes][tokens].
+  const i32* pair_axis = nullptr;
+  const i32* pair_column = nullptr;
+  i64 table_dim = 0;
+};
+
+// Pages of `bytes` bytes each.
+struct CopyArgs {
+  const void* from;
+  void* to;
+  const i64* from_pages;
+  const i64* to_pages;
+  i64 count, bytes;
 };
 
 struct SiluMulArgs {
@@ -139,6 +167,7 @@ struct SampleArgs {
 struct KernelTable {
   const char* name;
   void (*norm)(Pool&, const NormArgs&);
+  void (*layer_norm)(Pool&, const LayerNormArgs&);
   void (*rope)(Pool&, const RopeArgs&);
   void (*silu_mul)(Pool&, const SiluMulArgs&);
   void (*route)(Pool&, const RouteArgs&);
@@ -147,6 +176,7 @@ struct KernelTable {
   void (*experts)(Pool&, const ExpertsArgs&);
   void (*gather)(Pool&, const GatherArgs&);
   void (*write_latent)(Pool&, const LatentArgs&);
+  void (*copy_pages)(Pool&, const CopyArgs&);
   void (*attend_absorbed)(Pool&, const AttentionArgs&);
   void (*attend_plain)(Pool&, const AttentionArgs&);
   void (*sample)(Pool&, const SampleArgs&);

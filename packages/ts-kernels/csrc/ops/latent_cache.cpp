@@ -1,5 +1,6 @@
-// Normed latent and rotated key part, written into the paged cache.
+// Normed latent and rotated key part, written into the paged cache; and copies of pages.
 #include <cmath>
+#include <cstring>
 
 #include "ops/ops.h"
 #include "ops/rope.h"
@@ -41,6 +42,13 @@ void write_latent(Pool& pool, const LatentArgs& a) {
   constexpr i64 kTokens = 32;
   parallel(pool, ceil_div(a.tokens, kTokens), a.tokens * (a.latent + a.rope_dim) * 16, [&](i64 task) {
     for (i64 t = task * kTokens; t < min_of((task + 1) * kTokens, a.tokens); ++t) write_token(a, t);
+  });
+}
+
+void copy_pages(Pool& pool, const CopyArgs& a) {
+  parallel(pool, a.count, a.count * a.bytes, [&](i64 i) {
+    std::memcpy(static_cast<char*>(a.to) + a.to_pages[i] * a.bytes,
+                static_cast<const char*>(a.from) + a.from_pages[i] * a.bytes, static_cast<std::size_t>(a.bytes));
   });
 }
 

@@ -60,6 +60,56 @@ def add_rms_norm(
 ) -> None:
     """residual[rows, dim] += x, in place; out = rms_norm(residual). `residual` and `out` are dense."""
 
+def layer_norm(
+    x: int,
+    x_stride: int,
+    weight: int,
+    bias: int,
+    weight_dtype: int,
+    eps: float,
+    out: int,
+    rows: int,
+    dim: int,
+    dtype: int,
+) -> None:
+    """out[rows, dim] = (x - mean) / sqrt(variance + eps) * weight + bias; weight and bias are of `weight_dtype`."""
+
+def rotate(
+    x: int,
+    token_stride: int,
+    head_stride: int,
+    tokens: int,
+    heads: int,
+    first: int,
+    rope_dim: int,
+    halves: bool,
+    cos_sin: int,
+    table_dim: int,
+    max_positions: int,
+    positions: int,
+    axes: int,
+    pair_axis: int,
+    pair_column: int,
+    dtype: int,
+) -> None:
+    """Rotate columns [first, first + rope_dim) of each head in place: pairs (2i, 2i+1), or (i, i + rope_dim/2).
+
+    cos_sin: fp32 [max_positions, table_dim], cosines then sines. positions: int64 [axes, tokens]. pair_axis and
+    pair_column: int32 [rope_dim / 2], the axis and the table's column of each pair; both 0: axis 0, column i.
+    """
+
+def copy_pages(
+    source: int,
+    source_pages: int,
+    target: int,
+    target_pages: int,
+    pages_from: int,
+    pages_to: int,
+    count: int,
+    bytes: int,
+) -> None:
+    """Page pages_to[i] of the target = page pages_from[i] of the source, int64 [count]; a page has `bytes` bytes."""
+
 def apply_interleaved(
     x: int,
     token_stride: int,

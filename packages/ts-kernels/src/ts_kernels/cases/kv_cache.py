@@ -22,3 +22,14 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         return (cache,)
 
     yield Case("kv_cache.write_latent", write, None)
+    source = make(2 * pages, s.page_size, s.latent + s.rope)
+    taken, given = make.shuffled(2 * pages)[:pages], make.shuffled(pages)
+
+    def copy(impl: str | None) -> tuple[Tensor, ...]:
+        target = torch.zeros_like(source[:pages])
+        kv_cache.copy_pages(source, target, taken, given, impl=impl)
+        return (target,)
+
+    yield Case(
+        "kv_cache.copy_pages", copy, lambda: torch.zeros_like(source[:pages]).index_copy_(0, given, source[taken])
+    )

@@ -1,4 +1,4 @@
-"""Writes to the paged cache. Legend: T tokens, L latent width, R rotary width, P positions."""
+"""Writes to the paged cache, copies of its pages. Legend: T tokens, L latent width, R rotary width, P positions."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,9 @@ from ...selection import Operation
 from .. import _register
 from .._scales import check_scale
 from . import reference
+from .pages import copy_pages
 
-__all__ = ["write_latent"]
+__all__ = ["copy_pages", "write_latent"]
 
 _WRITE_LATENT = Operation(
     "kv_cache.write_latent",
@@ -98,4 +99,9 @@ _register.native(
     "kv_cache.cpu:write_latent",
     {"kv_a": contract.FLOATS, "norm_weight": contract.FLOATS, "cache": contract.CACHES},
     direct="kv_cache.cpu:direct_write_latent",
+)
+_register.triton(
+    _WRITE_LATENT,
+    "kv_cache.triton:write_latent",
+    {"kv_a": contract.FLOATS, "norm_weight": contract.FLOATS, "cache": contract.CACHES},
 )

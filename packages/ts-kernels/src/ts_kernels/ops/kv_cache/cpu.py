@@ -43,5 +43,20 @@ def write_latent(
     )
 
 
+def copy_pages(source: Tensor, target: Tensor, source_pages: Tensor, target_pages: Tensor) -> None:
+    """Copy whole pages, one after another."""
+    source_pages, target_pages = source_pages.contiguous(), target_pages.contiguous()
+    _native.copy_pages(
+        source.data_ptr(),
+        source.shape[0],
+        target.data_ptr(),
+        target.shape[0],
+        source_pages.data_ptr(),
+        target_pages.data_ptr(),
+        source_pages.shape[0],
+        source[0].nbytes if source.shape[0] else 0,
+    )
+
+
 # Shortcuts that take the public arguments; see Operation.direct.
 direct_write_latent = _native.direct_write_latent

@@ -36,3 +36,9 @@ def rounded(values: Tensor, dtype: torch.dtype, scale: Tensor | None) -> Tensor:
 def bits(x: Tensor) -> Tensor:
     """FP8 as bytes: not every device can index FP8."""
     return x.view(torch.uint8) if x.dtype.itemsize == 1 else x
+
+
+def copy_pages(source: Tensor, target: Tensor, source_pages: Tensor, target_pages: Tensor) -> None:
+    """``target[target_pages] = source[source_pages]``, across devices too."""
+    taken = bits(source)[source_pages.to(source.device)]
+    bits(target)[target_pages.to(target.device)] = taken.to(target.device)

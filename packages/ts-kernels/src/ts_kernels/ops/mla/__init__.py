@@ -277,3 +277,4 @@ for _operation, _name in ((_DECODE, "decode"), (_PREFILL, "prefill")):
 _register.native(_DECODE_ABSORBED, "mla.cpu:decode_absorbed", _ABSORBED)
 _register.triton(_DECODE, "mla.triton:decode", _PLAIN, formats=_HELD)
 _register.triton(_DECODE_ABSORBED, "mla.triton:decode_absorbed", _ABSORBED)
+_register.triton(_PREFILL, "mla.triton:prefill", _PLAIN, formats=_HELD)

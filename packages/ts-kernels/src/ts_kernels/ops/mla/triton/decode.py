@@ -12,9 +12,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ....platform import device_info
+from ..._tensors import rows as dense
 from ..weights import KvBWeight
 from .plan import at, plan, programs
-from .settings import Launch, dot_type, launch_for
+from .settings import dot_type, launch_for
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
@@ -41,19 +42,17 @@ def split_kernel(
 
     m, n = tl.program_id(1) * M + tl.arange(0, M), tl.arange(0, N)
     left, right = tl.arange(0, BLOCK_L), tl.arange(0, BLOCK_R)
-    token = (row * Q_LEN + m // H).to(tl.int64)
-    mine, head = m < H * Q_LEN, m % H
-    from_latent = q_latent + token * latent_token + head * latent_head
-    from_rope = q_rope + token * rope_token + head * rope_head
-    q_left = tl.load(from_latent[:, None] + left[None, :], mask=mine[:, None] & (left < L)[None, :], other=0.0).to(DOT)
-    q_right = tl.load(from_rope[:, None] + right[None, :], mask=mine[:, None] & (right < R)[None, :], other=0.0).to(DOT)
+    token, head, mine = (row * Q_LEN + m // H).to(tl.int64)[:, None], (m % H)[:, None], m < H * Q_LEN
+    q_left = _load(q_latent, token * latent_token + head * latent_head + left[None, :], mine[:, None], left, L)
+    q_right = _load(q_rope, token * rope_token + head * rope_head + right[None, :], mine[:, None], right, R)
+    q_left, q_right = q_left.to(DOT), q_right.to(DOT)
     factor = scale * LOG2E
     if cache_scale is not None:
         factor *= tl.load(cache_scale)
-    visible = length - Q_LEN + 1 + m // H
+    # Keys up to a query's own; of a split, up to its end.
+    limit = tl.minimum(length - Q_LEN + 1 + m // H, end)
 
-    best = tl.full([M], -float("inf"), tl.float32)
-    total = tl.zeros([M], tl.float32)
+    best, total = tl.full([M], -float("inf"), tl.float32), tl.zeros([M], tl.float32)
     mean = tl.zeros([M, BLOCK_L], tl.float32)
     table = tables + row.to(tl.int64) * table_stride
     # The page of a tile is loaded one turn ahead: its latents then depend on nothing that this turn loads, and the
@@ -66,11 +65,11 @@ def split_kernel(
             base, step = cache + (page.to(tl.int64) * PAGE + key % PAGE) * (L + R), n * (L + R)
         else:
             base, step = cache, (page.to(tl.int64) * PAGE + (key + n) % PAGE) * (L + R)
-        latents = _load(base, step[:, None] + left[None, :], inside, left, L, BLOCK_L).to(DOT)
-        ropes = _load(base, step[:, None] + L + right[None, :], inside, right, R, BLOCK_R).to(DOT)
+        latents = _load(base, step[:, None] + left[None, :], inside, left, L).to(DOT)
+        ropes = _load(base, step[:, None] + L + right[None, :], inside, right, R).to(DOT)
         scores = tl.dot(q_left, tl.trans(latents), input_precision="ieee")
         scores = tl.dot(q_right, tl.trans(ropes), scores, input_precision="ieee") * factor
-        scores = tl.where((key + n)[None, :] < tl.minimum(visible, end)[:, None], scores, -float("inf"))
+        scores = tl.where((key + n)[None, :] < limit[:, None], scores, -float("inf"))
         above = tl.maximum(best, tl.max(scores, 1))
         safe = tl.where(above == -float("inf"), 0.0, above)
         weights, fade = tl.exp2(scores - safe[:, None]), tl.exp2(best - safe)
@@ -78,21 +77,23 @@ def split_kernel(
         mean = tl.dot(weights.to(DOT), latents, mean * fade[:, None], input_precision="ieee")
         best, page = above, next_page
 
-    total_or_one = tl.where(total == 0, 1.0, total)
-    mean = mean / total_or_one[:, None]
-    summed = best + tl.log2(total_or_one)
+    total = tl.where(total == 0, 1.0, total)
+    mean, summed = mean / total[:, None], best + tl.log2(total)
     whole = mine[:, None] & (left < L)[None, :]
     if count == 1:
         if cache_scale is not None:
             mean *= tl.load(cache_scale)
-        place = row.to(tl.int64) * (H * Q_LEN) + m
-        tl.store(out + place[:, None] * L + left[None, :], mean.to(out.dtype.element_ty), mask=whole)
-        if lse is not None:
-            tl.store(lse + place, summed * LN2, mask=mine)
+        _store(out, lse, mean, summed * LN2, row.to(tl.int64) * (H * Q_LEN) + m, left, mine, whole, L)
     else:
-        place = split.to(tl.int64) * (H * Q_LEN) + m
-        tl.store(partial + place[:, None] * L + left[None, :], mean, mask=whole)
-        tl.store(partial_lse + place, summed, mask=mine)
+        _store(partial, partial_lse, mean, summed, split.to(tl.int64) * (H * Q_LEN) + m, left, mine, whole, L)
+
+
+@triton.jit
+def _store(out, lse, mean, summed, place, column, mine, whole, L: tl.constexpr):
+    """A block's means and log-sum-exps, where ``lse`` is wanted."""
+    tl.store(out + place[:, None] * L + column[None, :], mean.to(out.dtype.element_ty), mask=whole)
+    if lse is not None:
+        tl.store(lse + place, summed, mask=mine)
 
 
 @triton.jit
@@ -106,9 +107,9 @@ def _page_of(table, key, n, end, PAGE: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def _load(base, offset, inside, column, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """Entries of the cache, zero where no key is: an empty slot may hold NaN, and zero times that is NaN."""
-    if WIDTH == BLOCK:
+def _load(base, offset, inside, column, WIDTH: tl.constexpr):
+    """Entries, zero where there is none: an empty slot of the cache may hold NaN, and zero times that is NaN."""
+    if column.shape[0] == WIDTH:
         values = tl.load(base + offset, mask=inside, other=0.0)
     else:
         values = tl.load(base + offset, mask=inside & (column < WIDTH)[None, :], other=0.0)
@@ -170,8 +171,8 @@ def decode_absorbed(
     out = torch.empty((tokens, heads, latent), dtype=q_latent.dtype, device=q_latent.device)
     if tokens == 0:
         return out
-    q_latent, q_rope = (q if q.stride(2) == 1 else q.contiguous() for q in (q_latent, q_rope))
-    seq_lens, block_tables = seq_lens.contiguous(), block_tables if block_tables.stride(1) == 1 else block_tables.contiguous()
+    q_latent, q_rope = dense(q_latent), dense(q_rope)
+    block_tables, seq_lens = dense(block_tables), seq_lens.contiguous()
     launch = launch_for(device_info(q_latent.device), rows, q_latent.dtype, cache.dtype, latent)
     row_blocks = triton.cdiv(rows, launch.rows)
     grid, chunks = programs(batch, row_blocks, q_latent.device)

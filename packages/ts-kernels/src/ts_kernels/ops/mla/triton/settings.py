@@ -1,4 +1,4 @@
-"""Launch settings of decode: what compiles without spills and fits shared memory, by vendor and architecture."""
+"""Launch settings of decode and prefill: what compiles without spills and fits shared memory, by architecture."""
 
 from dataclasses import dataclass
 
@@ -38,4 +38,13 @@ def launch_for(device: DeviceInfo, rows: int, dtype: torch.dtype, cache: torch.d
         return Launch(16, 64, 8 if fp8 else 4, 3)
     if wanted == 32:
         return Launch(32, 64, 8, 3)
-    return Launch(64, 64, 8, 2) if fp8 else Launch(64, 32, 8, 3)
+    return Launch(64, 32, 8, 3)
+
+
+def prefill_launch(device: DeviceInfo, dtype: torch.dtype) -> Launch:
+    """The settings for queries and expanded keys, one head a program."""
+    if device.type != "cuda" or dtype == torch.float32:
+        return Launch(16, 16, 4, 1)
+    if device.vendor == "amd":
+        return Launch(64, 32, 4, 1)
+    return Launch(128, 64, 8, 3)
