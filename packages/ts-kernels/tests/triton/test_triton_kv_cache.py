@@ -47,15 +47,15 @@ def test_e4m3_rounds_as_torch_does(device: torch.device) -> None:
     numbers = torch.arange(127, dtype=torch.uint8).view(FP8).float()
     ties = (numbers[1:] + numbers[:-1]) / 2
     values = torch.cat((numbers, ties, ties * (1 + 2.0**-20), ties * (1 - 2.0**-20), torch.tensor([449.0, 1e30])))
-    values = torch.cat((values, -values, torch.tensor([torch.nan])))
-    count, where = values.numel(), torch.arange(values.numel(), device=device)
-    kv_a = torch.cat((torch.ones(count, 1), values[:, None], torch.zeros(count, 1)), 1).to(device)
-    cache, table = torch.zeros(count, 1, 3).to(FP8).to(device), rope.cos_sin(2, 1, 10.0).to(device)
-    gain = torch.ones(1, device=device)
-    kv_cache.write_latent(kv_a, gain, 0.0, table, torch.zeros_like(where), where, cache, impl="triton")
-    have = cache[:, 0, 1].cpu().float()
-    assert torch.equal(have[:-1], values[:-1].clamp(-448, 448).to(FP8).float())
-    assert have[-1].isnan()
+    values = torch.cat((values, -values, torch.tensor([torch.nan, torch.nan])))
+    # As rotary pairs of one token at position 0, where nothing turns: one program for all.
+    kv_a = torch.cat((torch.ones(1), values))[None].to(device)
+    cache, table = torch.zeros(1, 1, kv_a.shape[1]).to(FP8).to(device), rope.cos_sin(values.numel(), 1, 10.0).to(device)
+    gain, where = torch.ones(1, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    kv_cache.write_latent(kv_a, gain, 0.0, table, where, where, cache, impl="triton")
+    have = cache[0, 0, 1:].cpu().float()
+    assert torch.equal(have[:-2], values[:-2].clamp(-448, 448).to(FP8).float())
+    assert have[-2:].isnan().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, FP8, torch.uint8])

@@ -65,22 +65,38 @@ def near(have: Tensor, want: Tensor, dtype: torch.dtype) -> None:
     assert checking.difference(have, want) <= TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, FP8])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("q_len", [1, 3])
-@pytest.mark.parametrize("page_size", [4, 16, 64])
-def test_decode(device: torch.device, stored: torch.dtype, dtype: torch.dtype, q_len: int, page_size: int) -> None:
-    lengths = [50, 0, 7, 333, 3]
-    for sizes in ((4, 32, 16, 32, 64), (3, 24, 6, 20, 40), (17, 8, 4, 8, 16)):
-        batch = make(device, lengths, sizes, page_size, stored)
-        q = batch.queries(len(lengths) * q_len, dtype)
-        arguments = (q, batch.cache, batch.weight, batch.tables, batch.lengths, 0.17)
-        options: dict[str, Any] = {"q_len": q_len, "cache_scale": batch.cache_scale, "return_lse": True}
-        want, want_lse = mla.decode(*arguments, **options, impl="reference")
-        have, lse = mla.decode(*arguments, **options, impl="triton")
-        near(have, want, dtype)
-        assert torch.equal(lse.isinf(), want_lse.isinf())
-        torch.testing.assert_close(lse, want_lse, atol=2e-2 if dtype == torch.bfloat16 else 2e-5, rtol=0)
+MINIATURE, AWKWARD = (4, 32, 16, 32, 64), (3, 24, 6, 20, 40)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored", "sizes", "q_len", "page_size"),
+    [
+        (torch.float32, torch.float32, MINIATURE, 1, 16),
+        (torch.float32, torch.bfloat16, AWKWARD, 3, 4),
+        (torch.float32, FP8, MINIATURE, 2, 64),
+        (torch.bfloat16, torch.float32, AWKWARD, 1, 4),
+        (torch.bfloat16, torch.bfloat16, MINIATURE, 3, 64),
+        (torch.bfloat16, FP8, AWKWARD, 1, 16),
+        (torch.float32, torch.bfloat16, (17, 8, 4, 8, 16), 2, 16),  # rows that need several blocks
+    ],
+)
+def test_decode(
+    device: torch.device,
+    dtype: torch.dtype,
+    stored: torch.dtype,
+    sizes: tuple[int, ...],
+    q_len: int,
+    page_size: int,
+) -> None:
+    batch = make(device, [50, 0, 133, 3], sizes, page_size, stored)
+    q = batch.queries(4 * q_len, dtype)
+    arguments = (q, batch.cache, batch.weight, batch.tables, batch.lengths, 0.17)
+    options: dict[str, Any] = {"q_len": q_len, "cache_scale": batch.cache_scale, "return_lse": True}
+    want, want_lse = mla.decode(*arguments, **options, impl="reference")
+    have, lse = mla.decode(*arguments, **options, impl="triton")
+    near(have, want, dtype)
+    assert torch.equal(lse.isinf(), want_lse.isinf())
+    torch.testing.assert_close(lse, want_lse, atol=2e-2 if dtype == torch.bfloat16 else 2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -95,17 +111,17 @@ def test_decode_absorbed_takes_spaced_queries(device: torch.device, dtype: torch
 
 def test_decode_at_the_sizes_of_kimi(device: torch.device) -> None:
     """16 heads, latent 512 + rope 64, pages of 64."""
-    batch = make(device, [130, 65], (16, 128, 64, 128, 512), 64)
-    q = batch.queries(8, torch.float32)
+    batch = make(device, [130], (16, 128, 64, 128, 512), 64)
+    q = batch.queries(2, torch.float32)
     arguments = (q, batch.cache, batch.weight, batch.tables, batch.lengths, 192**-0.5)
-    near(mla.decode(*arguments, q_len=4, impl="triton"), mla.decode(*arguments, q_len=4, impl="reference"), q.dtype)
+    near(mla.decode(*arguments, q_len=2, impl="triton"), mla.decode(*arguments, q_len=2, impl="reference"), q.dtype)
 
 
-@pytest.mark.parametrize("slots", [1, 3, 7, 40, 500])
+@pytest.mark.parametrize("slots", [1, 7, 40])
 def test_any_number_of_splits_gives_the_same(device: torch.device, monkeypatch: pytest.MonkeyPatch, slots: int) -> None:
     """From one program a row to more programs than tiles; rows of very different lengths."""
     monkeypatch.setattr(plan, "multiprocessors", lambda device: slots)
-    batch = make(device, [517, 1, 0, 40])
+    batch = make(device, [217, 1, 0, 40])
     q = batch.queries(4, torch.float32)
     arguments = (q, batch.cache, batch.weight, batch.tables, batch.lengths, 0.17)
     want, want_lse = mla.decode(*arguments, return_lse=True, impl="reference")
@@ -126,26 +142,35 @@ def test_the_grid_depends_on_shapes_alone_and_suffices() -> None:
                 assert int((-(-tiles // per_split)).sum()) <= grid
 
 
-@pytest.mark.parametrize("chunk", [16384, 48])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("stored", [torch.bfloat16, FP8])
+@pytest.mark.parametrize(
+    ("chunk", "dtype", "stored", "sizes", "page_size"),
+    [
+        (16384, torch.float32, torch.bfloat16, MINIATURE, 16),
+        (48, torch.float32, FP8, AWKWARD, 4),
+        (48, torch.bfloat16, torch.bfloat16, MINIATURE, 64),
+        (16384, torch.bfloat16, FP8, AWKWARD, 16),
+    ],
+)
 def test_prefill(
-    device: torch.device, monkeypatch: pytest.MonkeyPatch, chunk: int, dtype: torch.dtype, stored: torch.dtype
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    chunk: int,
+    dtype: torch.dtype,
+    stored: torch.dtype,
+    sizes: tuple[int, ...],
+    page_size: int,
 ) -> None:
     """Rows of uneven length, first chunk and long prefix, cut into chunks that end within rows and tiles."""
     monkeypatch.setattr(chunks, "CHUNK", chunk)
-    rows = [(0, 5), (1, 1), (1, 40), (7, 30), (33, 33), (20, 90)]
-    counts = [count for count, _ in rows]
-    for sizes, page_size in (((4, 32, 16, 32, 64), 4), ((3, 24, 6, 20, 40), 64)):
-        batch = make(device, [length for _, length in rows], sizes, page_size, stored)
-        q = batch.queries(sum(counts), dtype)
-        cu_q = torch.tensor([0, *counts], dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
-        arguments = (q, batch.cache, batch.weight, cu_q, batch.tables, batch.lengths, 0.2)
-        want = mla.prefill(*arguments, cache_scale=batch.cache_scale, impl="reference")
-        near(mla.prefill(*arguments, cache_scale=batch.cache_scale, impl="triton"), want, dtype)
-        known = [length for _, length in rows]
-        again = mla.prefill(*arguments, cache_scale=batch.cache_scale, host_seq_lens=known, impl="triton")
-        near(again, want, dtype)
+    rows = [(0, 5), (1, 1), (1, 40), (17, 17), (20, 90)]
+    counts, lengths = [count for count, _ in rows], [length for _, length in rows]
+    batch = make(device, lengths, sizes, page_size, stored)
+    q = batch.queries(sum(counts), dtype)
+    cu_q = torch.tensor([0, *counts], dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
+    arguments = (q, batch.cache, batch.weight, cu_q, batch.tables, batch.lengths, 0.2)
+    want = mla.prefill(*arguments, cache_scale=batch.cache_scale, impl="reference")
+    known = lengths if chunk == 48 else None
+    near(mla.prefill(*arguments, cache_scale=batch.cache_scale, host_seq_lens=known, impl="triton"), want, dtype)
 
 
 def test_empty_batches(device: torch.device) -> None:
@@ -160,7 +185,7 @@ def test_empty_batches(device: torch.device) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tolerance_sees_mistakes(device: torch.device, dtype: torch.dtype) -> None:
     """What a broken kernel would give is outside of the tolerance."""
-    batch = make(device, [170], stored=FP8)
+    batch = make(device, [70], stored=FP8)
     q = batch.queries(2, dtype)
 
     def attend(q: Tensor, tables: Tensor, lengths: Tensor, scale: float = 0.17, factor: float = 1.0) -> Tensor:
@@ -191,7 +216,7 @@ def test_tolerance_sees_mistakes(device: torch.device, dtype: torch.dtype) -> No
 def test_splits_merged_wrongly_show(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Splits weighted alike, or one of them left out, are no rounding error."""
     decode = importlib.import_module("ts_kernels.ops.mla.triton.decode")
-    batch = make(device, [517])
+    batch = make(device, [217])
     q = batch.queries(1, torch.float32)
     arguments = (q, batch.cache, batch.weight, batch.tables, batch.lengths, 0.17)
     want = mla.decode(*arguments, impl="reference")

@@ -4,8 +4,8 @@ from . import Build
 
 
 def aot_builds() -> list[Build]:
-    """The fused norm, rotation and write, and copies of pages of 64."""
-    return [_write("bf16"), _write("fp8e4nv"), _copy()]
+    """The fused norm, rotation and write (FP8 as bytes), and copies of pages of 64."""
+    return [_write("bf16"), _write("u8"), _copy()]
 
 
 def _write(stored: str) -> Build:
@@ -13,10 +13,10 @@ def _write(stored: str) -> Build:
         "kv_a": "*bf16", "norm_weight": "*fp32", "cos_sin": "*fp32", "positions": "*i64", "slots": "*i64",
         "cache": f"*{stored}",
     }  # fmt: skip
-    if stored == "fp8e4nv":
+    if stored == "u8":
         pointers["cache_scale"] = "*fp32"
-    absent = {} if stored == "fp8e4nv" else {"cache_scale": None}
-    sizes = {"L": 512, "PAIRS": 32, "BLOCK_L": 512, "BLOCK_P": 32, "FP8": stored == "fp8e4nv"}
+    absent = {} if stored == "u8" else {"cache_scale": None}
+    sizes = {"L": 512, "PAIRS": 32, "BLOCK_L": 512, "BLOCK_P": 32, "FP8": stored == "u8"}
     return Build(
         name=f"kv_cache.write_latent.{stored}",
         kernel="kv_cache.triton:write_latent_kernel",

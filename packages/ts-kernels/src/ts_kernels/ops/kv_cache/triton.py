@@ -44,28 +44,30 @@ def write_latent_kernel(
 
 @triton.jit
 def stored(values, divisor, dtype: tl.constexpr, FP8: tl.constexpr):
-    """``values`` as the cache holds them: FP8 divided by its scale and cut off at its largest number."""
+    """``values`` as the cache holds them: FP8 as bytes, divided by its scale and cut off at its largest number."""
     if FP8:
-        # minimum and maximum would give the bound for a NaN, and hide it.
         scaled = values / divisor
-        scaled = tl.where(scaled > E4M3_MAX, E4M3_MAX, tl.where(scaled < -E4M3_MAX, -E4M3_MAX, scaled))
-        result = nearest_e4m3(scaled).to(dtype)
+        result = e4m3_of(tl.where(scaled > E4M3_MAX, E4M3_MAX, tl.where(scaled < -E4M3_MAX, -E4M3_MAX, scaled)))
     else:
         result = values.to(dtype)
     return result
 
 
 @triton.jit
-def nearest_e4m3(x):
-    """Round to the nearest number that e4m3 has, ties to even, so that the conversion is exact on every target.
+def e4m3_of(x):
+    """The byte of the nearest e4m3 number, ties to even, for x from -448 to 448 or NaN.
 
-    (The interpreter's own loses the carry into the exponent: 31.5 becomes 16.)
+    Written out, so that every target rounds alike (the interpreter's own conversion loses the carry into the exponent,
+    31.5 becomes 16, and NaN).
     """
     word = x.to(tl.int32, bitcast=True)
-    normal = ((word + 0x7FFFF + ((word >> 20) & 1)) & -0x100000).to(tl.float32, bitcast=True)
-    small = (x + 24576.0) - 24576.0  # floats of that size are 2^-9 apart, as e4m3's below 2^-6 are
-    near = tl.where(tl.abs(x) < 0.015625, small, normal)
-    return tl.where(x != x, x, near)
+    magnitude = word & 0x7FFFFFFF
+    normal = ((magnitude + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20) - (120 << 3)
+    # Floats from 2^14 on are 2^-9 apart, as e4m3's below 2^-6 are: the sum's last bits count them.
+    small = (tl.abs(x) + 16384.0).to(tl.int32, bitcast=True) & 0xF
+    byte = tl.where(magnitude < 0x3C800000, small, normal)
+    byte = tl.where(magnitude > 0x7F800000, 0x7F, byte) | ((word >> 24) & 0x80)
+    return byte.to(tl.uint8)
 
 
 def write_latent(
@@ -84,11 +86,12 @@ def write_latent(
     tokens, latent, pairs = kv_a.shape[0], norm_weight.shape[0], cos_sin.shape[1] // 2
     if tokens == 0:
         return
-    block = triton.next_power_of_2(latent)
+    block, fp8 = triton.next_power_of_2(latent), cache.dtype == torch.float8_e4m3fn
     write_latent_kernel[(tokens,)](
-        kv_a, norm_weight, cos_sin, positions.contiguous(), slot_mapping.contiguous(), cache, cache_scale,
+        kv_a, norm_weight, cos_sin, positions.contiguous(), slot_mapping.contiguous(),
+        cache.view(torch.uint8) if fp8 else cache, cache_scale,
         kv_a.stride(0), eps, L=latent, PAIRS=pairs, BLOCK_L=block, BLOCK_P=triton.next_power_of_2(pairs),
-        FP8=cache.dtype == torch.float8_e4m3fn, num_warps=min(max(block // 256, 1), 8),
+        FP8=fp8, num_warps=min(max(block // 256, 1), 8),
     )  # fmt: skip
 
 

@@ -34,6 +34,8 @@ def apply_interleaved(x: Tensor, cos_sin: Tensor, positions: Tensor) -> Tensor:
 
 def turn(x: Tensor, cos_sin: Tensor, positions: Tensor, layout: Layout) -> Tensor:
     """Rotate the layout's columns of each head in place; positions [axes, T]."""
+    if x.numel() == 0:
+        return x
     if x.stride(2) != 1:
         return x.copy_(turn(x.contiguous(), cos_sin, positions, layout))
     tokens, heads, _ = x.shape

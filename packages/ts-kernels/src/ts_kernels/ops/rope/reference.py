@@ -106,7 +106,7 @@ def turn(x: Tensor, cos_sin: Tensor, positions: Tensor, layout: Layout) -> Tenso
         a, b = part[..., : layout.pairs], part[..., layout.pairs :]
     else:
         a, b = part[..., 0::2], part[..., 1::2]
-    wide_a, wide_b = a.float(), b.float()
-    a.copy_(wide_a * cos - wide_b * sin)
-    b.copy_(wide_b * cos + wide_a * sin)
+    turned_a, turned_b = a.float() * cos - b.float() * sin, b.float() * cos + a.float() * sin
+    a.copy_(turned_a)
+    b.copy_(turned_b)
     return x

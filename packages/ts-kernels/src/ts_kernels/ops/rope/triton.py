@@ -36,11 +36,11 @@ def turn_kernel(
 
 def turn(x: Tensor, cos_sin: Tensor, positions: Tensor, layout: Layout) -> Tensor:
     """Rotate the layout's columns of each head in place; positions [axes, T]."""
+    if x.numel() == 0:
+        return x
     if x.stride(2) != 1:
         return x.copy_(turn(x.contiguous(), cos_sin, positions, layout))
     tokens, heads, _ = x.shape
-    if tokens == 0 or heads == 0:
-        return x
     axis, column = layout.maps(x.device) if layout.axis else (None, None)
     cos_sin, positions = cos_sin.contiguous(), positions.contiguous()
     block = triton.next_power_of_2(layout.pairs)
