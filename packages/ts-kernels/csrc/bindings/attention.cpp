@@ -37,7 +37,7 @@ Work check_rows(const AttentionArgs& a, i64 pages) {
   require(a.page_size > 0, "attention: page_size must be positive");
   Work work{0, 0, 0};
   for (i64 row = 0; row < a.rows; ++row) {
-    const i64 length = a.seq_lens[row], queries = a.cu_q ? a.cu_q[row + 1] - a.cu_q[row] : min_of(1, length);
+    const i64 length = a.seq_lens[row], queries = a.cu_q ? a.cu_q[row + 1] - a.cu_q[row] : length > 0 ? a.q_len : 0;
     const i64 used = ceil_div(length, a.page_size);
     require(length >= 0 && queries >= 0 && queries <= length, "attention: seq_lens must be at least the row's queries");
     require(used <= a.block_table_stride, "attention: seq_lens exceeds the block table");
@@ -83,40 +83,78 @@ bool read_common(const KvProjection& kv, direct::View (&views)[4], std::initiali
          lengths.vector(tables.size(0)) && lengths.is(dlpack::kInt32);
 }
 
-py::object attend_direct(Engine& engine, const KvProjection& kv, direct::View (&views)[4], const i32* cu_q,
-                         float scale) {
+py::object attend_direct(Engine& engine, const KvProjection& kv, direct::View (&views)[4], const i32* cu_q, float scale,
+                         i64 q_len = 1) {
   const auto& [q, cache, tables, lengths] = views;
   direct::Fresh out = direct::fresh({q.size(0), kv.heads * kv.v}, q.dtype());
   attend(engine,
          {&kv, q.data(), q.stride(0), lengths.size(0), cu_q, q.code(), cache.data(), cache.code(), cache.size(1),
-          q.size(2) - kv.nope, tables.data<i32>(), tables.stride(0), lengths.data<i32>(), scale, out.data},
+          q.size(2) - kv.nope, tables.data<i32>(), tables.stride(0), lengths.data<i32>(), scale, out.data, q_len},
          cache.size(0));
   return std::move(out.object);
 }
 
 }  // namespace
 
+// Queries that the caller has absorbed: a projection that is never applied gives the sizes.
+void bind_absorbed(py::module_& m, Engine& engine) {
+  m.def("decode_absorbed", [&engine](Address q_latent, i64 q_stride, Address q_rope, i64 q_rope_stride, i64 batch,
+                                     i64 heads, i64 latent, i64 rope_dim, int dtype, Address cache, int cache_dtype,
+                                     i64 pages, i64 page_size, Address block_tables, i64 block_table_stride,
+                                     Address seq_lens, float scale, Address out, i64 q_len, float cache_scale,
+                                     Address lse) {
+    require(heads > 0 && latent > 0 && rope_dim > 0, "decode_absorbed: heads, latent and rope_dim must be positive");
+    const KvProjection sizes{heads, 0, 0, latent, {}, {}, Buffer(0), {}};
+    attend(engine,
+           {&sizes,
+            pointer(q_latent),
+            q_stride,
+            batch,
+            nullptr,
+            dtype_of(dtype),
+            pointer(cache),
+            cache_dtype_of(cache_dtype),
+            page_size,
+            rope_dim,
+            pointer<const i32>(block_tables),
+            block_table_stride,
+            pointer<const i32>(seq_lens),
+            scale,
+            pointer(out),
+            q_len,
+            cache_scale,
+            pointer<float>(lse),
+            pointer<const void>(q_rope),
+            q_rope_stride},
+           pages);
+  });
+}
+
 void bind_attention(py::module_& m, Engine& engine) {
+  bind_absorbed(m, engine);
   py::class_<KvProjection>(m, "KvB")
       .def(py::init(&make_projection))
       .def_property_readonly("nbytes", &bytes_of)
       .def("decode",
            [&engine](const KvProjection& kv, Address q, i64 q_stride, i64 batch, int dtype, Address cache,
                      int cache_dtype, i64 pages, i64 page_size, i64 rope_dim, Address block_tables,
-                     i64 block_table_stride, Address seq_lens, float scale, Address out) {
+                     i64 block_table_stride, Address seq_lens, float scale, Address out, i64 q_len, float cache_scale,
+                     Address lse) {
              attend(engine,
-                    {&kv, pointer(q), q_stride, batch, nullptr, dtype_of(dtype), pointer(cache), dtype_of(cache_dtype),
-                     page_size, rope_dim, pointer<const i32>(block_tables), block_table_stride,
-                     pointer<const i32>(seq_lens), scale, pointer(out)},
+                    {&kv, pointer(q), q_stride, batch, nullptr, dtype_of(dtype), pointer(cache),
+                     cache_dtype_of(cache_dtype), page_size, rope_dim, pointer<const i32>(block_tables),
+                     block_table_stride, pointer<const i32>(seq_lens), scale, pointer(out), q_len, cache_scale,
+                     pointer<float>(lse)},
                     pages);
            })
       .def("direct_decode",
            [&engine](const KvProjection& kv, py::handle q, py::handle cache, py::handle tables, py::handle lengths,
-                     float scale) {
+                     float scale, i64 q_len) {
              direct::View views[4];
-             if (!read_common(kv, views, {q, cache, tables, lengths}) || views[0].size(0) != views[3].size(0))
+             if (q_len < 1 || !read_common(kv, views, {q, cache, tables, lengths}) ||
+                 views[0].size(0) != views[3].size(0) * q_len)
                return direct::declined();
-             return attend_direct(engine, kv, views, nullptr, scale);
+             return attend_direct(engine, kv, views, nullptr, scale, q_len);
            })
       .def("direct_prefill",
            [&engine](const KvProjection& kv, py::handle q, py::handle cache, py::handle cu_q_, py::handle tables,
@@ -133,12 +171,12 @@ void bind_attention(py::module_& m, Engine& engine) {
       .def("prefill",
            [&engine](const KvProjection& kv, Address q, i64 q_stride, i64 rows, Address cu_q, int dtype, Address cache,
                      int cache_dtype, i64 pages, i64 page_size, i64 rope_dim, Address block_tables,
-                     i64 block_table_stride, Address seq_lens, float scale, Address out) {
+                     i64 block_table_stride, Address seq_lens, float scale, Address out, float cache_scale) {
              require(cu_q != 0, "prefill: cu_q must be given");
              attend(engine,
                     {&kv, pointer(q), q_stride, rows, pointer<const i32>(cu_q), dtype_of(dtype), pointer(cache),
-                     dtype_of(cache_dtype), page_size, rope_dim, pointer<const i32>(block_tables), block_table_stride,
-                     pointer<const i32>(seq_lens), scale, pointer(out)},
+                     cache_dtype_of(cache_dtype), page_size, rope_dim, pointer<const i32>(block_tables),
+                     block_table_stride, pointer<const i32>(seq_lens), scale, pointer(out), 1, cache_scale},
                     pages);
            });
 }

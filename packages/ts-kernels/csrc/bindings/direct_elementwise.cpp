@@ -51,8 +51,8 @@ void bind_positions(py::module_& m, Engine& engine) {
     if (!table.dense(limit, rotary) || rotary % 2 || rotary > x.size(2) || !positions.vector(tokens)) return declined();
     check_positions(positions.data<i64>(), tokens, limit);
     engine.run<RopeArgs>(&KernelTable::rope,
-                         {x.data(), x.stride(0), x.stride(1), tokens, x.size(1), x.size(2), rotary, table.data<float>(),
-                          positions.data<i64>(), x.code()},
+                         {x.data(), x.stride(0), x.stride(1), tokens, x.size(1), x.size(2) - rotary, rotary,
+                          table.data<float>(), positions.data<i64>(), x.code()},
                          tokens * x.size(1) * rotary * 8);
     return py::reinterpret_borrow<py::object>(x_);
   });

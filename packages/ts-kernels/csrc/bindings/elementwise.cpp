@@ -27,6 +27,14 @@ void bind_norms(py::module_& m, Engine& engine) {
                           pointer(out), rows, dim, dtype_of(dtype)},
                          rows * dim * 4);
   });
+  m.def("layer_norm", [&engine](Address x, i64 x_stride, Address weight, Address bias, int weight_dtype, float eps,
+                                Address out, i64 rows, i64 dim, int dtype) {
+    require(rows >= 0 && dim > 0, "layer_norm: rows must not be negative and dim must be positive");
+    engine.run<LayerNormArgs>(&KernelTable::layer_norm,
+                              {pointer(x), x_stride, pointer(weight), pointer(bias), dtype_of(weight_dtype), eps,
+                               pointer(out), rows, dim, dtype_of(dtype)},
+                              rows * dim * 6);
+  });
 }
 
 void bind_rope(py::module_& m, Engine& engine) {
@@ -37,25 +45,49 @@ void bind_rope(py::module_& m, Engine& engine) {
                   "apply_interleaved: rope_dim must be even and <= head_dim");
           check_positions(pointer<const i64>(positions), tokens, max_positions);
           engine.run<RopeArgs>(&KernelTable::rope,
-                               {pointer(x), token_stride, head_stride, tokens, heads, head_dim, rope_dim,
+                               {pointer(x), token_stride, head_stride, tokens, heads, head_dim - rope_dim, rope_dim,
                                 pointer<const float>(cos_sin), pointer<const i64>(positions), dtype_of(dtype)},
                                tokens * heads * rope_dim * 8);
         });
-  m.def(
-      "write_latent", [&engine](Address kv_a, i64 kv_stride, i64 tokens, i64 latent, i64 rope_dim, Address norm_weight,
-                                int norm_dtype, float eps, Address cos_sin, i64 max_positions, Address positions,
-                                Address slots, Address cache, int cache_dtype, i64 cache_slots, int dtype) {
-        require(latent > 0 && rope_dim >= 0 && rope_dim % 2 == 0,
-                "write_latent: latent must be positive and rope_dim even");
-        check_positions(pointer<const i64>(positions), tokens, max_positions);
-        const i64* slot = pointer<const i64>(slots);
-        check_slots(slot, tokens, cache_slots);
-        engine.run<LatentArgs>(&KernelTable::write_latent,
-                               {pointer(kv_a), kv_stride, tokens, latent, rope_dim, pointer(norm_weight),
-                                dtype_of(norm_dtype), eps, pointer<const float>(cos_sin), pointer<const i64>(positions),
-                                slot, pointer(cache), dtype_of(cache_dtype), dtype_of(dtype)},
-                               tokens * (latent + rope_dim) * 8);
-      });
+  m.def("rotate", [&engine](Address x, i64 token_stride, i64 head_stride, i64 tokens, i64 heads, i64 first,
+                            i64 rope_dim, bool halves, Address cos_sin, i64 table_dim, i64 max_positions,
+                            Address positions, i64 axes, Address pair_axis, Address pair_column, int dtype) {
+    require(rope_dim > 0 && rope_dim % 2 == 0 && table_dim > 0 && table_dim % 2 == 0,
+            "rotate: rope_dim and table_dim must be even and positive");
+    check_positions(pointer<const i64>(positions), tokens * axes, max_positions);
+    engine.run<RopeArgs>(&KernelTable::rope,
+                         {pointer(x), token_stride, head_stride, tokens, heads, first, rope_dim,
+                          pointer<const float>(cos_sin), pointer<const i64>(positions), dtype_of(dtype), halves,
+                          pointer<const i32>(pair_axis), pointer<const i32>(pair_column), table_dim},
+                         tokens * heads * rope_dim * 8);
+  });
+  m.def("copy_pages", [&engine](Address from, i64 from_limit, Address to, i64 to_limit, Address from_pages,
+                                Address to_pages, i64 count, i64 bytes) {
+    for (i64 i = 0; i < count; ++i) {
+      const i64 source = pointer<const i64>(from_pages)[i], target = pointer<const i64>(to_pages)[i];
+      require(source >= 0 && source < from_limit && target >= 0 && target < to_limit,
+              "copy_pages: a page is outside of its cache");
+    }
+    engine.run<CopyArgs>(
+        &KernelTable::copy_pages,
+        {pointer(from), pointer(to), pointer<const i64>(from_pages), pointer<const i64>(to_pages), count, bytes},
+        count * bytes);
+  });
+  m.def("write_latent", [&engine](Address kv_a, i64 kv_stride, i64 tokens, i64 latent, i64 rope_dim,
+                                  Address norm_weight, int norm_dtype, float eps, Address cos_sin, i64 max_positions,
+                                  Address positions, Address slots, Address cache, int cache_dtype, i64 cache_slots,
+                                  int dtype, float cache_scale) {
+    require(latent > 0 && rope_dim >= 0 && rope_dim % 2 == 0,
+            "write_latent: latent must be positive and rope_dim even");
+    check_positions(pointer<const i64>(positions), tokens, max_positions);
+    const i64* slot = pointer<const i64>(slots);
+    check_slots(slot, tokens, cache_slots);
+    engine.run<LatentArgs>(&KernelTable::write_latent,
+                           {pointer(kv_a), kv_stride, tokens, latent, rope_dim, pointer(norm_weight),
+                            dtype_of(norm_dtype), eps, pointer<const float>(cos_sin), pointer<const i64>(positions),
+                            slot, pointer(cache), cache_dtype_of(cache_dtype), dtype_of(dtype), cache_scale},
+                           tokens * (latent + rope_dim) * 8);
+  });
 }
 
 void bind_routing(py::module_& m, Engine& engine) {

@@ -51,6 +51,7 @@ inline void require(bool holds, const char* message) {
 }
 
 DType dtype_of(int code);
+DType cache_dtype_of(int code);  // e4m3 (2) too
 
 template <class T = void>
 T* pointer(Address address) {

@@ -47,6 +47,8 @@ DType dtype_of(int code) {
   return static_cast<DType>(code);
 }
 
+DType cache_dtype_of(int code) { return code == 2 ? DType::e4m3 : dtype_of(code); }
+
 }  // namespace ts
 
 PYBIND11_MODULE(_native, m) {

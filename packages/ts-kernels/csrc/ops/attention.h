@@ -16,24 +16,34 @@ struct PagedKeys {
   DType dtype;
   i64 page_size, width;
   const i32* pages;
+  float scale;  // of e4m3
 };
 
 TS_INLINE PagedKeys keys_of(const AttentionArgs& a, i64 row) {
-  return {a.cache, a.cache_dtype, a.page_size, a.projection->latent + a.rope_dim,
-          a.block_tables + row * a.block_table_stride};
+  return {a.cache,
+          a.cache_dtype,
+          a.page_size,
+          a.projection->latent + a.rope_dim,
+          a.block_tables + row * a.block_table_stride,
+          a.cache_scale};
 }
 
-TS_INLINE i64 first_query(const AttentionArgs& a, i64 row) { return a.cu_q ? a.cu_q[row] : row; }
+TS_INLINE i64 first_query(const AttentionArgs& a, i64 row) { return a.cu_q ? a.cu_q[row] : row * a.q_len; }
 TS_INLINE i64 queries_of(const AttentionArgs& a, i64 row) {
-  return a.cu_q ? a.cu_q[row + 1] - a.cu_q[row] : (a.seq_lens[row] > 0 ? 1 : 0);
+  return a.cu_q ? a.cu_q[row + 1] - a.cu_q[row] : (a.seq_lens[row] > 0 ? a.q_len : 0);
 }
 
 template <class T>
-TS_INLINE void widen_row(const T* from, i64 width, float* to) {
+TS_INLINE void widen_row(const T* from, i64 width, float, float* to) {
   constexpr DType dtype = sizeof(T) == 4 ? DType::f32 : DType::bf16;
   i64 j = 0;
   for (; j + W <= width; j += W) store(to + j, load_as_float(from + j, dtype, 0, W));
   if (j < width) store_first(to + j, load_as_float(from + j, dtype, 0, width - j), width - j);
+}
+
+// Compilers make vectors of this loop.
+TS_INLINE void widen_row(const u8* from, i64 width, float scale, float* to) {
+  for (i64 j = 0; j < width; ++j) to[j] = e4m3_to_float(from[j]) * scale;
 }
 
 template <class T>
@@ -42,14 +52,15 @@ TS_INLINE void load_keys_of(const PagedKeys& keys, i64 first, i64 count, float* 
     const i64 key = first + done, page = key / keys.page_size, offset = key - page * keys.page_size;
     const i64 end = min_of(done + keys.page_size - offset, count);
     const T* from = static_cast<const T*>(keys.cache) + (keys.pages[page] * keys.page_size + offset) * keys.width;
-    for (; done < end; ++done, from += keys.width) widen_row(from, keys.width, rows + done * stride);
+    for (; done < end; ++done, from += keys.width) widen_row(from, keys.width, keys.scale, rows + done * stride);
   }
 }
 
 // Keys [first, first + count) as fp32 rows.
 TS_INLINE void load_keys(const PagedKeys& keys, i64 first, i64 count, float* rows, i64 stride) {
   if (keys.dtype == DType::f32) return load_keys_of<float>(keys, first, count, rows, stride);
-  load_keys_of<u16>(keys, first, count, rows, stride);
+  if (keys.dtype == DType::bf16) return load_keys_of<u16>(keys, first, count, rows, stride);
+  load_keys_of<u8>(keys, first, count, rows, stride);
 }
 
 // columns[j][i] = rows[i][j] for i < count, j < dims, both rounded up to W: what lies beyond is read and written too.

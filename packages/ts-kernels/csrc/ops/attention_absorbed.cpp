@@ -3,6 +3,7 @@
 // A row of the cache is loaded once for all heads. The keys are split at fixed places (flash decoding): a task is one
 // split of one block of queries, and the partial results are merged in order, so a row's result depends neither on the
 // batch nor on the number of threads.
+#include <algorithm>
 #include <cmath>
 
 #include "ops/attention.h"
@@ -48,8 +49,25 @@ Plan make_plan(const AttentionArgs& a) {
   return plan;
 }
 
+// The caller's absorbed queries, likewise.
+void take_queries(const AttentionArgs& a, i64 tokens, float* absorbed) {
+  const i64 heads = a.projection->heads, latent = a.projection->latent;
+  const vf scale = set1(a.scale * kLog2e);
+  for (i64 t = 0; t < tokens; ++t)
+    for (i64 h = 0; h < heads; ++h, absorbed += latent + a.rope_dim) {
+      const void* main = at(a.q, a.dtype, t * a.q_stride + h * latent);
+      const void* rope = at(a.q_rope, a.dtype, t * a.q_rope_stride + h * a.rope_dim);
+      for (i64 i = 0; i < latent; i += W)
+        store_as(absorbed, DType::f32, i, load_as_float(main, a.dtype, i, latent - i) * scale, latent - i);
+      for (i64 i = 0; i < a.rope_dim; i += W)
+        store_as(absorbed + latent, DType::f32, i, load_as_float(rope, a.dtype, i, a.rope_dim - i) * scale,
+                 a.rope_dim - i);
+    }
+}
+
 // q [tokens][heads][latent + rope], scaled.
 void absorb_queries(Pool& pool, const AttentionArgs& a, i64 tokens, float* absorbed) {
+  if (a.q_rope) return take_queries(a, tokens, absorbed);
   const KvProjection& kv = *a.projection;
   const i64 width = kv.latent + a.rope_dim, head_dim = kv.nope + a.rope_dim;
   i64 stride;
@@ -97,8 +115,8 @@ void attend_split(const AttentionArgs& a, const Block& b, i64 split, const float
   }
 }
 
-// merged[row of the block] = the normalised sum of the splits' outputs.
-void merge_row(const Block& b, i64 row, i64 rows, i64 latent, const float* state, float* merged) {
+// merged[row of the block] = the normalised sum of the splits' outputs; gives the log-sum-exp.
+float merge_row(const Block& b, i64 row, i64 rows, i64 latent, const float* state, float* merged) {
   const i64 step = state_of(rows, latent);
   float maximum = kMasked, total = 0;
   for (i64 s = 0; s < b.splits; ++s) maximum = state[s * step + row] > maximum ? state[s * step + row] : maximum;
@@ -115,16 +133,22 @@ void merge_row(const Block& b, i64 row, i64 rows, i64 latent, const float* state
   const vf inverse = set1(1.0f / total);
   for (i64 i = 0; i < latent; i += W)
     store_as(merged, DType::f32, i, load_as_float(merged, DType::f32, i, latent - i) * inverse, latent - i);
+  return (maximum + std::log2(total)) / kLog2e;
 }
 
 void merge_block(const AttentionArgs& a, const Block& b, const float* state, float* merged) {
   const i64 heads = a.projection->heads, latent = a.projection->latent, rows = b.count * heads;
-  merged += (first_query(a, b.row) + b.first) * heads * latent;
-  for (i64 r = 0; r < rows; ++r) merge_row(b, r, rows, latent, state + b.state, merged + r * latent);
+  const i64 first = (first_query(a, b.row) + b.first) * heads;
+  for (i64 r = 0; r < rows; ++r) {
+    const float lse = merge_row(b, r, rows, latent, state + b.state, merged + (first + r) * latent);
+    if (a.lse) a.lse[first + r] = lse;
+  }
 }
 
 void project_values(Pool& pool, const AttentionArgs& a, i64 tokens, const float* merged) {
   const KvProjection& kv = *a.projection;
+  if (a.q_rope)
+    return write_rows(merged, kv.heads * kv.latent, tokens, kv.heads * kv.latent, a.out, kv.heads * kv.latent, a.dtype);
   const i64 out_stride = kv.heads * kv.v;
   float* direct =
       a.dtype == DType::f32 ? static_cast<float*>(a.out) : scratch_of<float>(Slot::output, tokens * out_stride);
@@ -147,6 +171,7 @@ void attend_absorbed(Pool& pool, const AttentionArgs& a) {
   absorb_queries(pool, a, plan.tokens, absorbed);
   // Rows of padding belong to no block: their merged latent is zero, and so is what they give.
   for (i64 i = 0; i < plan.tokens * kv.heads * kv.latent; ++i) merged[i] = 0;
+  if (a.lse) std::fill_n(a.lse, plan.tokens * kv.heads, -HUGE_VALF);
   i64* task_block = scratch_of<i64>(Slot::candidates, 2 * plan.tasks);
   i64 keys = 0;
   for (i64 b = 0, task = 0; b < plan.count; ++b) {

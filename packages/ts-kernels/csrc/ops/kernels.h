@@ -19,12 +19,40 @@ struct NormArgs {
   DType dtype;
 };
 
+struct LayerNormArgs {
+  const void* x;
+  i64 x_stride;
+  const void* weight;
+  const void* bias;
+  DType weight_dtype;
+  float eps;
+  void* out;
+  i64 rows, dim;
+  DType dtype;
+};
+
 struct RopeArgs {
   void* x;
-  i64 token_stride, head_stride, tokens, heads, head_dim, rope_dim;
+  i64 token_stride, head_stride, tokens, heads;
+  i64 first, rope_dim;  // the columns of a head that turn
   const float* cos_sin;
   const i64* positions;
   DType dtype;
+  bool halves = false;  // pairs (i, i + rope_dim / 2) instead of (2i, 2i + 1)
+  // Set: pair i turns by column pair_column[i] of a table with `table_dim` columns, at the position that the token has
+  // on axis pair_axis[i]; positions are [axes][tokens].
+  const i32* pair_axis = nullptr;
+  const i32* pair_column = nullptr;
+  i64 table_dim = 0;
+};
+
+// Pages of `bytes` bytes each.
+struct CopyArgs {
+  const void* from;
+  void* to;
+  const i64* from_pages;
+  const i64* to_pages;
+  i64 count, bytes;
 };
 
 struct SiluMulArgs {
@@ -100,13 +128,14 @@ struct LatentArgs {
   const i64* slots;
   void* cache;
   DType cache_dtype, dtype;
+  float cache_scale = 1;  // of an e4m3 cache: what is stored is a number divided by this
 };
 
 struct AttentionArgs {
   const KvProjection* projection;
   const void* q;
   i64 q_stride, rows;
-  const i32* cu_q;  // null: one query a row
+  const i32* cu_q;  // null: q_len queries a row
   DType dtype;
   const void* cache;
   DType cache_dtype;
@@ -116,6 +145,12 @@ struct AttentionArgs {
   const i32* seq_lens;
   float scale;
   void* out;
+  i64 q_len = 1;          // queries a row where cu_q is null
+  float cache_scale = 1;  // of an e4m3 cache: a number is what is stored times this
+  float* lse = nullptr;   // absorbed form: log-sum-exp of each token and head, where wanted
+  // Set: the caller absorbs. q is [tokens][heads][latent], this its rotary part, and the result stays in the latents.
+  const void* q_rope = nullptr;
+  i64 q_rope_stride = 0;
 };
 
 struct SampleArgs {
@@ -132,6 +167,7 @@ struct SampleArgs {
 struct KernelTable {
   const char* name;
   void (*norm)(Pool&, const NormArgs&);
+  void (*layer_norm)(Pool&, const LayerNormArgs&);
   void (*rope)(Pool&, const RopeArgs&);
   void (*silu_mul)(Pool&, const SiluMulArgs&);
   void (*route)(Pool&, const RouteArgs&);
@@ -140,6 +176,7 @@ struct KernelTable {
   void (*experts)(Pool&, const ExpertsArgs&);
   void (*gather)(Pool&, const GatherArgs&);
   void (*write_latent)(Pool&, const LatentArgs&);
+  void (*copy_pages)(Pool&, const CopyArgs&);
   void (*attend_absorbed)(Pool&, const AttentionArgs&);
   void (*attend_plain)(Pool&, const AttentionArgs&);
   void (*sample)(Pool&, const SampleArgs&);

@@ -1,4 +1,4 @@
-// RMS norm, alone or after a residual addition.
+// RMS norm, alone or after a residual addition, and layer norm.
 #include <cmath>
 
 #include "ops/ops.h"
@@ -42,7 +42,40 @@ void norm_rows(const NormArgs& a, i64 begin, i64 end) {
   }
 }
 
+// Sum over a row of step(value); four partial sums as above.
+template <class Step>
+TS_INLINE float sum_of(const void* x, DType dtype, i64 dim, const Step& step) {
+  vf sums[4] = {zero(), zero(), zero(), zero()};
+  int turn = 0;
+  for (i64 i = 0; i < dim; i += W, turn = (turn + 1) & 3)
+    sums[turn] = sums[turn] + keep_first(step(load_as_float(x, dtype, i, dim - i)), min_of(dim - i, W), zero());
+  return hsum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+// The variance is taken about the mean, in a second pass: as a difference of squares it would cancel.
+void layer_norm_row(const LayerNormArgs& a, i64 row) {
+  const void* x = at(a.x, a.dtype, row * a.x_stride);
+  void* out = at(a.out, a.dtype, row * a.dim);
+  const float width = static_cast<float>(a.dim);
+  const vf mean = set1(sum_of(x, a.dtype, a.dim, [](vf v) TS_LAMBDA { return v; }) / width);
+  const float squares = sum_of(x, a.dtype, a.dim, [&](vf v) TS_LAMBDA { return (v - mean) * (v - mean); });
+  const vf factor = set1(1.0f / std::sqrt(squares / width + a.eps));
+  for (i64 i = 0; i < a.dim; i += W) {
+    const i64 n = a.dim - i;
+    const vf v = (load_as_float(x, a.dtype, i, n) - mean) * factor;
+    store_as(out, a.dtype, i,
+             fma(v, load_as_float(a.weight, a.weight_dtype, i, n), load_as_float(a.bias, a.weight_dtype, i, n)), n);
+  }
+}
+
 }  // namespace
+
+void layer_norm(Pool& pool, const LayerNormArgs& a) {
+  constexpr i64 kRows = 32;
+  parallel(pool, ceil_div(a.rows, kRows), a.rows * a.dim * 24, [&](i64 task) {
+    for (i64 row = task * kRows; row < min_of((task + 1) * kRows, a.rows); ++row) layer_norm_row(a, row);
+  });
+}
 
 void norm(Pool& pool, const NormArgs& a) {
   constexpr i64 kRows = 64;

@@ -7,6 +7,7 @@
 namespace ts::TS_ISA {
 
 void norm(Pool&, const NormArgs&);
+void layer_norm(Pool&, const LayerNormArgs&);
 void rope(Pool&, const RopeArgs&);
 void silu_mul(Pool&, const SiluMulArgs&);
 void route(Pool&, const RouteArgs&);
@@ -15,6 +16,7 @@ void mlp(Pool&, const MlpArgs&);
 void experts(Pool&, const ExpertsArgs&);
 void gather(Pool&, const GatherArgs&);
 void write_latent(Pool&, const LatentArgs&);
+void copy_pages(Pool&, const CopyArgs&);
 void attend_absorbed(Pool&, const AttentionArgs&);
 void attend_plain(Pool&, const AttentionArgs&);
 void sample(Pool&, const SampleArgs&);

@@ -1,4 +1,4 @@
-// Rotation of adjacent pairs, shared by rope.cpp and latent_cache.cpp.
+// Rotation of pairs; that of adjacent ones is shared by rope.cpp and latent_cache.cpp.
 #pragma once
 
 #include "isa/vec.h"
@@ -21,6 +21,19 @@ TS_INLINE void rotate_pairs(const void* x, DType dtype, i64 rope_dim, const floa
         static_cast<u16*>(out)[2 * i + j] = float_to_bf16(rotated[j]);
       }
     }
+  }
+}
+
+// Pairs (i, i + rope_dim / 2), in place.
+TS_INLINE void rotate_halves(void* x, DType dtype, i64 rope_dim, const float* cos_sin) {
+  const i64 half = rope_dim / 2;
+  void* high = at(x, dtype, half);
+  for (i64 i = 0; i < half; i += W) {
+    const i64 n = half - i;
+    const vf c = load_as_float(cos_sin, DType::f32, i, n), s = load_as_float(cos_sin + half, DType::f32, i, n);
+    const vf a = load_as_float(x, dtype, i, n), b = load_as_float(high, dtype, i, n);
+    store_as(x, dtype, i, a * c - b * s, n);
+    store_as(high, dtype, i, b * c + a * s, n);
   }
 }
 

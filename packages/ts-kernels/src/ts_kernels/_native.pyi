@@ -60,6 +60,56 @@ def add_rms_norm(
 ) -> None:
     """residual[rows, dim] += x, in place; out = rms_norm(residual). `residual` and `out` are dense."""
 
+def layer_norm(
+    x: int,
+    x_stride: int,
+    weight: int,
+    bias: int,
+    weight_dtype: int,
+    eps: float,
+    out: int,
+    rows: int,
+    dim: int,
+    dtype: int,
+) -> None:
+    """out[rows, dim] = (x - mean) / sqrt(variance + eps) * weight + bias; weight and bias are of `weight_dtype`."""
+
+def rotate(
+    x: int,
+    token_stride: int,
+    head_stride: int,
+    tokens: int,
+    heads: int,
+    first: int,
+    rope_dim: int,
+    halves: bool,
+    cos_sin: int,
+    table_dim: int,
+    max_positions: int,
+    positions: int,
+    axes: int,
+    pair_axis: int,
+    pair_column: int,
+    dtype: int,
+) -> None:
+    """Rotate columns [first, first + rope_dim) of each head in place: pairs (2i, 2i+1), or (i, i + rope_dim/2).
+
+    cos_sin: fp32 [max_positions, table_dim], cosines then sines. positions: int64 [axes, tokens]. pair_axis and
+    pair_column: int32 [rope_dim / 2], the axis and the table's column of each pair; both 0: axis 0, column i.
+    """
+
+def copy_pages(
+    source: int,
+    source_pages: int,
+    target: int,
+    target_pages: int,
+    pages_from: int,
+    pages_to: int,
+    count: int,
+    bytes: int,
+) -> None:
+    """Page pages_to[i] of the target = page pages_from[i] of the source, int64 [count]; a page has `bytes` bytes."""
+
 def apply_interleaved(
     x: int,
     token_stride: int,
@@ -147,11 +197,39 @@ def write_latent(
     cache_dtype: int,
     cache_slots: int,
     dtype: int,
+    cache_scale: float,
 ) -> None:
     """cache[slots[t]] = rms_norm(kv_a[t, :latent]) | rope(kv_a[t, latent:]).
 
     cache: [cache_slots = pages * page_size, latent + rope_dim]. slots, positions: int64 [tokens]; negative slots: skip.
+    `cache_dtype` may be E4M3 (2): then a number is stored divided by `cache_scale`, cut off at 448.
     """
+
+def decode_absorbed(
+    q_latent: int,
+    q_stride: int,
+    q_rope: int,
+    q_rope_stride: int,
+    batch: int,
+    heads: int,
+    latent: int,
+    rope_dim: int,
+    dtype: int,
+    cache: int,
+    cache_dtype: int,
+    pages: int,
+    page_size: int,
+    block_tables: int,
+    block_table_stride: int,
+    seq_lens: int,
+    scale: float,
+    out: int,
+    q_len: int,
+    cache_scale: float,
+    lse: int,
+) -> None:
+    """`KvB.decode` from absorbed queries [tokens, heads, latent] and [tokens, heads, rope_dim] to out[tokens, heads,
+    latent]; heads side by side, strides between tokens."""
 
 def sample(
     logits: int,
@@ -266,7 +344,9 @@ class KvB:
     ) -> None: ...
     @property
     def nbytes(self) -> int: ...
-    def direct_decode(self, q: Tensor, cache: Tensor, block_tables: Tensor, seq_lens: Tensor, scale: float) -> Any: ...
+    def direct_decode(
+        self, q: Tensor, cache: Tensor, block_tables: Tensor, seq_lens: Tensor, scale: float, q_len: int
+    ) -> Any: ...
     def direct_prefill(
         self, q: Tensor, cache: Tensor, cu_q: Tensor, block_tables: Tensor, seq_lens: Tensor, scale: float
     ) -> Any: ...
@@ -286,12 +366,16 @@ class KvB:
         seq_lens: int,
         scale: float,
         out: int,
+        q_len: int,
+        cache_scale: float,
+        lse: int,
     ) -> None:
-        """One query a row, absorbed form, split over the keys: out[batch, heads * v].
+        """`q_len` queries a row, absorbed form, split over the keys: out[batch * q_len, heads * v].
 
-        q [batch, heads, nope + rope_dim], `q_stride` between rows. cache [pages, page_size, latent + rope_dim].
-        block_tables int32 [batch, block_table_stride], seq_lens int32 [batch] count the query's own key.
-        A row with seq_len 0 is padding: its output is zero. ValueError for a page outside of the cache.
+        q [batch * q_len, heads, nope + rope_dim], `q_stride` between tokens. cache [pages, page_size, latent +
+        rope_dim]; `cache_dtype` may be E4M3 (2), numbers being what is stored times `cache_scale`. block_tables int32
+        [batch, block_table_stride], seq_lens int32 [batch] count the queries' own keys. A row with seq_len 0 is
+        padding: its output is zero. lse: fp32 [batch * q_len, heads] or 0. ValueError for a page outside of the cache.
         """
     def prefill(
         self,
@@ -310,6 +394,7 @@ class KvB:
         seq_lens: int,
         scale: float,
         out: int,
+        cache_scale: float,
     ) -> None:
         """Causal attention of several rows: q[cu_q[r]:cu_q[r+1]] are row r's last positions of seq_lens[r].
 

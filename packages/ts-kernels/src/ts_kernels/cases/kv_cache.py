@@ -23,3 +23,17 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
 
     moved = nbytes(kv_a, gain) + s.rows * ((s.latent + s.rope) * 2 + s.rope * 4)
     yield Case("kv_cache.write_latent", write, None, bytes=moved)
+    source = make(2 * pages, s.page_size, s.latent + s.rope)
+    taken, given = make.shuffled(2 * pages)[:pages], make.shuffled(pages)
+
+    def copy(impl: str | None) -> tuple[Tensor, ...]:
+        target = torch.zeros_like(source[:pages])
+        kv_cache.copy_pages(source, target, taken, given, impl=impl)
+        return (target,)
+
+    yield Case(
+        "kv_cache.copy_pages",
+        copy,
+        lambda: torch.zeros_like(source[:pages]).index_copy_(0, given, source[taken]),
+        bytes=3 * nbytes(source) // 2,  # zeros written, then half of the source read and written
+    )

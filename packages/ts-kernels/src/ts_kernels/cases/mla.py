@@ -31,6 +31,21 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         bytes=2 * (s.rows * s.context * width + up) + nbytes(q) + s.rows * s.heads * s.v * q.element_size(),
         flops=2 * s.rows * (up + s.heads * s.context * (width + s.latent)),
     )
+    speculated = make(4 * s.rows, s.heads, s.head)
+
+    def speculate(impl: str | None) -> tuple[Tensor, ...]:
+        return mla.decode(speculated, cache, kv_b, tables, lengths, scale, q_len=4, return_lse=True, impl=impl)
+
+    yield Case("mla.decode", speculate, None)
+    latents, ropes = make(s.rows, s.heads, s.latent, scale=s.nope**-0.5), make(s.rows, s.heads, s.rope)
+    quantized, one = cache.to(torch.float8_e4m3fn), torch.ones(1, device=make.device)
+
+    def absorb(impl: str | None) -> tuple[Tensor, ...]:
+        return mla.decode_absorbed(
+            latents, ropes, quantized, tables, lengths, scale, cache_scale=one, return_lse=True, impl=impl
+        )
+
+    yield Case("mla.decode_absorbed", absorb, None)
     prompt = make(s.prompt, s.heads, s.head)
     cu_q = torch.tensor([0, s.prompt], dtype=torch.int32, device=make.device)
     yield Case(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from ..ops import rope
@@ -18,6 +19,18 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         None,
         bytes=2 * s.rows * s.heads * s.rope * q.element_size() + s.rows * s.rope * 4,
     )
+    halves = rope.cos_sin(s.rope, s.context, 50000.0).to(make.device)
+    yield Case("rope.apply_halves", lambda impl: (rope.apply_halves(q.clone(), halves, positions, impl=impl),), None)
+    axes = torch.stack([make.shuffled(s.context)[: s.rows] for _ in range(3)])
+    pairs = s.rope // 2
+    sections = (pairs - 2 * (pairs // 3), pairs // 3, pairs // 3)
+    yield Case(
+        "rope.apply_multimodal",
+        lambda impl: (rope.apply_multimodal(q.clone(), halves, axes, sections, impl=impl),),
+        None,
+    )
+    plane = rope.cos_sin(s.head // 2, s.context, 10000.0).to(make.device)
+    yield Case("rope.apply_2d", lambda impl: (rope.apply_2d(q.clone(), plane, axes[:2], impl=impl),), None)
 
 
 def table_of(s: Sizes, make: Maker) -> Tensor:

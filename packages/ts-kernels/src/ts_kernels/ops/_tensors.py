@@ -6,8 +6,14 @@ import torch
 from torch import Tensor
 
 CODE: Final = {torch.float32: 0, torch.bfloat16: 1}
+CACHE_CODE: Final = {**CODE, torch.float8_e4m3fn: 2}
 
 
 def rows(x: Tensor) -> Tensor:
     """``x`` if its last dimension is contiguous, else a copy whose is."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def scale_of(cache_scale: Tensor | None) -> float:
+    """The factor of an FP8 cache's numbers, on the host; 1 where there is none."""
+    return 1.0 if cache_scale is None else float(cache_scale)

@@ -1,4 +1,4 @@
-"""Writes to the paged cache. Legend: T tokens, L latent width, R rotary width, P positions."""
+"""Writes to the paged cache, copies of its pages. Legend: T tokens, L latent width, R rotary width, P positions."""
 
 import torch
 from torch import Tensor
@@ -6,9 +6,11 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._scales import check_scale
 from . import reference
+from .pages import copy_pages
 
-__all__ = ["write_latent"]
+__all__ = ["copy_pages", "write_latent"]
 
 _WRITE_LATENT = Operation(
     "kv_cache.write_latent",
@@ -27,16 +29,18 @@ def write_latent(
     slot_mapping: Tensor,
     cache: Tensor,
     *,
+    cache_scale: Tensor | None = None,
     impl: str | None = None,
 ) -> None:
     """Put each token's latent (RMS-normed) and rotary key (rotated) into its slot of the paged cache.
 
     kv_a [T, L+R] (may be a column slice), norm_weight [L], cos_sin fp32 [P, R], positions int64 [T], slot_mapping int64
-    [T] (page * page_size + offset; a negative slot is padding and is skipped), cache [pages, page_size, L+R] fp32 or
-    bf16, written in place. Two tokens of one call must not share a slot. Raises ``ContractError``
-    (DeepSeek-V2's latent cache, arXiv 2405.04434).
+    [T] (page * page_size + offset; a negative slot is padding and is skipped), cache [pages, page_size, L+R] fp32,
+    bf16 or float8_e4m3fn, written in place. FP8 holds numbers divided by ``cache_scale`` (fp32 [1]; 1 where left out),
+    one factor for the whole cache, rounded to nearest even and cut off at 448. Two tokens of one call must not share a
+    slot. Raises ``ContractError`` (DeepSeek-V2's latent cache, arXiv 2405.04434).
     """
-    if impl is None:
+    if impl is None and cache_scale is None:
         done = _WRITE_LATENT.direct(kv_a, norm_weight, eps, cos_sin, positions, slot_mapping, cache)
         if done is not NotImplemented:
             return
@@ -58,6 +62,7 @@ def write_latent(
         == cache.device
     ):
         _reject(kv_a, norm_weight, cos_sin, positions, slot_mapping, cache)
+    check_scale("kv_cache.write_latent", cache, cache_scale)
     if contract.debug():
         contract.in_range("kv_cache.write_latent", "positions", positions, 0, cos_sin.shape[0])
         contract.in_range(
@@ -65,7 +70,7 @@ def write_latent(
         )
     dtypes = (kv_a.dtype, norm_weight.dtype, cache.dtype)
     kernel = _WRITE_LATENT.kernel(kv_a.device, dtypes, (norm_weight.shape[0], cos_sin.shape[1]), "dense", impl)
-    kernel(kv_a, norm_weight, eps, cos_sin, positions, slot_mapping, cache)
+    kernel(kv_a, norm_weight, eps, cos_sin, positions, slot_mapping, cache, cache_scale=cache_scale)
 
 
 def _reject(
@@ -92,6 +97,11 @@ _register.reference(_WRITE_LATENT, reference.write_latent)
 _register.native(
     _WRITE_LATENT,
     "kv_cache.cpu:write_latent",
-    {"kv_a": contract.FLOATS, "norm_weight": contract.FLOATS, "cache": contract.FLOATS},
+    {"kv_a": contract.FLOATS, "norm_weight": contract.FLOATS, "cache": contract.CACHES},
     direct="kv_cache.cpu:direct_write_latent",
+)
+_register.triton(
+    _WRITE_LATENT,
+    "kv_cache.triton:write_latent",
+    {"kv_a": contract.FLOATS, "norm_weight": contract.FLOATS, "cache": contract.CACHES},
 )

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ... import _native
-from .._tensors import CODE, rows
+from .._tensors import CACHE_CODE, CODE, rows, scale_of
 
 
 def write_latent(
@@ -14,6 +14,8 @@ def write_latent(
     positions: Tensor,
     slot_mapping: Tensor,
     cache: Tensor,
+    *,
+    cache_scale: Tensor | None = None,
 ) -> None:
     """Norm, rotate and store each token's entry."""
     kv_a, norm_weight = rows(kv_a), rows(norm_weight)
@@ -34,9 +36,25 @@ def write_latent(
         positions.data_ptr(),
         slot_mapping.data_ptr(),
         cache.data_ptr(),
-        CODE[cache.dtype],
+        CACHE_CODE[cache.dtype],
         pages * page_size,
         CODE[kv_a.dtype],
+        scale_of(cache_scale),
+    )
+
+
+def copy_pages(source: Tensor, target: Tensor, source_pages: Tensor, target_pages: Tensor) -> None:
+    """Copy whole pages, one after another."""
+    source_pages, target_pages = source_pages.contiguous(), target_pages.contiguous()
+    _native.copy_pages(
+        source.data_ptr(),
+        source.shape[0],
+        target.data_ptr(),
+        target.shape[0],
+        source_pages.data_ptr(),
+        target_pages.data_ptr(),
+        source_pages.shape[0],
+        source[0].nbytes if source.shape[0] else 0,
     )
 
 

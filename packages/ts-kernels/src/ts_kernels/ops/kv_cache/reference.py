@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ...contract import E4M3_MAX
 from ..norm.reference import rms_norm
 from ..rope.reference import rotate
 
@@ -15,9 +16,29 @@ def write_latent(
     positions: Tensor,
     slot_mapping: Tensor,
     cache: Tensor,
+    *,
+    cache_scale: Tensor | None = None,
 ) -> None:
     """``cache[slot] = rms_norm(latent) | rotate(rope)`` of each token, rounded to the cache's dtype."""
     latent, rope = torch.split(kv_a.float(), [norm_weight.shape[0], cos_sin.shape[1]], dim=-1)
     entry = torch.cat((rms_norm(latent, norm_weight, eps), rotate(rope, cos_sin, positions)), dim=-1)
     kept = slot_mapping >= 0
-    cache.view(-1, cache.shape[-1])[slot_mapping[kept]] = entry[kept].to(cache.dtype)
+    bits(cache).view(-1, cache.shape[-1])[slot_mapping[kept]] = bits(rounded(entry[kept], cache.dtype, cache_scale))
+
+
+def rounded(values: Tensor, dtype: torch.dtype, scale: Tensor | None) -> Tensor:
+    """``values`` as the cache stores them: FP8 holds them divided by ``scale``, cut off at its largest number."""
+    if dtype != torch.float8_e4m3fn:
+        return values.to(dtype)
+    return (values if scale is None else values / scale).clamp(-E4M3_MAX, E4M3_MAX).to(dtype)
+
+
+def bits(x: Tensor) -> Tensor:
+    """FP8 as bytes: not every device can index FP8."""
+    return x.view(torch.uint8) if x.dtype.itemsize == 1 else x
+
+
+def copy_pages(source: Tensor, target: Tensor, source_pages: Tensor, target_pages: Tensor) -> None:
+    """``target[target_pages] = source[source_pages]``, across devices too."""
+    taken = bits(source)[source_pages.to(source.device)]
+    bits(target)[target_pages.to(target.device)] = taken.to(target.device)

@@ -1,11 +1,13 @@
 """Native latent attention (csrc/ops/attention_*.cpp). Arguments have passed the public functions' checks."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ... import _native
 from ...errors import ContractError
-from .._tensors import CODE, rows
+from .._tensors import CACHE_CODE, CODE, rows, scale_of
 from .weights import KvBWeight
 
 
@@ -20,19 +22,30 @@ def _dense_heads(q: Tensor) -> Tensor:
     return q if column_stride == 1 and head_stride == q.shape[2] else q.contiguous()
 
 
-def decode(q: Tensor, cache: Tensor, weight: KvBWeight, block_tables: Tensor, seq_lens: Tensor, scale: float) -> Tensor:
-    """One query a row."""
+def decode(
+    q: Tensor,
+    cache: Tensor,
+    weight: KvBWeight,
+    block_tables: Tensor,
+    seq_lens: Tensor,
+    scale: float,
+    *,
+    q_len: int = 1,
+    cache_scale: Tensor | None = None,
+    lse: Tensor | None = None,
+) -> Tensor:
+    """A few queries a row."""
     assert weight.packed is not None
     q, block_tables, seq_lens = _dense_heads(q), rows(block_tables), seq_lens.contiguous()
-    batch, (pages, page_size, width) = q.shape[0], cache.shape
-    out = torch.empty((batch, weight.heads * weight.v), dtype=q.dtype)
+    pages, page_size, width = cache.shape
+    out = torch.empty((q.shape[0], weight.heads * weight.v), dtype=q.dtype)
     weight.packed.decode(
         q.data_ptr(),
         q.stride(0),
-        batch,
+        seq_lens.shape[0],
         CODE[q.dtype],
         cache.data_ptr(),
-        CODE[cache.dtype],
+        CACHE_CODE[cache.dtype],
         pages,
         page_size,
         width - weight.latent,
@@ -41,12 +54,68 @@ def decode(q: Tensor, cache: Tensor, weight: KvBWeight, block_tables: Tensor, se
         seq_lens.data_ptr(),
         scale,
         out.data_ptr(),
+        q_len,
+        scale_of(cache_scale),
+        0 if lse is None else lse.data_ptr(),
+    )
+    return out
+
+
+def decode_absorbed(
+    q_latent: Tensor,
+    q_rope: Tensor,
+    cache: Tensor,
+    block_tables: Tensor,
+    seq_lens: Tensor,
+    scale: float,
+    *,
+    q_len: int = 1,
+    cache_scale: Tensor | None = None,
+    lse: Tensor | None = None,
+) -> Tensor:
+    """A few queries a row, absorbed by the caller."""
+    q_latent, q_rope = _dense_heads(q_latent), _dense_heads(q_rope)
+    block_tables, seq_lens = rows(block_tables), seq_lens.contiguous()
+    pages, page_size, _ = cache.shape
+    _, heads, latent = q_latent.shape
+    out = torch.empty(q_latent.shape, dtype=q_latent.dtype)
+    _native.decode_absorbed(
+        q_latent.data_ptr(),
+        q_latent.stride(0),
+        q_rope.data_ptr(),
+        q_rope.stride(0),
+        seq_lens.shape[0],
+        heads,
+        latent,
+        q_rope.shape[2],
+        CODE[q_latent.dtype],
+        cache.data_ptr(),
+        CACHE_CODE[cache.dtype],
+        pages,
+        page_size,
+        block_tables.data_ptr(),
+        block_tables.stride(0),
+        seq_lens.data_ptr(),
+        scale,
+        out.data_ptr(),
+        q_len,
+        scale_of(cache_scale),
+        0 if lse is None else lse.data_ptr(),
     )
     return out
 
 
 def prefill(
-    q: Tensor, cache: Tensor, weight: KvBWeight, cu_q: Tensor, block_tables: Tensor, seq_lens: Tensor, scale: float
+    q: Tensor,
+    cache: Tensor,
+    weight: KvBWeight,
+    cu_q: Tensor,
+    block_tables: Tensor,
+    seq_lens: Tensor,
+    scale: float,
+    *,
+    cache_scale: Tensor | None = None,
+    host_seq_lens: Sequence[int] | None = None,
 ) -> Tensor:
     """Causal attention of several rows."""
     assert weight.packed is not None
@@ -62,7 +131,7 @@ def prefill(
         cu_q.data_ptr(),
         CODE[q.dtype],
         cache.data_ptr(),
-        CODE[cache.dtype],
+        CACHE_CODE[cache.dtype],
         pages,
         page_size,
         width - weight.latent,
@@ -71,16 +140,17 @@ def prefill(
         seq_lens.data_ptr(),
         scale,
         out.data_ptr(),
+        scale_of(cache_scale),
     )
     return out
 
 
 def direct_decode(
-    q: Tensor, cache: Tensor, weight: KvBWeight, block_tables: Tensor, seq_lens: Tensor, scale: float
+    q: Tensor, cache: Tensor, weight: KvBWeight, block_tables: Tensor, seq_lens: Tensor, scale: float, q_len: int
 ) -> object:
     """``decode`` in one call; NotImplemented where the weight or a tensor is not as the kernel wants it."""
     packed = weight.packed
-    return NotImplemented if packed is None else packed.direct_decode(q, cache, block_tables, seq_lens, scale)
+    return NotImplemented if packed is None else packed.direct_decode(q, cache, block_tables, seq_lens, scale, q_len)
 
 
 def direct_prefill(

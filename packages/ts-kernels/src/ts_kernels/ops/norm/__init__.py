@@ -1,4 +1,4 @@
-"""RMS norms. Legend: T tokens, D width."""
+"""RMS norms and layer norm. Legend: T tokens, D width."""
 
 from torch import Tensor
 
@@ -7,11 +7,14 @@ from ...selection import Operation
 from .. import _register
 from . import reference
 
-__all__ = ["add_rms_norm", "rms_norm"]
+__all__ = ["add_rms_norm", "layer_norm", "rms_norm"]
 
 _RMS_NORM = Operation("norm.rms_norm", dtypes=("x", "weight"), dims=("D",), summary="RMS norm of each row")
 _ADD_RMS_NORM = Operation(
     "norm.add_rms_norm", dtypes=("x", "residual", "weight"), dims=("D",), summary="residual += x, then its RMS norm"
+)
+_LAYER_NORM = Operation(
+    "norm.layer_norm", dtypes=("x", "weight"), dims=("D",), summary="layer norm of each row, with gain and bias"
 )
 
 
@@ -54,6 +57,27 @@ def add_rms_norm(
     return result
 
 
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, impl: str | None = None) -> Tensor:
+    """Layer norm of each row: ``(x - mean) / sqrt(variance + eps) * weight + bias`` (arXiv 1607.06450).
+
+    x [T, D] (rows may be spaced), weight and bias [D] of one dtype; gives a new dense [T, D] of x's dtype, computed in
+    fp32. Raises ``ContractError``.
+    """
+    if not (
+        x.dim() == 2
+        and weight.shape == bias.shape == x.shape[1:]
+        and weight.dtype == bias.dtype
+        and x.device == weight.device == bias.device
+    ):
+        _reject("norm.layer_norm", x, weight)
+        contract.shape("norm.layer_norm", "bias", bias, x.shape[1])
+        contract.dtype("norm.layer_norm", "bias", bias, weight.dtype)
+        contract.device("norm.layer_norm", x, bias=bias)
+    kernel = _LAYER_NORM.kernel(x.device, (x.dtype, weight.dtype), (x.shape[1],), "dense", impl)
+    result: Tensor = kernel(x, weight, bias, eps)
+    return result
+
+
 def _reject(operation: str, x: Tensor, weight: Tensor, residual: Tensor | None = None) -> None:
     contract.shape(operation, "x", x, "T", "D")
     contract.shape(operation, "weight", weight, x.shape[1])
@@ -76,4 +100,9 @@ _register.native(
     {"x": contract.FLOATS, "residual": contract.FLOATS, "weight": contract.FLOATS},
     direct="norm.cpu:direct_add_rms_norm",
 )
-_register.triton(_RMS_NORM, "norm.triton:rms_norm", {"x": contract.FLOATS, "weight": contract.FLOATS})
+_FLOATS = {"x": contract.FLOATS, "weight": contract.FLOATS}
+_register.triton(_RMS_NORM, "norm.triton:rms_norm", _FLOATS)
+_register.triton(_ADD_RMS_NORM, "norm.triton:add_rms_norm", {**_FLOATS, "residual": contract.FLOATS})
+_register.reference(_LAYER_NORM, reference.layer_norm)
+_register.native(_LAYER_NORM, "norm.cpu:layer_norm", _FLOATS)
+_register.triton(_LAYER_NORM, "norm.triton:layer_norm", _FLOATS)

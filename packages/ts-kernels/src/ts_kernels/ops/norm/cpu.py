@@ -38,6 +38,26 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     return out, residual
 
 
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Layer norm of each row."""
+    x, weight, bias = rows(x), rows(weight), rows(bias)
+    count, dim = x.shape
+    out = torch.empty((count, dim), dtype=x.dtype)
+    _native.layer_norm(
+        x.data_ptr(),
+        x.stride(0),
+        weight.data_ptr(),
+        bias.data_ptr(),
+        CODE[weight.dtype],
+        eps,
+        out.data_ptr(),
+        count,
+        dim,
+        CODE[x.dtype],
+    )
+    return out
+
+
 # Shortcuts that take the public arguments; see Operation.direct.
 direct_rms_norm = _native.direct_rms_norm
 direct_add_rms_norm = _native.direct_add_rms_norm

@@ -1,4 +1,4 @@
-"""RMS norms in plain torch, statistics in fp32 (Zhang and Sennrich, arXiv 1910.07467)."""
+"""RMS norms (arXiv 1910.07467) and layer norm (arXiv 1607.06450) in plain torch, statistics in fp32."""
 
 import torch
 from torch import Tensor
@@ -15,3 +15,11 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     """``residual += x`` in place, then its norm."""
     residual.add_(x)
     return rms_norm(residual, weight, eps), residual
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """``(x - mean) / sqrt(variance + eps) * weight + bias``, rounded once, at the end."""
+    wide = x.float()
+    centred = wide - wide.mean(-1, keepdim=True)
+    scaled = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps)
+    return (scaled * weight.float() + bias.float()).to(x.dtype)

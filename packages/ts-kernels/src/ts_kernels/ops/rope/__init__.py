@@ -1,4 +1,4 @@
-"""Rotary positions with YaRN. Legend: T tokens, H heads, D head width, R rotary width, P positions."""
+"""Rotary positions: tables and rotations. Legend: T tokens, H heads, D head width, R rotary width, P positions."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,17 @@ from ... import contract
 from ...selection import Operation
 from .. import _register
 from . import reference
+from .turning import apply_2d, apply_halves, apply_multimodal
 
-__all__ = ["apply_interleaved", "yarn_cos_sin"]
+__all__ = [
+    "apply_2d",
+    "apply_halves",
+    "apply_interleaved",
+    "apply_multimodal",
+    "cos_sin",
+    "llama3_cos_sin",
+    "yarn_cos_sin",
+]
 
 _APPLY = Operation(
     "rope.apply_interleaved",
@@ -16,6 +25,42 @@ _APPLY = Operation(
     dims=("H", "D", "R"),
     summary="rotate pairs of each head's last columns in place",
 )
+
+
+def cos_sin(dim: int, max_positions: int, theta: float) -> Tensor:
+    """Table of plain rotations, fp32 [P, dim] on the CPU: dim/2 cosines, then dim/2 sines (arXiv 2104.09864).
+
+    Raises ``ContractError`` for an odd ``dim``, no positions, or a theta that is not above 1.
+    """
+    _check_table("rope.cos_sin", dim, max_positions, theta)
+    return reference.table(reference.plain_frequencies(dim, theta), max_positions)
+
+
+def llama3_cos_sin(
+    dim: int,
+    max_positions: int,
+    theta: float,
+    factor: float,
+    low_freq_factor: float,
+    high_freq_factor: float,
+    original_max_positions: int,
+) -> Tensor:
+    """``cos_sin`` with Llama 3's scaled frequencies (rope type ``llama3`` of transformers; arXiv 2407.21783).
+
+    Raises ``ContractError`` as ``cos_sin`` does, and for a factor below 1 or frequency factors that do not ascend.
+    """
+    operation = "rope.llama3_cos_sin"
+    _check_table(operation, dim, max_positions, theta)
+    if factor < 1:
+        contract.fail(operation, "factor", "at least 1", factor)
+    if high_freq_factor <= low_freq_factor:
+        contract.fail(operation, "high_freq_factor", f"above low_freq_factor = {low_freq_factor}", high_freq_factor)
+    if original_max_positions < 1:
+        contract.fail(operation, "original_max_positions", "at least 1", original_max_positions)
+    frequencies = reference.llama3_frequencies(
+        dim, theta, factor, low_freq_factor, high_freq_factor, original_max_positions
+    )
+    return reference.table(frequencies, max_positions)
 
 
 def yarn_cos_sin(
@@ -35,16 +80,11 @@ def yarn_cos_sin(
     Raises ``ContractError`` for an odd ``dim``, no positions, or a factor below 1.
     """
     operation = "rope.yarn_cos_sin"
-    if dim < 2 or dim % 2:
-        contract.fail(operation, "dim", "even and at least 2", dim)
-    if max_positions < 1:
-        contract.fail(operation, "max_positions", "at least 1", max_positions)
+    _check_table(operation, dim, max_positions, theta)
     if original_max_positions < 1:
         contract.fail(operation, "original_max_positions", "at least 1", original_max_positions)
     if factor < 1:
         contract.fail(operation, "factor", "at least 1", factor)
-    if theta <= 1:
-        contract.fail(operation, "theta", "above 1", theta)
     return reference.yarn_cos_sin(
         dim, max_positions, theta, factor, original_max_positions, beta_fast, beta_slow, mscale, mscale_all_dim
     )
@@ -79,6 +119,15 @@ def apply_interleaved(x: Tensor, cos_sin: Tensor, positions: Tensor, *, impl: st
     return result
 
 
+def _check_table(operation: str, dim: int, max_positions: int, theta: float) -> None:
+    if dim < 2 or dim % 2:
+        contract.fail(operation, "dim", "even and at least 2", dim)
+    if max_positions < 1:
+        contract.fail(operation, "max_positions", "at least 1", max_positions)
+    if theta <= 1:
+        contract.fail(operation, "theta", "above 1", theta)
+
+
 def _reject(x: Tensor, cos_sin: Tensor, positions: Tensor) -> None:
     operation = "rope.apply_interleaved"
     contract.shape(operation, "x", x, "T", "H", "D")
@@ -94,3 +143,4 @@ _register.reference(_APPLY, reference.apply_interleaved)
 _register.native(
     _APPLY, "rope.cpu:apply_interleaved", {"x": contract.FLOATS}, direct="rope.cpu:direct_apply_interleaved"
 )
+_register.triton(_APPLY, "rope.triton:apply_interleaved", {"x": contract.FLOATS})

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from ... import _native
 from .._tensors import CODE
+from .layout import Layout
 
 
 def apply_interleaved(x: Tensor, cos_sin: Tensor, positions: Tensor) -> Tensor:
@@ -26,6 +27,37 @@ def apply_interleaved(x: Tensor, cos_sin: Tensor, positions: Tensor) -> Tensor:
         cos_sin.data_ptr(),
         limit,
         positions.data_ptr(),
+        CODE[x.dtype],
+    )
+    return x
+
+
+def turn(x: Tensor, cos_sin: Tensor, positions: Tensor, layout: Layout) -> Tensor:
+    """Rotate the layout's columns of each head in place; positions [axes, T]."""
+    if x.numel() == 0:
+        return x
+    if x.stride(2) != 1:
+        return x.copy_(turn(x.contiguous(), cos_sin, positions, layout))
+    tokens, heads, _ = x.shape
+    token_stride, head_stride, _ = x.stride()
+    cos_sin, positions = cos_sin.contiguous(), positions.contiguous()
+    axis, column = layout.maps(x.device)
+    _native.rotate(
+        x.data_ptr(),
+        token_stride,
+        head_stride,
+        tokens,
+        heads,
+        layout.first,
+        2 * layout.pairs,
+        layout.halves,
+        cos_sin.data_ptr(),
+        cos_sin.shape[1],
+        cos_sin.shape[0],
+        positions.data_ptr(),
+        positions.shape[0],
+        axis.data_ptr() if layout.axis else 0,
+        column.data_ptr() if layout.axis else 0,
         CODE[x.dtype],
     )
     return x

@@ -1,9 +1,11 @@
-"""Rotary positions in plain torch (arXiv 2104.09864), with YaRN's frequencies (arXiv 2309.00071)."""
+"""Rotary positions in plain torch (arXiv 2104.09864); frequencies plain, of YaRN (arXiv 2309.00071), of Llama 3."""
 
 import math
 
 import torch
 from torch import Tensor
+
+from .layout import Layout
 
 
 def _correction_dim(rotations: float, dim: int, theta: float, original_max_positions: int) -> float:
@@ -52,6 +54,32 @@ def yarn_cos_sin(
     return torch.cat((angles.cos() * scale, angles.sin() * scale), dim=-1)
 
 
+def table(frequencies: Tensor, max_positions: int) -> Tensor:
+    """Cosines then sines of every position and pair."""
+    angles = torch.outer(torch.arange(max_positions, dtype=torch.float32), frequencies)
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+def plain_frequencies(dim: int, theta: float) -> Tensor:
+    """Angle per position of each pair, fp32 [dim / 2]."""
+    return 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+
+
+def llama3_frequencies(
+    dim: int,
+    theta: float,
+    factor: float,
+    low_freq_factor: float,
+    high_freq_factor: float,
+    original_max_positions: int,
+) -> Tensor:
+    """Plain where a pair turns often within the original context, divided by ``factor`` where seldom, mixed between."""
+    plain = plain_frequencies(dim, theta)
+    turns = original_max_positions * plain / (2 * math.pi)
+    keep = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0, 1)
+    return plain * keep + plain / factor * (1 - keep)
+
+
 def rotate(x: Tensor, cos_sin: Tensor, positions: Tensor) -> Tensor:
     """x [T, ..., R] turned pair by pair (2i, 2i+1), in fp32; gives a new fp32 tensor."""
     half = cos_sin.shape[1] // 2
@@ -65,4 +93,20 @@ def apply_interleaved(x: Tensor, cos_sin: Tensor, positions: Tensor) -> Tensor:
     """Rotate the last R columns of each head in place."""
     part = x[..., x.shape[-1] - cos_sin.shape[1] :]
     part.copy_(rotate(part, cos_sin, positions))
+    return x
+
+
+def turn(x: Tensor, cos_sin: Tensor, positions: Tensor, layout: Layout) -> Tensor:
+    """Rotate the layout's columns of each head in place; positions [axes, T]."""
+    axis_P, column_P = (part.long() for part in layout.maps(x.device))
+    rows_TP, half = positions[axis_P].t(), cos_sin.shape[1] // 2
+    cos, sin = cos_sin[rows_TP, column_P][:, None], cos_sin[rows_TP, half + column_P][:, None]
+    part = x[..., layout.first : layout.first + 2 * layout.pairs]
+    if layout.halves:
+        a, b = part[..., : layout.pairs], part[..., layout.pairs :]
+    else:
+        a, b = part[..., 0::2], part[..., 1::2]
+    turned_a, turned_b = a.float() * cos - b.float() * sin, b.float() * cos + a.float() * sin
+    a.copy_(turned_a)
+    b.copy_(turned_b)
     return x
