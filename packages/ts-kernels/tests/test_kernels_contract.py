@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from ts_kernels import ContractError, activation, gemm, kv_cache, mla, moe, norm, rope, sampling, settings
+from ts_kernels import ContractError, activation, gemm, kv_cache, mla, moe, norm, quantize, rope, sampling, settings
 from ts_kernels.selection import OPERATIONS
 
 
@@ -24,6 +24,7 @@ def i64(*shape: int) -> Tensor:
 
 META = torch.device("meta")
 KV_B = mla.prepare_kv_b(torch.zeros(4 * 64, 64), 4, 32, 32)
+INT4_EXPERTS = moe.quantize_int4(torch.zeros(3, 64, 32))
 EXPERTS = moe.prepare_experts(torch.zeros(3, 64, 32), torch.zeros(3, 32, 32))
 CASES: list[tuple[Callable[..., object], list[Any], int, Any, str]] = []
 
@@ -105,12 +106,10 @@ wrong(
     (1, f32(3, 32, 32).bfloat16(), "down must be float32"),
 )
 wrong(
-    moe.Int4Weight,
-    [i32(2, 8, 8), f32(2, 8, 2).bfloat16()],
-    (0, i32(2, 8, 9), "packed must be .* K a multiple of 32"),
-    (0, i64(2, 8, 8), "packed must be int32"),
-    (1, f32(2, 8, 2), "scale must be bfloat16"),
-    (1, f32(2, 8, 3).bfloat16(), r"scale must be \[2, 8, 2\]"),
+    moe.prepare_experts,
+    [INT4_EXPERTS, moe.quantize_int4(f32(3, 32, 32))],
+    (0, quantize.quantize_int4(f32(3, 64, 32), zero_point=True), "gate_up must be symmetric INT4 in groups of 32"),
+    (1, quantize.quantize_int4(f32(3, 32, 32), scale_dtype=torch.float32), "down must be .* scales bf16"),
 )
 wrong(
     kv_cache.write_latent,

@@ -13,8 +13,6 @@ from . import settings
 from .errors import ContractError
 
 FLOATS = frozenset({torch.float32, torch.bfloat16})
-INT4_COLUMNS_PER_WORD = 8
-INT4_GROUP = 32
 
 
 def debug() -> bool:

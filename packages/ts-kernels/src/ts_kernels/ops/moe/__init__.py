@@ -7,8 +7,9 @@ from ... import contract, settings
 from ...selection import Operation
 from .. import _register
 from ..gemm.weights import MlpWeight
+from ..quantize.formats import Int4Weight, quantize_int4
 from . import reference
-from .weights import ExpertSource, ExpertWeights, Int4Weight, checked, quantize_int4
+from .weights import ExpertSource, ExpertWeights, checked
 
 __all__ = ["ExpertWeights", "Int4Weight", "experts", "prepare_experts", "quantize_int4", "route_sigmoid"]
 

@@ -7,7 +7,8 @@ from ... import _native
 from ...errors import ContractError
 from .._tensors import CODE, rows
 from ..gemm.weights import MlpWeight
-from .weights import ExpertSource, ExpertWeights, Int4Weight
+from ..quantize.formats import Int4Weight
+from .weights import ExpertSource, ExpertWeights
 
 
 def route_sigmoid(

@@ -1,8 +1,4 @@
-"""Weights of routed experts. Legend: E experts, D hidden, I intermediate, N rows, K columns.
-
-INT4 is the compressed-tensors "pack-quantized" format, symmetric, groups of 32 columns: nibble j (bits 4j..4j+3) of
-word i of a row is column 8i+j, stored as value + 8; weight = value * scale of its group.
-"""
+"""Weights of routed experts. Legend: E experts, D hidden, I intermediate, N rows, K columns."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,60 +7,14 @@ import torch
 from torch import Tensor
 
 from ... import contract
-from ...contract import INT4_COLUMNS_PER_WORD, INT4_GROUP
 from ...errors import ContractError, KernelError
+from ..quantize.formats import Int4Weight
 
 if TYPE_CHECKING:
     from ..._native import PackedExperts
 
+INT4_GROUP = 32
 _PREPARE = "moe.prepare_experts"
-
-
-@dataclass(frozen=True, eq=False)
-class Int4Weight:
-    """A stack of INT4 matrices: packed int32 [E, N, K/8] and scale bf16 [E, N, K/32]."""
-
-    packed: Tensor
-    scale: Tensor
-
-    def __post_init__(self) -> None:
-        contract.shape("moe.Int4Weight", "packed", self.packed, "E", "N", "K/8")
-        contract.dtype("moe.Int4Weight", "packed", self.packed, torch.int32)
-        columns = self.packed.shape[2] * INT4_COLUMNS_PER_WORD
-        if columns % INT4_GROUP:
-            expected = f"[E, N, K/8] with K a multiple of {INT4_GROUP}"
-            raise ContractError("moe.Int4Weight", "packed", expected, self.packed)
-        contract.shape("moe.Int4Weight", "scale", self.scale, *self.packed.shape[:2], columns // INT4_GROUP)
-        contract.dtype("moe.Int4Weight", "scale", self.scale, torch.bfloat16)
-        contract.device("moe.Int4Weight", self.packed, scale=self.scale)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(E, N, K) of the matrices that it stands for."""
-        experts, rows, words = self.packed.shape
-        return experts, rows, words * INT4_COLUMNS_PER_WORD
-
-    def dequantize(self, expert: int) -> Tensor:
-        """One expert's matrix, fp32 [N, K], exact."""
-        return dequantize_int4(self.packed[expert], self.scale[expert])
-
-
-def dequantize_int4(packed: Tensor, scale: Tensor) -> Tensor:
-    """packed int32 [..., K/8] and scale [..., K/32] to fp32 [..., K]."""
-    shifts = torch.arange(0, 32, 4, dtype=torch.int32, device=packed.device)
-    values = ((packed[..., None] >> shifts) & 15) - 8
-    grouped = values.reshape(*scale.shape, INT4_GROUP).float() * scale.float()[..., None]
-    return grouped.reshape(*scale.shape[:-1], -1)
-
-
-def quantize_int4(weight: Tensor) -> Int4Weight:
-    """Round [E, N, K] to INT4, each group's largest magnitude being 7 steps (for tests and tools)."""
-    groups = weight.float().reshape(*weight.shape[:-1], -1, INT4_GROUP)
-    scale = (groups.abs().amax(-1) / 7).clamp_min(1e-12).bfloat16()
-    values = (groups / scale.float()[..., None]).round().clamp(-8, 7).long() + 8
-    words = values.reshape(*weight.shape[:-1], -1, INT4_COLUMNS_PER_WORD)
-    packed = (words << torch.arange(0, 32, 4, device=weight.device)).sum(-1)
-    return Int4Weight(torch.where(packed >= 2**31, packed - 2**32, packed).int().contiguous(), scale.contiguous())
 
 
 ExpertSource = Tensor | Int4Weight
@@ -104,7 +54,7 @@ class ExpertWeights:
 
 
 def _matrix(source: ExpertSource, expert: int) -> Tensor:
-    return source.dequantize(expert) if isinstance(source, Int4Weight) else source[expert].float()
+    return source[expert].dequantize() if isinstance(source, Int4Weight) else source[expert].float()
 
 
 def checked(gate_up: ExpertSource, down: ExpertSource) -> tuple[str, torch.dtype, torch.device]:
@@ -122,6 +72,10 @@ def checked(gate_up: ExpertSource, down: ExpertSource) -> tuple[str, torch.dtype
         assert isinstance(gate_up, Int4Weight)
         assert isinstance(down, Int4Weight)
         contract.device(_PREPARE, gate_up.packed, down=down.packed)
+        for argument, weight in (("gate_up", gate_up), ("down", down)):
+            if weight.group != INT4_GROUP or weight.zero_point is not None or weight.scale.dtype != torch.bfloat16:
+                given = f"{weight.kind} in groups of {weight.group} with scales in {weight.scale.dtype}"
+                raise ContractError(_PREPARE, argument, f"symmetric INT4 in groups of {INT4_GROUP}, scales bf16", given)
         return "int4", torch.bfloat16, gate_up.packed.device
     contract.dtype(_PREPARE, "gate_up", gate_up, *contract.FLOATS)
     contract.dtype(_PREPARE, "down", down, gate_up.dtype)
