@@ -21,6 +21,14 @@ using u16 = std::uint16_t;
 
 enum class DType : int { f32 = 0, bf16 = 1 };
 
+// What joins the two halves of a gated MLP: act(gate) * up.
+enum class Gate : int { silu = 0, swiglu_clamped = 1, gelu = 2, gelu_tanh = 3 };
+
+struct Activation {
+  Gate gate = Gate::silu;
+  float alpha = 1, limit = 0;  // of swiglu_clamped
+};
+
 TS_INLINE i64 size_of(DType t) { return t == DType::f32 ? 4 : 2; }
 TS_INLINE i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 TS_INLINE i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }

@@ -9,7 +9,10 @@ namespace ts::TS_ISA {
 void norm(Pool&, const NormArgs&);
 void rope(Pool&, const RopeArgs&);
 void silu_mul(Pool&, const SiluMulArgs&);
+void gated(Pool&, const GatedArgs&);
+void gelu(Pool&, const GeluArgs&);
 void route(Pool&, const RouteArgs&);
+void route_softmax(Pool&, const RouteSoftmaxArgs&);
 void linear(Pool&, const LinearArgs&);
 void mlp(Pool&, const MlpArgs&);
 void experts(Pool&, const ExpertsArgs&);
