@@ -37,9 +37,8 @@ void gated(Pool& pool, const GatedArgs& a) {
     void* out = at(a.out, a.dtype, row * a.inter);
     for (i64 i = 0; i < a.inter; i += W) {
       const i64 n = a.inter - i;
-      const Pair pair = a.interleaved
-                            ? load_side_by_side(gate, a.dtype, i, n)
-                            : Pair{load_as_float(gate, a.dtype, i, n), load_as_float(up, a.dtype, i, n)};
+      const Pair pair = a.interleaved ? load_side_by_side(gate, a.dtype, i, n)
+                                      : Pair{load_as_float(gate, a.dtype, i, n), load_as_float(up, a.dtype, i, n)};
       store_as(out, a.dtype, i, gated_value(a.activation, pair.gate, pair.up), n);
     }
   });

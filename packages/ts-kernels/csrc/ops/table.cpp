@@ -7,8 +7,8 @@ namespace ts::TS_ISA {
 
 extern const KernelTable table;
 const KernelTable table{
-    TS_STRING(TS_ISA), norm, rope,    silu_mul, gated,        gelu,            route,        route_softmax,
-    linear,            mlp,  experts, gather,   write_latent, attend_absorbed, attend_plain, sample,
+    TS_STRING(TS_ISA), norm,   rope,         silu_mul,        gated,        gelu,   route, route_softmax, linear, mlp,
+    experts,           gather, write_latent, attend_absorbed, attend_plain, sample,
 };
 
 }  // namespace ts::TS_ISA

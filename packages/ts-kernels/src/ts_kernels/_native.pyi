@@ -93,7 +93,7 @@ def gated(
     limit: float,
     interleaved: bool,
 ) -> None:
-    """out[rows, inter] = act(gate) * up; `gate` is a number of activation.gates, `alpha` and `limit` swiglu_clamped's."""
+    """out[rows, inter] = act(gate) * up; `gate` numbers activation.gates, `alpha` and `limit` are swiglu_clamped's."""
 
 def gelu(x: int, stride: int, out: int, rows: int, dim: int, dtype: int, tanh: bool) -> None:
     """out[rows, dim] = x * Phi(x), by the formula with tanh if asked."""

@@ -1,4 +1,4 @@
-"""Activations in Triton. Arguments have passed the public functions' checks. Legend: T tokens, I width of a half."""
+"""Activations in Triton. Arguments have passed the public functions' checks. Legend: T tokens, D width."""
 
 import torch
 import triton
@@ -37,21 +37,21 @@ def gated_of(gate, up, alpha, limit, GATE: tl.constexpr):
 
 @triton.jit
 def gated_kernel(
-    gate_up, out, stride, I, alpha, limit, GATE: tl.constexpr, INTERLEAVED: tl.constexpr, BLOCK: tl.constexpr
+    gate_up, out, stride, inter, alpha, limit, GATE: tl.constexpr, INTERLEAVED: tl.constexpr, BLOCK: tl.constexpr
 ):
     """One program for BLOCK columns of a row."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < I
+    inside = column < inter
     if INTERLEAVED:
         both = tl.program_id(1) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-        pairs = tl.load(gate_up + row * stride + both, mask=both < 2 * I, other=0.0).to(tl.float32)
+        pairs = tl.load(gate_up + row * stride + both, mask=both < 2 * inter, other=0.0).to(tl.float32)
         gate, up = tl.split(tl.reshape(pairs, (BLOCK, 2)))
     else:
         gate = tl.load(gate_up + row * stride + column, mask=inside, other=0.0).to(tl.float32)
-        up = tl.load(gate_up + row * stride + I + column, mask=inside, other=0.0).to(tl.float32)
+        up = tl.load(gate_up + row * stride + inter + column, mask=inside, other=0.0).to(tl.float32)
     value = gated_of(gate, up, alpha, limit, GATE)
-    tl.store(out + row * I + column, value.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * inter + column, value.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit

@@ -57,13 +57,14 @@ def pack(layer: ExpertWeights) -> _native.PackedExperts:
     gate_up, down = layer.sources()
     sizes = (layer.experts, layer.inter, layer.hidden)
     if _stays_int4(gate_up) and _stays_int4(down):
-        parts = [*_groups_of_32(gate_up, layer.interleaved), *_groups_of_32(down, False)]
-        packed = _native.PackedExperts.from_int4(*(part.data_ptr() for part in parts), *sizes)
+        parts = (*_groups_of_32(gate_up, layer.interleaved), *_groups_of_32(down, False))
+        up, up_scale, low, low_scale = (part.data_ptr() for part in parts)
+        packed = _native.PackedExperts.from_int4(up, up_scale, low, low_scale, *sizes)
     else:
         first, second = _dense(gate_up, layer.interleaved), _dense(down, False)
         packed = _native.PackedExperts.from_dense(first.data_ptr(), second.data_ptr(), CODE[first.dtype], *sizes)
-    biases = (0 if bias is None else bias.data_ptr() for bias in (layer.gate_up_bias, layer.down_bias))
-    packed.configure(layer.activation.code, layer.activation.alpha, layer.activation.limit, *biases)
+    gate, biases = layer.activation, (layer.gate_up_bias, layer.down_bias)
+    packed.configure(gate.code, gate.alpha, gate.limit, *(0 if b is None else b.data_ptr() for b in biases))
     return packed
 
 

@@ -80,8 +80,9 @@ def checked(gate_up: ExpertSource, down: ExpertSource) -> tuple[str, torch.dtype
         given = f"{type(gate_up).__name__} and {type(down).__name__}"
         raise ContractError(_PREPARE, "gate_up and down", "of one format, or both tensors", given)
     if len(gate_up.shape) != 3:
-        given = gate_up if isinstance(gate_up, Tensor) else f"{type(gate_up).__name__} {list(gate_up.shape)}"
-        raise ContractError(_PREPARE, "gate_up", "[E, 2I, D]", given)
+        form = type(gate_up).__name__
+        given_gate_up = gate_up if isinstance(gate_up, Tensor) else f"{form} {list(gate_up.shape)}"
+        raise ContractError(_PREPARE, "gate_up", "[E, 2I, D]", given_gate_up)
     experts, rows, hidden = gate_up.shape
     if rows % 2 or tuple(down.shape) != (experts, hidden, rows // 2):
         given = f"gate_up {list(gate_up.shape)} and down {list(down.shape)}"

@@ -9,9 +9,7 @@ BLOCK = 1024
 
 
 @triton.jit
-def combine_kernel(
-    values, weights, ids, base, out, base_stride, E, D, k, HAS_BASE: tl.constexpr, BLOCK: tl.constexpr
-):
+def combine_kernel(values, weights, ids, base, out, base_stride, E, D, k, HAS_BASE: tl.constexpr, BLOCK: tl.constexpr):
     """One program for BLOCK columns of a token; the order of the sum is the order of the choices."""
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

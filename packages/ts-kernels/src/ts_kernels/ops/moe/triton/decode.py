@@ -4,6 +4,7 @@ Every trick puts the code's bits into a float's and corrects by an exact subtrac
 the product multiplies: bf16, fp16, or fp32 (which the interpreter needs: it cannot multiply bf16).
 """
 
+# ruff: noqa: SIM300 (COMPUTE is the argument)
 import triton
 import triton.language as tl
 

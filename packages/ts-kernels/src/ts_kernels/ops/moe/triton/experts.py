@@ -1,4 +1,4 @@
-"""Expert layers and grouped products. Legend: T tokens, k experts a token, P = T * k pairs, D hidden, I intermediate."""
+"""Expert layers and grouped products. Legend: T tokens, k experts a token, P = T * k pairs, I intermediate."""
 
 from dataclasses import dataclass
 from typing import Any

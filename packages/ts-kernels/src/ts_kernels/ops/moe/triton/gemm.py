@@ -7,6 +7,7 @@ pairs lie along the side of the tensor core that may be narrow. A gated tile hol
 leaves as one activated half.
 """
 
+# ruff: noqa: SIM108, SIM109, SIM300, PLR1714 (Triton drops a branch on a constant, and only a plain one)
 import triton
 import triton.language as tl
 
@@ -95,7 +96,8 @@ def load_bytes(values, row, k, K, EVEN_K: tl.constexpr):
 
 @triton.jit
 def product_8bit(acc, x, values, scale, at, real, row, block_row, first, last, K,
-                 FORMAT: tl.constexpr, COMPUTE: tl.constexpr, EVEN_K: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+                 FORMAT: tl.constexpr, COMPUTE: tl.constexpr, EVEN_K: tl.constexpr,
+                 PRECISION: tl.constexpr):  # fmt: skip
     """Spans of 128 columns of FP8, by halves, which fit the registers; a block's factor applies to the span's sum."""
     for span in range(first, last):
         low = e4m3_of(load_bytes(values, row, span * 128, K, EVEN_K), COMPUTE)
@@ -175,8 +177,8 @@ def grouped_kernel(
         )
     else:
         acc = product_4bit(
-            acc, x, values, scale, zero, at, real, row, first, last, K, spans, FORMAT, GROUP, ASYMMETRIC, COMPUTE, EVEN_K,
-            BLOCK_N, PRECISION,
+            acc, x, values, scale, zero, at, real, row, first, last, K, spans, FORMAT, GROUP, ASYMMETRIC, COMPUTE,
+            EVEN_K, BLOCK_N, PRECISION,
         )  # fmt: skip
     if FORMAT == NVFP4 or FORMAT == FP8_CHANNEL:
         acc *= tl.load(row_scale + row)[:, None]
