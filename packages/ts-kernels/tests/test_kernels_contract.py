@@ -59,6 +59,14 @@ wrong(
 )
 wrong(activation.silu_mul, [f32(2, 8)], (0, f32(2, 7), r"gate_up must be \[T, 2I\]"), (0, f32(8), "gate_up"))
 wrong(
+    activation.swiglu_clamped,
+    [f32(2, 8)],
+    (0, f32(2, 7), r"swiglu_clamped: gate_up must be \[T, 2I\]"),
+    (0, f32(2, 8).half(), "gate_up must be float32 or bfloat16"),
+)
+wrong(activation.gelu_mul, [f32(2, 8)], (0, f32(8), r"gelu_mul: gate_up must be \[T, 2I\]"))
+wrong(activation.gelu, [f32(2, 7)], (0, f32(7), r"gelu: x must be \[T, D\]"), (0, i32(2, 7), "x must be"))
+wrong(
     gemm.linear,
     [f32(2, 8), f32(5, 8)],
     (0, f32(2, 7), r"x must be \[T, 8\]"),
@@ -102,14 +110,13 @@ wrong(
     [f32(3, 64, 32), f32(3, 32, 32)],
     (0, f32(64, 32), r"gate_up must be \[E, 2I, D\]"),
     (1, f32(3, 32, 31), r"gate_up and down must be \[E, 2I, D\] and \[E, D, I\]"),
-    (1, moe.Int4Weight(i32(3, 32, 4), f32(3, 32, 1).bfloat16()), "both Int4Weight or both tensors"),
+    (1, moe.Int4Weight(i32(3, 32, 4), f32(3, 32, 1).bfloat16()), "of one format, or both tensors"),
     (1, f32(3, 32, 32).bfloat16(), "down must be float32"),
 )
 wrong(
     moe.prepare_experts,
     [INT4_EXPERTS, moe.quantize_int4(f32(3, 32, 32))],
-    (0, quantize.quantize_int4(f32(3, 64, 32), zero_point=True), "gate_up must be symmetric INT4 in groups of 32"),
-    (1, quantize.quantize_int4(f32(3, 32, 32), scale_dtype=torch.float32), "down must be .* scales bf16"),
+    (0, quantize.quantize_int4(f32(3, 64, 32), zero_point=True), "of one format, got int4-zp and int4"),
 )
 wrong(
     kv_cache.write_latent,

@@ -7,7 +7,7 @@ pairs lie along the side of the tensor core that may be narrow. A gated tile hol
 leaves as one activated half.
 """
 
-# ruff: noqa: SIM108, SIM109, SIM300, PLR1714 (Triton drops a branch on a constant, and only a plain one)
+# ruff: noqa: SIM108, SIM109, PLR1714 (Triton drops a branch on a constant, and only a plain one)
 import triton
 import triton.language as tl
 
@@ -50,7 +50,7 @@ def load_rows(x, at, real, k, K, WIDTH: tl.constexpr, EVEN_K: tl.constexpr, COMP
 @triton.jit
 def product_4bit(acc, x, values, scale, zero, at, real, row, first, last, K, spans,
                  FORMAT: tl.constexpr, GROUP: tl.constexpr, ASYMMETRIC: tl.constexpr, COMPUTE: tl.constexpr,
-                 EVEN_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+                 EVEN_K: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """Spans [first, last) of 128 columns; each byte has two of them, 64 apart."""
     GROUPS: tl.constexpr = 64 // GROUP
     codes = values + (row * spans * 64)[:, None] + tl.arange(0, 64)[None, :]
@@ -75,10 +75,10 @@ def product_4bit(acc, x, values, scale, zero, at, real, row, first, last, K, spa
         factor_low, factor_high = by_half(factor, BLOCK_N, GROUPS)
         low = scaled(byte & 15, factor_low, zero_low, FORMAT, COMPUTE, BLOCK_N, GROUPS)
         rows = load_rows(x, at, real, span * 128, K, 64, EVEN_K, COMPUTE)
-        acc = tl.dot(low, rows, acc, input_precision=PRECISION)
+        acc = tl.dot(low, rows, acc, input_precision="ieee")
         high = scaled(byte >> 4, factor_high, zero_high, FORMAT, COMPUTE, BLOCK_N, GROUPS)
         rows = load_rows(x, at, real, span * 128 + 64, K, 64, EVEN_K, COMPUTE)
-        acc = tl.dot(high, rows, acc, input_precision=PRECISION)
+        acc = tl.dot(high, rows, acc, input_precision="ieee")
     return acc
 
 
@@ -96,8 +96,7 @@ def load_bytes(values, row, k, K, EVEN_K: tl.constexpr):
 
 @triton.jit
 def product_8bit(acc, x, values, scale, at, real, row, block_row, first, last, K,
-                 FORMAT: tl.constexpr, COMPUTE: tl.constexpr, EVEN_K: tl.constexpr,
-                 PRECISION: tl.constexpr):  # fmt: skip
+                 FORMAT: tl.constexpr, COMPUTE: tl.constexpr, EVEN_K: tl.constexpr):  # fmt: skip
     """Spans of 128 columns of FP8, by halves, which fit the registers; a block's factor applies to the span's sum."""
     for span in range(first, last):
         low = e4m3_of(load_bytes(values, row, span * 128, K, EVEN_K), COMPUTE)
@@ -105,25 +104,25 @@ def product_8bit(acc, x, values, scale, at, real, row, block_row, first, last, K
         rows_low = load_rows(x, at, real, span * 128, K, 64, EVEN_K, COMPUTE)
         rows_high = load_rows(x, at, real, span * 128 + 64, K, 64, EVEN_K, COMPUTE)
         if FORMAT == FP8_BLOCK:
-            part = tl.dot(low, rows_low, input_precision=PRECISION)
-            part = tl.dot(high, rows_high, part, input_precision=PRECISION)
+            part = tl.dot(low, rows_low, input_precision="ieee")
+            part = tl.dot(high, rows_high, part, input_precision="ieee")
             acc += part * tl.load(scale + block_row + span)[:, None]
         else:
-            acc = tl.dot(low, rows_low, acc, input_precision=PRECISION)
-            acc = tl.dot(high, rows_high, acc, input_precision=PRECISION)
+            acc = tl.dot(low, rows_low, acc, input_precision="ieee")
+            acc = tl.dot(high, rows_high, acc, input_precision="ieee")
     return acc
 
 
 @triton.jit
 def product_dense(acc, x, values, at, real, row, first, last, K,
-                  COMPUTE: tl.constexpr, EVEN_K: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+                  COMPUTE: tl.constexpr, EVEN_K: tl.constexpr):  # fmt: skip
     """Halves of spans, 64 columns at a time."""
     column = tl.arange(0, 64)
     for half in range(2 * first, 2 * last):
         place = values + (row * K)[:, None] + half * 64 + column[None, :]
         weight = tl.load(place) if EVEN_K else tl.load(place, mask=(half * 64 + column < K)[None, :], other=0.0)
         rows = load_rows(x, at, real, half * 64, K, 64, EVEN_K, COMPUTE)
-        acc = tl.dot(weight.to(COMPUTE), rows, acc, input_precision=PRECISION)
+        acc = tl.dot(weight.to(COMPUTE), rows, acc, input_precision="ieee")
     return acc
 
 
@@ -166,19 +165,16 @@ def grouped_kernel(
     share = tl.cdiv(spans, SPLIT)
     first = tl.program_id(1) * share
     last = tl.minimum(first + share, spans)
-    PRECISION: tl.constexpr = "ieee" if COMPUTE == tl.float32 else "tf32"
     acc = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     if FORMAT == DENSE:
-        acc = product_dense(acc, x, values, at, real, row, first, last, K, COMPUTE, EVEN_K, PRECISION)
+        acc = product_dense(acc, x, values, at, real, row, first, last, K, COMPUTE, EVEN_K)
     elif FORMAT == FP8_BLOCK or FORMAT == FP8_CHANNEL:
         block_row = (expert * tl.cdiv(N, 128) + source // 128) * spans
-        acc = product_8bit(
-            acc, x, values, scale, at, real, row, block_row, first, last, K, FORMAT, COMPUTE, EVEN_K, PRECISION
-        )
+        acc = product_8bit(acc, x, values, scale, at, real, row, block_row, first, last, K, FORMAT, COMPUTE, EVEN_K)
     else:
         acc = product_4bit(
             acc, x, values, scale, zero, at, real, row, first, last, K, spans, FORMAT, GROUP, ASYMMETRIC, COMPUTE,
-            EVEN_K, BLOCK_N, PRECISION,
+            EVEN_K, BLOCK_N,
         )  # fmt: skip
     if FORMAT == NVFP4 or FORMAT == FP8_CHANNEL:
         acc *= tl.load(row_scale + row)[:, None]
