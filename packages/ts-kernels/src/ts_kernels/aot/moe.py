@@ -16,16 +16,22 @@ _FORMATS: dict[str, tuple[tuple[str, str, str], int, int]] = {
     "fp8-block": (("*u8", "*fp32", "*fp32"), 4, 128),
     "fp8-channel": (("*u8", "*fp32", "*fp32"), 5, 128),
 }
+# Prefill's stages, and where shared memory holds them.
+_TARGETS = {2: ("sm_120", "gfx942", "gfx950"), 3: ("sm_90", "sm_100")}
 
 
 def aot_builds() -> list[Build]:
     """Decode and prefill of every format; the steps around the products."""
     decode = [_grouped(name, 16, 64, 4, 4, gate=-1, split=8, out="*fp32") for name in ("int4", "fp8-block")]
     down = [_grouped(name, 16, 128, 4, 4) for name in ("bf16", "int4", "mxfp4")]
-    prefill = [_grouped(name, 64, 128, 8 if name == "fp8-block" else 4, 3, gate=0) for name in _FORMATS]
-    gpt_oss = _grouped("mxfp4", 64, 128, 4, 3, gate=1, interleaved=True, bias=True, even=False)
-    wide = _grouped("int4", 128, 128, 8, 3, gate=0)
-    return [*decode, *down, *prefill, gpt_oss, wide, *_steps()]
+    prefill = [
+        _grouped(name, 64, 128, 8 if name == "fp8-block" else 4, stages, gate=0)
+        for name in _FORMATS
+        for stages in _TARGETS
+    ]
+    gpt_oss = _grouped("mxfp4", 64, 128, 4, 2, gate=1, interleaved=True, bias=True, even=False)
+    wide = [_grouped("int4", 128, 128, 8, stages, gate=0) for stages in _TARGETS]
+    return [*decode, *down, *prefill, gpt_oss, *wide, *_steps()]
 
 
 def _grouped(
@@ -49,9 +55,10 @@ def _grouped(
         "INTERLEAVED": interleaved, "SPLIT": split, "EVEN_K": even, "COMPUTE": tl.bfloat16,
         "BLOCK_M": block_m, "BLOCK_N": block_n,
     }  # fmt: skip
-    suffix = "" if gate < 0 else ".interleaved" if interleaved else ".gated"
+    suffix = "" if gate < 0 else ".interleaved" if interleaved else f".gated.{stages}"
     return Build(
         name=f"moe.grouped.{name}.{block_m}x{block_n}{suffix}",
+        targets=_TARGETS[stages] if suffix.startswith(".gated") else (),
         kernel="moe.triton.gemm:grouped_kernel",
         signature=signature,
         constexprs=constexprs,

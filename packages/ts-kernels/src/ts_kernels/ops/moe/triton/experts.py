@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ....platform import interpreting
+from ....platform import device_info, interpreting
 from ..._tensors import rows
 from ...activation.gates import Gated
 from ...gemm.weights import MlpWeight
@@ -72,7 +72,7 @@ def _gate_up(product: Product, matrix: TiledMatrix, ids: Tensor, order: Permutat
     """[P, I], activated."""
     count, activation = ids.numel(), product.activation
     assert activation is not None
-    plan = launch(matrix.kind, count, matrix.values.shape[0], matrix.rows, matrix.columns, gated=True)
+    plan = _plan(matrix, count, gated=True)
     out = torch.empty((count, matrix.rows // 2), dtype=between(product.x.dtype), device=ids.device)
     if plan.split == 1:
         _launch(product, matrix, order, plan, out, count)
@@ -92,9 +92,15 @@ def _run(product: Product, matrix: TiledMatrix, ids: Tensor, order: Permutation)
     """[P, N]; rows of pairs that are left out are not written."""
     count = ids.numel()
     out = torch.empty((count, matrix.rows), dtype=between(product.x.dtype), device=ids.device)
-    plan = launch(matrix.kind, count, matrix.values.shape[0], matrix.rows, matrix.columns, gated=False)
+    plan = _plan(matrix, count, gated=False)
     _launch(product, matrix, order, plan, out, count)
     return out
+
+
+def _plan(matrix: TiledMatrix, count: int, *, gated: bool) -> Launch:
+    device = device_info(matrix.values.device)
+    roomy = device.vendor == "nvidia" and 90 <= device.arch < 120
+    return launch(matrix.kind, count, matrix.values.shape[0], matrix.rows, matrix.columns, gated=gated, roomy=roomy)
 
 
 def _launch(product: Product, matrix: TiledMatrix, order: Permutation, plan: Launch, out: Tensor, count: int) -> None:

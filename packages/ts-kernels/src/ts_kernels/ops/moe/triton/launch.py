@@ -27,12 +27,15 @@ def block_of(pairs: int, experts: int) -> int:
     return 16 if share <= 12 else 32 if share <= 24 else 64 if share <= 256 else 128
 
 
-def launch(kind: str, pairs: int, experts: int, n: int, k: int, *, gated: bool) -> Launch:
-    """Few pairs: narrow tiles, many programs, deep prefetch, as reading weights bounds it. Many: square tiles."""
+def launch(kind: str, pairs: int, experts: int, n: int, k: int, *, gated: bool, roomy: bool) -> Launch:
+    """Few pairs: narrow tiles, many programs, deep prefetch, as reading weights bounds it. Many: square tiles.
+
+    ``roomy`` is a device with more than 200 KB of shared memory a multiprocessor.
+    """
     block_m = block_of(pairs, experts)
     if block_m >= 64:
         # FP8 blocks hold a second sum, for which four warps have too few registers.
-        return Launch(block_m, 128, 1, 8 if block_m == 128 or kind == "fp8-block" else 4, 3)
+        return Launch(block_m, 128, 1, 8 if block_m == 128 or kind == "fp8-block" else 4, 3 if roomy else 2)
     block_n = 128 if n >= 4096 else 64
     programs = min(pairs, experts) * -(-n // block_n)
     split = 1
