@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from ts_kernels import ContractError, activation, gemm, kv_cache, mla, moe, norm, rope, sampling, settings
+from ts_kernels import ContractError, activation, gemm, kv_cache, mla, moe, norm, quantize, rope, sampling, settings
 from ts_kernels.selection import OPERATIONS
 
 
@@ -24,6 +24,7 @@ def i64(*shape: int) -> Tensor:
 
 META = torch.device("meta")
 KV_B = mla.prepare_kv_b(torch.zeros(4 * 64, 64), 4, 32, 32)
+INT4_EXPERTS = moe.quantize_int4(torch.zeros(3, 64, 32))
 EXPERTS = moe.prepare_experts(torch.zeros(3, 64, 32), torch.zeros(3, 32, 32))
 CASES: list[tuple[Callable[..., object], list[Any], int, Any, str]] = []
 
@@ -57,6 +58,14 @@ wrong(
     (2, i32(2), "positions must be int64"),
 )
 wrong(activation.silu_mul, [f32(2, 8)], (0, f32(2, 7), r"gate_up must be \[T, 2I\]"), (0, f32(8), "gate_up"))
+wrong(
+    activation.swiglu_clamped,
+    [f32(2, 8)],
+    (0, f32(2, 7), r"swiglu_clamped: gate_up must be \[T, 2I\]"),
+    (0, f32(2, 8).half(), "gate_up must be float32 or bfloat16"),
+)
+wrong(activation.gelu_mul, [f32(2, 8)], (0, f32(8), r"gelu_mul: gate_up must be \[T, 2I\]"))
+wrong(activation.gelu, [f32(2, 7)], (0, f32(7), r"gelu: x must be \[T, D\]"), (0, i32(2, 7), "x must be"))
 wrong(
     gemm.linear,
     [f32(2, 8), f32(5, 8)],
@@ -101,16 +110,13 @@ wrong(
     [f32(3, 64, 32), f32(3, 32, 32)],
     (0, f32(64, 32), r"gate_up must be \[E, 2I, D\]"),
     (1, f32(3, 32, 31), r"gate_up and down must be \[E, 2I, D\] and \[E, D, I\]"),
-    (1, moe.Int4Weight(i32(3, 32, 4), f32(3, 32, 1).bfloat16()), "both Int4Weight or both tensors"),
+    (1, moe.Int4Weight(i32(3, 32, 4), f32(3, 32, 1).bfloat16()), "of one format, or both tensors"),
     (1, f32(3, 32, 32).bfloat16(), "down must be float32"),
 )
 wrong(
-    moe.Int4Weight,
-    [i32(2, 8, 8), f32(2, 8, 2).bfloat16()],
-    (0, i32(2, 8, 9), "packed must be .* K a multiple of 32"),
-    (0, i64(2, 8, 8), "packed must be int32"),
-    (1, f32(2, 8, 2), "scale must be bfloat16"),
-    (1, f32(2, 8, 3).bfloat16(), r"scale must be \[2, 8, 2\]"),
+    moe.prepare_experts,
+    [INT4_EXPERTS, moe.quantize_int4(f32(3, 32, 32))],
+    (0, quantize.quantize_int4(f32(3, 64, 32), zero_point=True), "of one format, got int4-zp and int4"),
 )
 wrong(
     kv_cache.write_latent,

@@ -284,9 +284,14 @@ def test_registration_mistakes() -> None:
         registry.register(spec(operation="a.c"))
 
 
+# The native expert layer does these steps within one call.
+STEPS = {"moe.permute", "moe.grouped_linear", "moe.combine"}
+
+
 def test_every_operation_has_a_reference_and_a_native_kernel() -> None:
     for name in OPERATIONS:
-        assert {"reference", "native"} <= {s.name for s in REGISTRY.kernels(name)}
+        wanted = {"reference"} if name in STEPS else {"reference", "native"}
+        assert wanted <= {s.name for s in REGISTRY.kernels(name)}
 
 
 def test_settings() -> None:

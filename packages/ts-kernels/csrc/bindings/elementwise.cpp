@@ -103,6 +103,14 @@ void bind_routing(py::module_& m, Engine& engine) {
                                  n_group, topk_group, scale, normalize, pointer<float>(weights), pointer<i32>(ids)},
                                 rows * experts * (top_k + 2) * 4);
         });
+  m.def("route_softmax", [&engine](Address logits, i64 stride, i64 rows, i64 experts, i64 top_k, float scale,
+                                   bool normalize, Address weights, Address ids) {
+    require(top_k >= 1 && top_k <= experts, "route_softmax: top_k must be between 1 and experts");
+    engine.run<RouteSoftmaxArgs>(&KernelTable::route_softmax,
+                                 {pointer<const float>(logits), stride, rows, experts, top_k, scale, normalize,
+                                  pointer<float>(weights), pointer<i32>(ids)},
+                                 rows * experts * (top_k + 2) * 4);
+  });
 }
 
 void bind_tokens(py::module_& m, Engine& engine) {
@@ -110,6 +118,19 @@ void bind_tokens(py::module_& m, Engine& engine) {
     require(inter > 0, "silu_mul: inter must be positive");
     engine.run<SiluMulArgs>(&KernelTable::silu_mul,
                             {pointer(gate_up), stride, pointer(out), rows, inter, dtype_of(dtype)}, rows * inter * 16);
+  });
+  m.def("gated", [&engine](Address gate_up, i64 stride, Address out, i64 rows, i64 inter, int dtype, int gate,
+                           float alpha, float limit, bool interleaved) {
+    require(inter > 0, "gated: inter must be positive");
+    engine.run<GatedArgs>(&KernelTable::gated,
+                          {pointer(gate_up), stride, pointer(out), rows, inter, dtype_of(dtype),
+                           activation_of(gate, alpha, limit), interleaved},
+                          rows * inter * 16);
+  });
+  m.def("gelu", [&engine](Address x, i64 stride, Address out, i64 rows, i64 dim, int dtype, bool tanh) {
+    require(dim > 0, "gelu: dim must be positive");
+    engine.run<GeluArgs>(&KernelTable::gelu, {pointer(x), stride, pointer(out), rows, dim, dtype_of(dtype), tanh},
+                         rows * dim * 16);
   });
   m.def("gather_rows", [&engine](Address table, int table_dtype, i64 table_rows, i64 dim, Address ids,
                                  bool ids_are_int64, i64 rows, Address out, int dtype) {

@@ -1,4 +1,5 @@
 // Linear layers, gated MLPs, routed experts.
+#include "bindings/checks.h"
 #include "bindings/direct.h"
 
 namespace ts {
@@ -95,7 +96,9 @@ void check_experts(i64 experts, i64 inter, i64 dim) {
 ExpertSet dense_experts(Address gate_up, Address down, int dtype_code, i64 experts, i64 inter, i64 dim) {
   check_experts(experts, inter, dim);
   const DType dtype = dtype_of(dtype_code);
-  ExpertSet set{{{}, {}, inter, dim, {}}};
+  ExpertSet set;
+  set.experts.inter = inter;
+  set.experts.dim = dim;
   for (i64 e = 0; e < experts; ++e) {
     set.experts.gate_up.push_back(PackedWeight::dense(at(pointer<const void>(gate_up), dtype, e * 2 * inter * dim), dim,
                                                       1, dtype, 2 * inter, dim));
@@ -109,7 +112,9 @@ ExpertSet int4_experts(Address gate_up, Address gate_up_scale, Address down, Add
                        i64 dim) {
   check_experts(experts, inter, dim);
   require(inter % kGroup == 0 && dim % kGroup == 0, "experts: INT4 needs inter and dim to be multiples of 32");
-  ExpertSet set{{{}, {}, inter, dim, {}}};
+  ExpertSet set;
+  set.experts.inter = inter;
+  set.experts.dim = dim;
   for (i64 e = 0; e < experts; ++e) {
     set.experts.gate_up.push_back(PackedWeight::int4(pointer<const u32>(gate_up) + e * 2 * inter * (dim / 8),
                                                      pointer<const u16>(gate_up_scale) + e * 2 * inter * (dim / kGroup),
@@ -128,11 +133,25 @@ i64 bytes_of(const ExpertSet& set) {
   return total;
 }
 
+std::vector<float> floats(Address values, std::size_t count) {
+  const float* first = pointer<const float>(values);
+  return first ? std::vector<float>(first, first + count) : std::vector<float>{};
+}
+
+void configure(ExpertSet& set, int gate, float alpha, float limit, Address gate_up_bias, Address down_bias) {
+  Experts& e = set.experts;
+  const std::size_t count = e.gate_up.size();
+  e.activation = activation_of(gate, alpha, limit);
+  e.gate_up_bias = floats(gate_up_bias, count * 2 * static_cast<std::size_t>(e.inter));
+  e.down_bias = floats(down_bias, count * static_cast<std::size_t>(e.dim));
+}
+
 void bind_experts(py::module_& m, Engine& engine) {
   py::class_<ExpertSet>(m, "PackedExperts")
       .def_static("from_dense", &dense_experts)
       .def_static("from_int4", &int4_experts)
       .def_property_readonly("nbytes", &bytes_of)
+      .def("configure", &configure)
       .def("run",
            [&engine](const ExpertSet& set, Address x, i64 x_stride, i64 rows, int dtype, Address weights, Address ids,
                      i64 top_k, const Mlp* shared, Address out) {

@@ -22,6 +22,14 @@ using u8 = std::uint8_t;
 
 enum class DType : int { f32 = 0, bf16 = 1, e4m3 = 2 };  // e4m3 (no infinities, NaN 0x7f) is for caches alone
 
+// What joins the two halves of a gated MLP: act(gate) * up.
+enum class Gate : int { silu = 0, swiglu_clamped = 1, gelu = 2, gelu_tanh = 3 };
+
+struct Activation {
+  Gate gate = Gate::silu;
+  float alpha = 1, limit = 0;  // of swiglu_clamped
+};
+
 TS_INLINE i64 size_of(DType t) { return t == DType::f32 ? 4 : t == DType::bf16 ? 2 : 1; }
 TS_INLINE i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 TS_INLINE i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }

@@ -49,6 +49,8 @@ class PackedWeight {
 struct Experts {
   std::vector<PackedWeight> gate_up, down;
   i64 inter = 0, dim = 0;
+  Activation activation{};
+  std::vector<float> gate_up_bias, down_bias;  // [experts][2 * inter], [experts][dim]; empty: none
   MoveOnly move_only{};
 };
 

@@ -1,5 +1,6 @@
 // Routed experts: rows sorted by expert, each expert's gated MLP over its rows, weighted sum in the order of the
 // routing.
+#include "ops/gated.h"
 #include "ops/gemm.h"
 #include "ops/ops.h"
 
@@ -47,24 +48,31 @@ Plan make_plan(const ExpertsArgs& a) {
   return {starts, rows, places, blocks, firsts, block_count};
 }
 
-void silu_mul_rows(const float* hidden, i64 rows, i64 inter, float* out) {
+// bias [2 * inter], or null.
+void activate_rows(const Activation& activation, const float* bias, const float* hidden, i64 rows, i64 inter,
+                   float* out) {
+  const auto part = [&](const float* values, const float* offsets, i64 i) TS_LAMBDA {
+    const vf v = load_as_float(values, DType::f32, i, inter - i);
+    return offsets ? v + load_as_float(offsets, DType::f32, i, inter - i) : v;
+  };
   for (i64 row = 0; row < rows; ++row) {
     const float* gate = hidden + row * 2 * inter;
     for (i64 i = 0; i < inter; i += W) {
-      const vf g = load_as_float(gate, DType::f32, i, inter - i),
-               u = load_as_float(gate + inter, DType::f32, i, inter - i);
-      store_as(out + row * inter, DType::f32, i, silu(g) * u, inter - i);
+      const vf value =
+          gated_value(activation, part(gate, bias, i), part(gate + inter, bias ? bias + inter : nullptr, i));
+      store_as(out + row * inter, DType::f32, i, value, inter - i);
     }
   }
 }
 
-// One gated MLP.
-void run_expert(const WeightView& gate_up, const WeightView& down, const Source& x, float* out) {
+// One gated MLP, but for down's bias.
+void run_expert(const WeightView& gate_up, const WeightView& down, const Activation& activation, const float* bias,
+                const Source& x, float* out) {
   const i64 inter = down.k, rows = x.rows;
   float* hidden = scratch_of<float>(Slot::hidden, rows * 2 * inter);
   float* activated = scratch_of<float>(Slot::activated, rows * inter);
   multiply_rows(gate_up, rows_for(nullptr, gate_up, x, Slot::rows_in), 0, rows, 0, 2 * inter, hidden, 2 * inter);
-  silu_mul_rows(hidden, rows, inter, activated);
+  activate_rows(activation, bias, hidden, rows, inter, activated);
   const Rows between = rows_for(nullptr, down, {activated, inter, rows, DType::f32, x.activations}, Slot::rows_between);
   multiply_rows(down, between, 0, rows, 0, down.n, out, down.n);
 }
@@ -76,15 +84,17 @@ void run_block(const ExpertsArgs& a, const Plan& plan, i64 block, float* results
   char* x = scratch_of<char>(Slot::gathered, rows * bytes);
   for (i64 i = 0; i < rows; ++i)
     std::memcpy(x + i * bytes, at(a.x, a.dtype, plan.rows[first + i] * a.x_stride), static_cast<std::size_t>(bytes));
+  const std::vector<float>& biases = a.experts->gate_up_bias;
   run_expert(a.experts->gate_up[static_cast<std::size_t>(expert)].view(),
-             a.experts->down[static_cast<std::size_t>(expert)].view(), {x, dim, rows, a.dtype, a.dtype},
+             a.experts->down[static_cast<std::size_t>(expert)].view(), a.experts->activation,
+             biases.empty() ? nullptr : biases.data() + expert * 2 * a.experts->inter, {x, dim, rows, a.dtype, a.dtype},
              results + first * dim);
 }
 
 void run_shared_block(const ExpertsArgs& a, i64 first, float* results) {
   const i64 rows = min_of(kBlock, a.rows - first), dim = a.experts->dim;
   const Source x{at(a.x, a.dtype, first * a.x_stride), a.x_stride, rows, a.dtype, a.dtype};
-  run_expert(*a.shared_gate_up, *a.shared_down, x, results + first * dim);
+  run_expert(*a.shared_gate_up, *a.shared_down, {}, nullptr, x, results + first * dim);
 }
 
 // The sum goes in the order of the choices, whichever expert was computed first.
@@ -93,12 +103,16 @@ void combine(const ExpertsArgs& a, const Plan& plan, const float* results, const
   void* out = at(a.out, a.dtype, row * dim);
   const i32* places = plan.places + row * a.top_k;
   const float* weights = a.weights + row * a.top_k;
+  const float* biases = a.experts->down_bias.empty() ? nullptr : a.experts->down_bias.data();
   for (i64 i = 0; i < dim; i += W) {
     const i64 n = dim - i;
     vf total = shared ? load_as_float(shared + row * dim, DType::f32, i, n) : zero();
     for (i64 j = 0; j < a.top_k; ++j)
-      if (places[j] >= 0)
-        total = fma(set1(weights[j]), load_as_float(results + places[j] * dim, DType::f32, i, n), total);
+      if (places[j] >= 0) {
+        vf value = load_as_float(results + places[j] * dim, DType::f32, i, n);
+        if (biases) value = value + load_as_float(biases + a.ids[row * a.top_k + j] * dim, DType::f32, i, n);
+        total = fma(set1(weights[j]), value, total);
+      }
     store_as(out, a.dtype, i, total, n);
   }
 }

@@ -63,6 +63,26 @@ struct SiluMulArgs {
   DType dtype;
 };
 
+// act(gate) * up, gate and up as halves of a row or side by side.
+struct GatedArgs {
+  const void* gate_up;
+  i64 stride;
+  void* out;
+  i64 rows, inter;
+  DType dtype;
+  Activation activation;
+  bool interleaved;
+};
+
+struct GeluArgs {
+  const void* x;
+  i64 stride;
+  void* out;
+  i64 rows, dim;
+  DType dtype;
+  bool tanh;
+};
+
 struct RouteArgs {
   const float* logits;
   i64 stride, rows, experts;
@@ -70,6 +90,15 @@ struct RouteArgs {
   i64 top_k, n_group, topk_group;
   float scale;
   bool normalize;
+  float* weights;
+  i32* ids;
+};
+
+struct RouteSoftmaxArgs {
+  const float* logits;
+  i64 stride, rows, experts, top_k;
+  float scale;
+  bool normalize;  // weights of a row's chosen experts sum to `scale`
   float* weights;
   i32* ids;
 };
@@ -170,7 +199,10 @@ struct KernelTable {
   void (*layer_norm)(Pool&, const LayerNormArgs&);
   void (*rope)(Pool&, const RopeArgs&);
   void (*silu_mul)(Pool&, const SiluMulArgs&);
+  void (*gated)(Pool&, const GatedArgs&);
+  void (*gelu)(Pool&, const GeluArgs&);
   void (*route)(Pool&, const RouteArgs&);
+  void (*route_softmax)(Pool&, const RouteSoftmaxArgs&);
   void (*linear)(Pool&, const LinearArgs&);
   void (*mlp)(Pool&, const MlpArgs&);
   void (*experts)(Pool&, const ExpertsArgs&);

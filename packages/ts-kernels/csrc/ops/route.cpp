@@ -1,4 +1,4 @@
-// DeepSeek-V3 routing: sigmoid scores, group-limited top-k of the biased scores.
+// Routing: sigmoid scores with group-limited top-k of the biased scores (DeepSeek-V3), and softmax.
 #include "ops/ops.h"
 
 namespace ts::TS_ISA {
@@ -65,7 +65,41 @@ void route_row(const RouteArgs& a, i64 row) {
   for (i64 j = 0; j < a.top_k; ++j) weights[j] *= factor;
 }
 
+// The choice is by the logits, so that two of them which one exponential rounds to the same number are no tie. The sum
+// is of scalars in index order: a row is some hundred experts.
+void route_softmax_row(const RouteSoftmaxArgs& a, i64 row) {
+  const i64 padded = round_up(a.experts, W);
+  float* left = scratch_of<float>(Slot::scores, 2 * padded);
+  float* powers = left + padded;
+  const float* logits = a.logits + row * a.stride;
+  const vf largest = set1(logits[argmax(logits, a.experts)]);
+  for (i64 i = 0; i < a.experts; i += W) {
+    const vf x = load_as_float(logits, DType::f32, i, a.experts - i);
+    store(left + i, x);
+    store(powers + i, exp(x - largest));
+  }
+  float* weights = a.weights + row * a.top_k;
+  float total = 0, chosen = 0;
+  for (i64 i = 0; i < a.experts; ++i) total += powers[i];
+  for (i64 j = 0; j < a.top_k; ++j) {
+    const i64 best = argmax(left, a.experts);
+    a.ids[row * a.top_k + j] = static_cast<i32>(best);
+    weights[j] = powers[best];
+    chosen += powers[best];
+    left[best] = kNever;
+  }
+  const float factor = a.scale / (a.normalize ? chosen : total);
+  for (i64 j = 0; j < a.top_k; ++j) weights[j] *= factor;
+}
+
 }  // namespace
+
+void route_softmax(Pool& pool, const RouteSoftmaxArgs& a) {
+  constexpr i64 kRows = 32;
+  parallel(pool, ceil_div(a.rows, kRows), a.rows * a.experts * (a.top_k + 2) * 8, [&](i64 task) {
+    for (i64 row = task * kRows; row < min_of((task + 1) * kRows, a.rows); ++row) route_softmax_row(a, row);
+  });
+}
 
 void route(Pool& pool, const RouteArgs& a) {
   constexpr i64 kRows = 32;

@@ -7,7 +7,7 @@
 """
 
 from .errors import ContractError, KernelError
-from .ops import activation, gemm, kv_cache, mla, moe, norm, rope, sampling
+from .ops import activation, gemm, kv_cache, mla, moe, norm, quantize, rope, sampling
 from .selection import override
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "moe",
     "norm",
     "override",
+    "quantize",
     "rope",
     "sampling",
 ]

@@ -131,6 +131,23 @@ def apply_interleaved(
 def silu_mul(gate_up: int, stride: int, out: int, rows: int, inter: int, dtype: int) -> None:
     """out[rows, inter] = silu(gate_up[:, :inter]) * gate_up[:, inter:2*inter]."""
 
+def gated(
+    gate_up: int,
+    stride: int,
+    out: int,
+    rows: int,
+    inter: int,
+    dtype: int,
+    gate: int,
+    alpha: float,
+    limit: float,
+    interleaved: bool,
+) -> None:
+    """out[rows, inter] = act(gate) * up; `gate` numbers activation.gates, `alpha` and `limit` are swiglu_clamped's."""
+
+def gelu(x: int, stride: int, out: int, rows: int, dim: int, dtype: int, tanh: bool) -> None:
+    """out[rows, dim] = x * Phi(x), by the formula with tanh if asked."""
+
 def route_sigmoid(
     logits: int,
     stride: int,
@@ -150,6 +167,20 @@ def route_sigmoid(
 
     logits, bias fp32; weights fp32 [rows, top_k] and ids int32 [rows, top_k], best first, ties to the lower index.
     """
+
+def route_softmax(
+    logits: int,
+    stride: int,
+    rows: int,
+    experts: int,
+    top_k: int,
+    scale: float,
+    normalize: bool,
+    weights: int,
+    ids: int,
+) -> None:
+    """The `top_k` largest logits, best first, ties to the lower index; weights are their softmax over all experts, or
+    over the chosen ones if `normalize`, times `scale`. logits, weights fp32, ids int32, [rows, top_k] the last two."""
 
 def linear(
     x: int,
@@ -317,6 +348,8 @@ class PackedExperts:
         8), bf16 scales [E, N, K / 32]. `dim` and `inter` must be multiples of 32."""
     @property
     def nbytes(self) -> int: ...
+    def configure(self, gate: int, alpha: float, limit: float, gate_up_bias: int, down_bias: int) -> None:
+        """Set the activation (as in `gated`), and copy fp32 biases [E, 2 * inter] and [E, dim] (0: none)."""
     def direct(self, x: Tensor, weights: Tensor, ids: Tensor, shared: PackedMlp | None) -> Any: ...
     def run(
         self,

@@ -15,8 +15,6 @@ from .errors import ContractError
 FLOATS = frozenset({torch.float32, torch.bfloat16})
 CACHES = FLOATS | {torch.float8_e4m3fn}
 E4M3_MAX = 448.0  # the largest float8_e4m3fn
-INT4_COLUMNS_PER_WORD = 8
-INT4_GROUP = 32
 
 
 def debug() -> bool:

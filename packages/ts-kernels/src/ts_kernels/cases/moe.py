@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..ops import moe
+from ..ops import moe, quantize
 from .common import Case, Maker, Run, Sizes, nbytes
 
 
@@ -17,7 +17,9 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         return moe.route_sigmoid(logits, bias, s.top_k, 1, 1, 2.827, True, impl=impl)
 
     yield Case("moe.route_sigmoid", route, None, bytes=nbytes(logits, bias) + s.rows * s.top_k * 8)
+    yield Case("moe.route_softmax", lambda impl: moe.route_softmax(logits, s.top_k, normalize=True, impl=impl), None)
     weights, ids = route("reference")
+    yield from _pieces(s, make, weights, ids)
     x = make(s.rows, s.hidden)
     gate_up, down = (
         make.weight(s.experts, 2 * s.expert_inter, s.hidden),
@@ -26,10 +28,32 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
     baseline = _torch_experts(x, weights, ids, gate_up.to(x.dtype), down.to(x.dtype))
     # Each expert that a row asked for is read once, whatever the rows; INT4 is half a byte and a bf16 scale a group.
     used, flops = len(set(ids.flatten().tolist())), 6 * s.rows * s.top_k * s.hidden * s.expert_inter
-    for pair, width in (((gate_up, down), 2.0), ((moe.quantize_int4(gate_up), moe.quantize_int4(down)), 0.5 + 2 / 32)):
-        layer = moe.prepare_experts(*pair, keep_source=True)
+    # Formats whose native form is exact: others are compared in the tests, at what their form costs.
+    for quantize_, width in (
+        (lambda w: w, 2.0),
+        (quantize.quantize_int4, 0.5 + 2 / 32),
+        (quantize.quantize_mxfp4, 0.5 + 1 / 32),
+    ):
+        layer = moe.prepare_experts(quantize_(gate_up), quantize_(down), keep_source=True)
         moved = int(used * 3 * s.hidden * s.expert_inter * width) + nbytes(x, x)
         yield Case("moe.experts", _run_experts(x, weights, ids, layer), baseline, bytes=moved, flops=flops)
+
+
+def _pieces(s: Sizes, make: Maker, weights: Tensor, ids: Tensor) -> Iterator[Case]:
+    def permute(impl: str | None) -> tuple[Tensor, ...]:
+        order = moe.permute(ids, s.experts, block=16, impl=impl)
+        return order.pairs.float(), order.offsets.float(), order.blocks.float()
+
+    yield Case("moe.permute", permute, None)
+    x, down = make(s.rows, s.expert_inter), make.weight(s.experts, s.hidden, s.expert_inter)
+    yield Case("moe.grouped_linear", lambda impl: (moe.grouped_linear(x, ids, down, impl=impl),), None)
+    values = make(s.rows, s.top_k, s.hidden)
+    wide = weights.to(values.dtype)
+    yield Case(
+        "moe.combine",
+        lambda impl: (moe.combine(values, weights, ids, s.experts, impl=impl),),
+        lambda: torch.einsum("tkd,tk->td", values, wide),
+    )
 
 
 def _run_experts(x: Tensor, weights: Tensor, ids: Tensor, layer: moe.ExpertWeights) -> Run:

@@ -2,10 +2,13 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from ..gemm.reference import gated, mlp
+from ..activation.reference import gated
+from ..gemm.reference import mlp
 from ..gemm.weights import MlpWeight
-from .weights import ExpertWeights
+from .permutation import Permutation, capacity
+from .weights import ExpertSource, ExpertWeights, matrix
 
 
 def route_sigmoid(
@@ -27,13 +30,68 @@ def route_sigmoid(
     return weights * scale, ids.int()
 
 
+def route_softmax(logits: Tensor, top_k: int, scale: float, normalize: bool) -> tuple[Tensor, Tensor]:
+    """The largest logits; the softmax over them if ``normalize``, else over all."""
+    chosen, ids = (part[:, :top_k] for part in logits.sort(dim=-1, descending=True, stable=True))
+    weights = chosen.softmax(-1) if normalize else (chosen - logits.logsumexp(-1, keepdim=True)).exp()
+    return weights * scale, ids.int()
+
+
+def permute(ids: Tensor, experts: int, block: int) -> Permutation:
+    """A stable sort, each expert's share padded to whole blocks."""
+    flat = ids.flatten().long()
+    count, places = flat.shape[0], capacity(flat.shape[0], experts, block)
+    inside = (flat >= 0) & (flat < experts)
+    keys, order = torch.where(inside, flat, experts).sort(stable=True)
+    starts = torch.searchsorted(keys, torch.arange(experts + 1, device=ids.device))
+    padded = (starts.diff() + block - 1) // block * block
+    offsets = F.pad(padded.cumsum(0), (1, 0))
+    place = offsets[keys] + torch.arange(count, device=ids.device) - starts[keys]
+    place = torch.where(keys < experts, place, places)  # what is left out shares one place past the end
+    pairs = torch.full((places + 1,), count, dtype=torch.int32, device=ids.device)
+    pairs = pairs.scatter_(0, place, order.int())[:places]
+    first = torch.arange(0, places, block, device=ids.device)
+    blocks = torch.searchsorted(offsets[1:], first, right=True)
+    return Permutation(pairs, offsets.int(), torch.where(blocks < experts, blocks, -1).int(), block)
+
+
+def grouped_linear(x: Tensor, ids: Tensor, weight: ExpertSource) -> Tensor:
+    """Expert by expert, in fp32, rounded once."""
+    wide = x.float()
+    out = wide.new_zeros((*ids.shape, weight.shape[1]))
+    for expert in _present(ids, weight.shape[0]):
+        tokens, place = (ids == expert).nonzero(as_tuple=True)
+        out[tokens, place] = F.linear(wide[tokens], matrix(weight, expert))
+    return out.to(x.dtype)
+
+
+def combine(values: Tensor, weights: Tensor, ids: Tensor, experts: int, base: Tensor | None) -> Tensor:
+    """A sum in the order of the choices, in fp32, rounded once."""
+    tokens, k, width = values.shape
+    out = torch.zeros((tokens, width), device=values.device) if base is None else base.float()
+    inside = ((ids >= 0) & (ids < experts))[..., None]
+    for j in range(k):
+        out = out + torch.where(inside[:, j], values[:, j].float() * weights[:, j, None], 0.0)
+    return out.to(values.dtype)
+
+
 def experts(x: Tensor, weights: Tensor, ids: Tensor, layer: ExpertWeights, shared: MlpWeight | None) -> Tensor:
     """Sum over each token's experts, fp32 throughout, rounded once; ids outside of [0, E) are skipped."""
     wide = x.float()
     out = torch.zeros_like(wide) if shared is None else mlp(wide, shared)
-    for expert in torch.unique(ids).tolist():
-        if 0 <= expert < layer.experts:
-            tokens, place = (ids == expert).nonzero(as_tuple=True)
-            gate_up, down = layer.dequantize(expert)
-            out.index_add_(0, tokens, gated(wide[tokens], gate_up, down) * weights[tokens, place, None])
+    for expert in _present(ids, layer.experts):
+        tokens, place = (ids == expert).nonzero(as_tuple=True)
+        out.index_add_(0, tokens, _expert(wide[tokens], layer, expert) * weights[tokens, place, None])
     return out.to(x.dtype)
+
+
+def _expert(x: Tensor, layer: ExpertWeights, expert: int) -> Tensor:
+    gate_up, down = layer.dequantize(expert)
+    first = None if layer.gate_up_bias is None else layer.gate_up_bias[expert]
+    second = None if layer.down_bias is None else layer.down_bias[expert]
+    gate, up = F.linear(x, gate_up, first).chunk(2, dim=-1)
+    return F.linear(gated(gate, up, layer.activation), down, second)
+
+
+def _present(ids: Tensor, experts: int) -> list[int]:
+    return [expert for expert in torch.unique(ids).tolist() if 0 <= expert < experts]

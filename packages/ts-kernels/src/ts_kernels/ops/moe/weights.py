@@ -1,8 +1,4 @@
-"""Weights of routed experts. Legend: E experts, D hidden, I intermediate, N rows, K columns.
-
-INT4 is the compressed-tensors "pack-quantized" format, symmetric, groups of 32 columns: nibble j (bits 4j..4j+3) of
-word i of a row is column 8i+j, stored as value + 8; weight = value * scale of its group.
-"""
+"""Weights of routed experts. Legend: E experts, D hidden, I intermediate, N rows, K columns."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,70 +7,25 @@ import torch
 from torch import Tensor
 
 from ... import contract
-from ...contract import INT4_COLUMNS_PER_WORD, INT4_GROUP
 from ...errors import ContractError, KernelError
+from ..activation.gates import Gated
+from ..quantize.formats import KINDS, QuantizedWeight
 
 if TYPE_CHECKING:
     from ..._native import PackedExperts
+    from .triton.tiles import TiledExperts
 
 _PREPARE = "moe.prepare_experts"
+ALL_KINDS = ("dense", *KINDS)
+ExpertSource = Tensor | QuantizedWeight
 
 
-@dataclass(frozen=True, eq=False)
-class Int4Weight:
-    """A stack of INT4 matrices: packed int32 [E, N, K/8] and scale bf16 [E, N, K/32]."""
-
-    packed: Tensor
-    scale: Tensor
-
-    def __post_init__(self) -> None:
-        contract.shape("moe.Int4Weight", "packed", self.packed, "E", "N", "K/8")
-        contract.dtype("moe.Int4Weight", "packed", self.packed, torch.int32)
-        columns = self.packed.shape[2] * INT4_COLUMNS_PER_WORD
-        if columns % INT4_GROUP:
-            expected = f"[E, N, K/8] with K a multiple of {INT4_GROUP}"
-            raise ContractError("moe.Int4Weight", "packed", expected, self.packed)
-        contract.shape("moe.Int4Weight", "scale", self.scale, *self.packed.shape[:2], columns // INT4_GROUP)
-        contract.dtype("moe.Int4Weight", "scale", self.scale, torch.bfloat16)
-        contract.device("moe.Int4Weight", self.packed, scale=self.scale)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(E, N, K) of the matrices that it stands for."""
-        experts, rows, words = self.packed.shape
-        return experts, rows, words * INT4_COLUMNS_PER_WORD
-
-    def dequantize(self, expert: int) -> Tensor:
-        """One expert's matrix, fp32 [N, K], exact."""
-        return dequantize_int4(self.packed[expert], self.scale[expert])
-
-
-def dequantize_int4(packed: Tensor, scale: Tensor) -> Tensor:
-    """packed int32 [..., K/8] and scale [..., K/32] to fp32 [..., K]."""
-    shifts = torch.arange(0, 32, 4, dtype=torch.int32, device=packed.device)
-    values = ((packed[..., None] >> shifts) & 15) - 8
-    grouped = values.reshape(*scale.shape, INT4_GROUP).float() * scale.float()[..., None]
-    return grouped.reshape(*scale.shape[:-1], -1)
-
-
-def quantize_int4(weight: Tensor) -> Int4Weight:
-    """Round [E, N, K] to INT4, each group's largest magnitude being 7 steps (for tests and tools)."""
-    groups = weight.float().reshape(*weight.shape[:-1], -1, INT4_GROUP)
-    scale = (groups.abs().amax(-1) / 7).clamp_min(1e-12).bfloat16()
-    values = (groups / scale.float()[..., None]).round().clamp(-8, 7).long() + 8
-    words = values.reshape(*weight.shape[:-1], -1, INT4_COLUMNS_PER_WORD)
-    packed = (words << torch.arange(0, 32, 4, device=weight.device)).sum(-1)
-    return Int4Weight(torch.where(packed >= 2**31, packed - 2**32, packed).int().contiguous(), scale.contiguous())
-
-
-ExpertSource = Tensor | Int4Weight
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ExpertWeights:
-    """Routed experts, prepared: gate_up [E, 2I, D] (gate rows, then up rows) and down [E, D, I].
+    """Routed experts, prepared: gate_up [E, 2I, D] and down [E, D, I], biases, and what joins gate and up.
 
-    Holds the form that the chosen kernel reads: the sources, or the packed form alone.
+    Holds the form that the chosen kernel reads: the sources, or a kernel's own form alone. ``interleaved`` says how the
+    source's gate and up rows lie (in turn, else gate first); ``gate_up_bias`` fp32 [E, 2I] is gate first in any case.
     """
 
     experts: int
@@ -85,45 +36,76 @@ class ExpertWeights:
     device: torch.device
     gate_up: ExpertSource | None
     down: ExpertSource | None
-    packed: "PackedExperts | None"
+    interleaved: bool
+    gate_up_bias: Tensor | None
+    down_bias: Tensor | None
+    activation: Gated
+    packed: "PackedExperts | TiledExperts | None"
 
     @property
     def format(self) -> str:
-        """What selection sees: the kind ("bf16", "int4") and the forms held."""
-        forms = (("source", self.gate_up), ("packed", self.packed))
-        return f"{self.kind}:" + "+".join(name for name, form in forms if form is not None)
+        """What selection sees: the kind ("dense", "int4" ...) and the forms held ("packed", on a GPU "tiled")."""
+        form = "tiled" if hasattr(self.packed, "gate_up") else "packed"
+        forms = (("source", self.gate_up), (form, self.packed))
+        return f"{self.kind}:" + "+".join(name for name, held in forms if held is not None)
 
-    def dequantize(self, expert: int) -> tuple[Tensor, Tensor]:
-        """One expert's (gate_up [2I, D], down [D, I]) in fp32. Raises ``KernelError`` if they were not kept."""
+    def sources(self) -> tuple[ExpertSource, ExpertSource]:
+        """(gate_up, down) as they were given. Raises ``KernelError`` if they were not kept."""
         if self.gate_up is None or self.down is None:
             raise KernelError(
                 f"{_PREPARE}: the sources of these experts were not kept; "
                 "prepare them with keep_source=True or set TS_KERNELS_KEEP_SOURCE=1"
             )
-        return _matrix(self.gate_up, expert), _matrix(self.down, expert)
+        return self.gate_up, self.down
+
+    def dequantize(self, expert: int) -> tuple[Tensor, Tensor]:
+        """One expert's (gate_up [2I, D], gate rows first, down [D, I]) in fp32. Raises ``KernelError``."""
+        gate_up, down = (matrix(source, expert) for source in self.sources())
+        return gate_first(gate_up) if self.interleaved else gate_up, down
 
 
-def _matrix(source: ExpertSource, expert: int) -> Tensor:
-    return source.dequantize(expert) if isinstance(source, Int4Weight) else source[expert].float()
+def matrix(source: ExpertSource, expert: int) -> Tensor:
+    """One expert's matrix, fp32 [N, K]."""
+    return source[expert].dequantize() if isinstance(source, QuantizedWeight) else source[expert].float()
+
+
+def gate_first(rows: Tensor) -> Tensor:
+    """Rows (gate, up, gate, up ...) as all gate rows, then all up rows."""
+    return torch.cat((rows[::2], rows[1::2]))
 
 
 def checked(gate_up: ExpertSource, down: ExpertSource) -> tuple[str, torch.dtype, torch.device]:
     """Kind, dtype and device of a pair of stacks; raises ``ContractError``."""
-    if isinstance(gate_up, Int4Weight) != isinstance(down, Int4Weight):
+    if type(gate_up) is not type(down) and QuantizedWeight in (*type(gate_up).__mro__, *type(down).__mro__):
         given = f"{type(gate_up).__name__} and {type(down).__name__}"
-        raise ContractError(_PREPARE, "gate_up and down", "both Int4Weight or both tensors", given)
+        raise ContractError(_PREPARE, "gate_up and down", "of one format, or both tensors", given)
     if len(gate_up.shape) != 3:
-        raise ContractError(_PREPARE, "gate_up", "[E, 2I, D]", gate_up)
+        form = type(gate_up).__name__
+        given_gate_up = gate_up if isinstance(gate_up, Tensor) else f"{form} {list(gate_up.shape)}"
+        raise ContractError(_PREPARE, "gate_up", "[E, 2I, D]", given_gate_up)
     experts, rows, hidden = gate_up.shape
     if rows % 2 or tuple(down.shape) != (experts, hidden, rows // 2):
         given = f"gate_up {list(gate_up.shape)} and down {list(down.shape)}"
         raise ContractError(_PREPARE, "gate_up and down", "[E, 2I, D] and [E, D, I]", given)
-    if isinstance(gate_up, Int4Weight) or isinstance(down, Int4Weight):
-        assert isinstance(gate_up, Int4Weight)
-        assert isinstance(down, Int4Weight)
-        contract.device(_PREPARE, gate_up.packed, down=down.packed)
-        return "int4", torch.bfloat16, gate_up.packed.device
+    if gate_up.device != down.device:
+        raise ContractError(_PREPARE, "gate_up and down", "on one device", f"{gate_up.device} and {down.device}")
+    if isinstance(gate_up, QuantizedWeight) and isinstance(down, QuantizedWeight):
+        if gate_up.kind != down.kind:
+            raise ContractError(_PREPARE, "gate_up and down", "of one format", f"{gate_up.kind} and {down.kind}")
+        return gate_up.kind, torch.bfloat16, gate_up.device
+    assert isinstance(gate_up, Tensor)
+    assert isinstance(down, Tensor)
     contract.dtype(_PREPARE, "gate_up", gate_up, *contract.FLOATS)
     contract.dtype(_PREPARE, "down", down, gate_up.dtype)
-    contract.device(_PREPARE, gate_up, down=down)
     return "dense", gate_up.dtype, gate_up.device
+
+
+def checked_bias(argument: str, bias: Tensor | None, like: ExpertSource, rows: int, interleaved: bool) -> Tensor | None:
+    """``bias`` [E, N], fp32 or bf16, as fp32 with gate columns first; raises ``ContractError``."""
+    if bias is None:
+        return None
+    contract.shape(_PREPARE, argument, bias, like.shape[0], rows)
+    contract.dtype(_PREPARE, argument, bias, *contract.FLOATS)
+    if bias.device != like.device:
+        contract.fail(_PREPARE, argument, f"on {like.device} like the weights", bias)
+    return (torch.cat((bias[:, ::2], bias[:, 1::2]), 1) if interleaved else bias).float().contiguous()

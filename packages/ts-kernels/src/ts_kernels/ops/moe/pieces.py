@@ -1,0 +1,106 @@
+"""The steps of an expert layer, one by one: permute, grouped product, combine.
+
+Legend: T tokens, E experts, k experts a token, P = T * k pairs, N outputs, K inputs, D hidden.
+"""
+
+import torch
+from torch import Tensor
+
+from ... import contract
+from ...selection import Operation
+from .. import _register
+from ..quantize.formats import QuantizedWeight
+from . import reference
+from .permutation import Permutation
+from .weights import ALL_KINDS, ExpertSource
+
+_PERMUTE = Operation("moe.permute", dtypes=("ids",), dims=("E",), summary="pairs sorted by expert, padded to blocks")
+_GROUPED = Operation(
+    "moe.grouped_linear", dtypes=("x", "weight"), dims=("E", "N", "K"), summary="each pair's row times its expert"
+)
+_COMBINE = Operation("moe.combine", dtypes=("values",), dims=("D",), summary="weighted sum of each token's pairs")
+
+
+def permute(ids: Tensor, experts: int, *, block: int = 1, impl: str | None = None) -> Permutation:
+    """Sort the pairs of ids int32 [T, k] by expert, as a grouped product wants them; see ``Permutation``.
+
+    Each expert's share is padded to a multiple of ``block``. Ids outside of [0, ``experts``) are left out. Sorting is
+    stable, nothing depends on the order of threads, and nothing waits for the device. Raises ``ContractError``.
+    """
+    if ids.dim() != 2 or ids.dtype != torch.int32 or experts < 1 or block < 1:
+        contract.shape(_PERMUTE.name, "ids", ids, "T", "k")
+        contract.dtype(_PERMUTE.name, "ids", ids, torch.int32)
+        contract.fail(_PERMUTE.name, "experts and block", "1 or more", f"{experts} and {block}")
+    kernel = _PERMUTE.kernel(ids.device, (ids.dtype,), (experts,), "dense", impl)
+    result: Permutation = kernel(ids, experts, block)
+    return result
+
+
+def grouped_linear(x: Tensor, ids: Tensor, weight: ExpertSource, *, impl: str | None = None) -> Tensor:
+    """``out[t, j] = x[t] @ weight[ids[t, j]].T``: a new [T, k, N] of x's dtype, zero where an id is outside of [0, E).
+
+    x [T, K] fp32 or bf16, ids int32 [T, k], weight [E, N, K]: a format of ``ts_kernels.quantize``, or an fp32 or bf16
+    tensor. Sums are fp32. For rows that differ by choice (down), give them as [T * k, K] and ids as [T * k, 1].
+    Raises ``ContractError``.
+    """
+    operation = _GROUPED.name
+    if len(weight.shape) != 3:
+        contract.fail(operation, "weight", "[E, N, K]", f"{type(weight).__name__} {list(weight.shape)}")
+    experts, n, k = weight.shape
+    contract.shape(operation, "x", x, "T", k)
+    contract.shape(operation, "ids", ids, x.shape[0], "k")
+    contract.dtype(operation, "x", x, *contract.FLOATS)
+    contract.dtype(operation, "ids", ids, torch.int32)
+    contract.device(operation, x, ids=ids)
+    if weight.device != x.device:
+        contract.fail(operation, "weight", f"on {x.device} like x", f"one on {weight.device}")
+    kind, dtype = (weight.kind, torch.bfloat16) if isinstance(weight, QuantizedWeight) else ("dense", weight.dtype)
+    kernel = _GROUPED.kernel(x.device, (x.dtype, dtype), (experts, n, k), kind, impl)
+    result: Tensor = kernel(x, ids, weight)
+    return result
+
+
+def combine(
+    values: Tensor,
+    weights: Tensor,
+    ids: Tensor,
+    experts: int,
+    *,
+    base: Tensor | None = None,
+    impl: str | None = None,
+) -> Tensor:
+    """``base + sum_j weights[:, j] * values[:, j]``: a new [T, D] of the values' dtype, summed in fp32 in order of j.
+
+    values [T, k, D] fp32 or bf16 contiguous, weights fp32 [T, k], ids int32 [T, k]: a pair whose id is outside of
+    [0, ``experts``) counts as zero and is not read. ``base`` [T, D] of the values' dtype. Raises ``ContractError``.
+    """
+    operation = _COMBINE.name
+    contract.shape(operation, "values", values, "T", "k", "D")
+    tokens, k, width = values.shape
+    contract.shape(operation, "weights", weights, tokens, k)
+    contract.shape(operation, "ids", ids, tokens, k)
+    contract.dtype(operation, "values", values, *contract.FLOATS)
+    contract.dtype(operation, "weights", weights, torch.float32)
+    contract.dtype(operation, "ids", ids, torch.int32)
+    contract.contiguous(operation, "values", values)
+    contract.device(operation, values, weights=weights, ids=ids)
+    if base is not None:
+        contract.shape(operation, "base", base, tokens, width)
+        contract.dtype(operation, "base", base, values.dtype)
+        contract.device(operation, values, base=base)
+    kernel = _COMBINE.kernel(values.device, (values.dtype,), (width,), "dense", impl)
+    result: Tensor = kernel(values, weights, ids, experts, base)
+    return result
+
+
+_register.reference(_PERMUTE, reference.permute)
+_register.triton(_PERMUTE, "moe.triton.permute:permute", {})
+_register.reference(_GROUPED, reference.grouped_linear, frozenset(ALL_KINDS))
+_register.triton(
+    _GROUPED,
+    "moe.triton.experts:grouped_linear",
+    {"x": contract.FLOATS, "weight": contract.FLOATS},
+    formats=frozenset(ALL_KINDS) - {"int8"},
+)
+_register.reference(_COMBINE, reference.combine)
+_register.triton(_COMBINE, "moe.triton.combine:combine", {"values": contract.FLOATS})

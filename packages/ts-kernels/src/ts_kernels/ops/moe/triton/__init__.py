@@ -1,0 +1,1 @@
+"""Routing and experts in Triton. Arguments have passed the public functions' checks."""

@@ -1,0 +1,77 @@
+"""What all weight formats share. Legend: N outputs, K inputs, G groups of K that share a scale."""
+
+import dataclasses
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from ... import contract
+
+SCALES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class QuantizedWeight:
+    """Weights [..., N, K] of which some tensors hold codes and others scales; any leading sizes, the same in each.
+
+    ``kind`` names the format for selection, ``group`` says how many inputs share a scale. ``weight[e]`` is the part at
+    ``e`` of the first leading size. Formats check their tensors when they are made; debug mode also refuses scales that
+    are not finite.
+    """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor held, by field."""
+        held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: tensor for name, tensor in held.items() if tensor is not None}
+
+    # What each format states; a class attribute or a property.
+    kind: ClassVar[str]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(..., N, K) of the matrices that it stands for."""
+        raise NotImplementedError
+
+    @property
+    def group(self) -> int:
+        """Inputs that share a scale."""
+        raise NotImplementedError
+
+    def dequantize(self) -> Tensor:
+        """The matrices, fp32 [..., N, K]; exact but for fp32's own rounding of code times scale."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return next(iter(self.tensors().values())).device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(tensor.nbytes for tensor in self.tensors().values())
+
+    def __getitem__(self, index: int) -> Self:
+        if len(self.shape) < 3:
+            raise IndexError(f"{type(self).__name__} {list(self.shape)} is one matrix: there is no stack to index")
+        return type(self)(**{name: tensor[index] for name, tensor in self.tensors().items()})
+
+
+def check_scale(name: str, argument: str, scale: Tensor, *sizes: int, dtypes: tuple[torch.dtype, ...] = SCALES) -> None:
+    """A scale of these sizes and dtypes, finite in debug mode; raises ``ContractError``."""
+    contract.shape(name, argument, scale, *sizes)
+    contract.dtype(name, argument, scale, *dtypes)
+    if contract.debug() and not bool(scale.float().isfinite().all()):
+        contract.fail(name, argument, "finite", f"{int((~scale.float().isfinite()).sum())} values that are not")
+
+
+def check_rank(name: str, argument: str, tensor: Tensor, least: int, expected: str) -> None:
+    """``tensor`` has at least this rank, and none of its last two sizes is 0."""
+    if tensor.dim() < least or 0 in tensor.shape[-least:]:
+        contract.fail(name, argument, f"{expected} with N and K of 1 or more", tensor)
+
+
+def split(x: Tensor, size: int) -> Tensor:
+    """[..., C] as [..., C/size, size]."""
+    return x.reshape(*x.shape[:-1], -1, size)

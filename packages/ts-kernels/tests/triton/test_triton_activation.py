@@ -1,0 +1,32 @@
+"""Activations in Triton against the reference."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from ts_kernels import activation
+
+Close = Callable[..., None]
+CALLS = {
+    "silu_mul": activation.silu_mul,
+    "swiglu_clamped": lambda x, impl: activation.swiglu_clamped(x, limit=1.5, impl=impl),
+    "swiglu_interleaved": lambda x, impl: activation.swiglu_clamped(x, limit=1.5, interleaved=True, impl=impl),
+    "swiglu_unlimited": lambda x, impl: activation.swiglu_clamped(x, limit=float("inf"), impl=impl),
+    "gelu_mul": activation.gelu_mul,
+    "gelu_mul_tanh": lambda x, impl: activation.gelu_mul(x, tanh=True, impl=impl),
+    "gelu": activation.gelu,
+    "gelu_tanh": lambda x, impl: activation.gelu(x, tanh=True, impl=impl),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "width"), [(0, 8), (1, 2), (3, 100), (2, 2070)])
+def test_activation(device: torch.device, close: Close, name: str, dtype: torch.dtype, rows: int, width: int) -> None:
+    x = torch.full((rows, width + 5), torch.nan, device=device, dtype=dtype)[:, 2:-3]
+    x.copy_(3 * torch.randn(rows, width, generator=torch.Generator().manual_seed(0)))
+    want = CALLS[name](x, impl="reference")
+    close(CALLS[name](x, impl="triton"), want)
+    if rows * width > 2:
+        with pytest.raises(AssertionError, match="differs"):
+            close(CALLS[name](x * 1.1, impl="triton"), want)
