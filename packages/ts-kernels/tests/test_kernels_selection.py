@@ -96,6 +96,9 @@ def test_every_reason_is_told() -> None:
 def test_a_range_of_architectures_has_both_ends_and_a_vendor(arch: str, able: bool) -> None:
     need = Capability(device="cuda", vendor="nvidia", min_arch=90, max_arch=100)
     assert need.serves(described(arch)) == able
+    assert str(need) == "cuda nvidia 90..100"
+    assert str(Capability(device="cuda", vendor="nvidia", min_arch=80)) == "cuda nvidia 80.."
+    assert str(Capability(device="cpu", features=frozenset({"native"}))) == "cpu native"
     with pytest.raises(errors.RegistrationError, match="a range of architectures needs a vendor"):
         Capability(min_arch=90)
 

@@ -27,10 +27,9 @@ def device_of(name: str, advice: str = "") -> torch.device:
 
 def dtype_of(text: str) -> torch.dtype:
     """The dtype of this name."""
-    known = {
-        str(d).removeprefix("torch."): d
-        for d in (torch.float32, torch.bfloat16, torch.float16, torch.int32, torch.int64)
-    }
+    wide = (torch.float32, torch.bfloat16, torch.float16, torch.int32, torch.int64)
+    narrow = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8)
+    known = {str(d).removeprefix("torch."): d for d in (*wide, *narrow)}
     if text not in known:
         raise SelectionError(f"--dtype: {text!r} is not one of {', '.join(known)}")
     return known[text]

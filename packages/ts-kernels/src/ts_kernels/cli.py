@@ -57,9 +57,9 @@ def _list(options: argparse.Namespace) -> int:
     for name in benching.operations():
         print(f"{name}: {OPERATIONS[name].info.summary}")
         for spec in REGISTRY.kernels(name):
-            needs = " ".join((spec.capability.device, *sorted(spec.capability.features)))
+            needs = str(spec.capability)
             formats = ", ".join(sorted(spec.formats)) if len(spec.formats) <= 3 else f"{len(spec.formats)} weight forms"
-            print(f"  {spec.name:12} {spec.band.name.lower():10} {needs:12} {formats:30} {spec.origin}")
+            print(f"  {spec.name:12} {spec.band.name.lower():10} {needs:18} {formats:30} {spec.origin}")
     return 0
 
 

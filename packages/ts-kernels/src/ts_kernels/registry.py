@@ -60,6 +60,12 @@ class Capability:
         if self.vendor == "any" and (self.min_arch or self.max_arch is not None):
             raise RegistrationError("a range of architectures needs a vendor: another one's numbers mean other things")
 
+    def __str__(self) -> str:
+        """Short, for a table: "cuda nvidia 80..", "cpu native"."""
+        ends = f"{self.min_arch or ''}..{self.max_arch or ''}"
+        parts = (self.device, self.vendor.removeprefix("any"), ends.strip(".") and ends, *sorted(self.features))
+        return " ".join(filter(None, parts))
+
     def verdicts(self, device: DeviceInfo) -> list[Verdict]:
         """Every need, met or not."""
         found = []
