@@ -11,7 +11,9 @@ from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama import modeling_llama
 from transformers.models.qwen2_vl import modeling_qwen2_vl
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
 from transformers.models.qwen3_vl import modeling_qwen3_vl
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig
 from ts_kernels import ContractError, checking, rope
 
 Close = Callable[..., None]
@@ -53,32 +55,26 @@ def test_partial_rotation_leaves_the_rest(impl: str, native: None) -> None:
     assert torch.equal(mine[..., 8:], x[..., 8:])
 
 
+@pytest.mark.parametrize(
+    ("interleaved", "sections"), [(False, (4, 6, 6)), (True, (6, 5, 5)), (True, (8, 4, 4)), (True, (12, 2, 2))]
+)
 @pytest.mark.parametrize("impl", ["reference", "native"])
-def test_multimodal_blocks_are_qwen2_vls(impl: str, native: None) -> None:
-    x, sections = randn(11, 2, 32), (4, 6, 6)
-    table, positions = rope.cos_sin(32, 90, 10000.0), torch.randint(90, (3, 11), generator=GENERATOR)
-    cos, sin = spread(table, positions)
-    heads_first = x.transpose(0, 1)[None]
-    want, _ = modeling_qwen2_vl.apply_multimodal_rotary_pos_emb(
-        heads_first, heads_first, cos[:, None], sin[:, None], list(sections)
+def test_multimodal_is_qwens(impl: str, native: None, interleaved: bool, sections: tuple[int, int, int]) -> None:
+    """Blocks as in Qwen2-VL, turns as in Qwen3-VL."""
+    module, config = (
+        (modeling_qwen3_vl.Qwen3VLTextRotaryEmbedding, Qwen3VLTextConfig)
+        if interleaved
+        else (modeling_qwen2_vl.Qwen2VLRotaryEmbedding, Qwen2VLTextConfig)
     )
-    mine = rope.apply_multimodal(x.clone(), table, positions, sections, impl=impl)
-    torch.testing.assert_close(mine, want[0].transpose(0, 1))
-
-
-@pytest.mark.parametrize("sections", [(6, 5, 5), (8, 4, 4), (12, 2, 2)])
-@pytest.mark.parametrize("impl", ["reference", "native"])
-def test_multimodal_turns_are_qwen3_vls(impl: str, native: None, sections: tuple[int, int, int]) -> None:
+    parameters = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(sections)}
+    made = config(hidden_size=64, num_attention_heads=2, num_key_value_heads=2, head_dim=32, rope_parameters=parameters)
     x, table = randn(11, 2, 40), rope.cos_sin(32, 90, 10000.0)
     positions = torch.randint(90, (3, 11), generator=GENERATOR)
-    angles = torch.outer(torch.arange(90).float(), 10000.0 ** (-torch.arange(0, 32, 2) / 32))[positions]
-    mixed = modeling_qwen3_vl.Qwen3VLTextRotaryEmbedding.apply_interleaved_mrope(None, angles[:, None], list(sections))[
-        0
-    ]
-    cos, sin = torch.cat((mixed, mixed), -1).cos(), torch.cat((mixed, mixed), -1).sin()
+    halves = [part[..., :16] for part in module(made)(torch.zeros(1), positions[:, None])]
+    cos, sin = (torch.cat((part, part), -1) for part in halves)
     part = x[..., :32].transpose(0, 1)[None]
-    want, _ = modeling_llama.apply_rotary_pos_emb(part, part, cos[None], sin[None])
-    mine = rope.apply_multimodal(x.clone(), table, positions, sections, interleaved=True, impl=impl)
+    want, _ = modeling_llama.apply_rotary_pos_emb(part, part, cos, sin)
+    mine = rope.apply_multimodal(x.clone(), table, positions, sections, interleaved=interleaved, impl=impl)
     torch.testing.assert_close(mine[..., :32], want[0].transpose(0, 1), atol=2e-5, rtol=1e-4)
     assert torch.equal(mine[..., 32:], x[..., 32:])
 

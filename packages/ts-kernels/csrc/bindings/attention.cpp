@@ -104,6 +104,8 @@ void bind_absorbed(py::module_& m, Engine& engine) {
                                      Address seq_lens, float scale, Address out, i64 q_len, float cache_scale,
                                      Address lse) {
     require(heads > 0 && latent > 0 && rope_dim > 0, "decode_absorbed: heads, latent and rope_dim must be positive");
+    if (batch == 0) return;  // and no address is given
+    require(q_rope != 0, "decode_absorbed: q_rope must be given");
     const KvProjection sizes{heads, 0, 0, latent, {}, {}, Buffer(0), {}};
     attend(engine,
            {&sizes,

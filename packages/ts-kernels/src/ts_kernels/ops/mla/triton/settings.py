@@ -37,7 +37,7 @@ def launch_for(device: DeviceInfo, rows: int, dtype: torch.dtype, cache: torch.d
     if wanted == 16:
         return Launch(16, 64, 8 if fp8 else 4, 3)
     if wanted == 32:
-        return Launch(32, 64, 8, 3)
+        return Launch(32, 32 if fp8 else 64, 8, 3)
     return Launch(64, 32, 8, 3)
 
 
