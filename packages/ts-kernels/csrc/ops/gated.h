@@ -6,9 +6,7 @@
 namespace ts::TS_ISA {
 
 // x * Phi(x) by the tanh formula: (1 + tanh(u)) / 2 is sigmoid(2u).
-TS_INLINE vf gelu_by_tanh(vf x) {
-  return x * sigmoid(set1(1.5957691216057308f) * fma(set1(0.044715f) * x * x, x, x));
-}
+TS_INLINE vf gelu_by_tanh(vf x) { return x * sigmoid(set1(1.5957691216057308f) * fma(set1(0.044715f) * x * x, x, x)); }
 
 // x * Phi(x) = max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2, without cancellation on either side. erfc as in Abramowitz and
 // Stegun 7.1.26, to 1.5e-7.

@@ -40,7 +40,8 @@ def grouped_linear(x: Tensor, ids: Tensor, weight: ExpertSource, *, impl: str | 
     """``out[t, j] = x[t] @ weight[ids[t, j]].T``: a new [T, k, N] of x's dtype, zero where an id is outside of [0, E).
 
     x [T, K] fp32 or bf16, ids int32 [T, k], weight [E, N, K]: a format of ``ts_kernels.quantize``, or an fp32 or bf16
-    tensor. Sums are fp32. For rows that differ by choice (down), give them as [T * k, K] and ids as [T * k, 1].
+    tensor. Sums are fp32. The weight is brought to the kernel's form in each call, which is free for tensors and FP8;
+    ``experts`` does it once. For rows that differ by choice (down), give them as [T * k, K] and ids as [T * k, 1].
     Raises ``ContractError``.
     """
     operation = _GROUPED.name
