@@ -187,7 +187,7 @@ def test_experts_every_nibble(isa: str, close: Close) -> None:
     words = (values.view(1, 2 * inter, hidden // 8, 8) << torch.arange(0, 32, 4)).sum(-1)
     packed = torch.where(words >= 2**31, words - 2**32, words).int()
     gate_up = moe.Int4Weight(packed, torch.full((1, 2 * inter, 1), 0.25, dtype=torch.bfloat16))
-    assert torch.equal(gate_up.dequantize(0), (values[0].float() - 8) * 0.25)
+    assert torch.equal(gate_up[0].dequantize(), (values[0].float() - 8) * 0.25)
     down = moe.quantize_int4(torch.eye(hidden)[None])
     layer = moe.prepare_experts(gate_up, down, keep_source=True)
     arguments = (torch.eye(hidden), torch.ones(hidden, 1), torch.zeros(hidden, 1, dtype=torch.int32), layer)

@@ -205,6 +205,17 @@ class PackedLinear:
     """A linear layer's weight[n, k], copied into the kernels' layout (bf16 stays bf16, fp32 stays fp32)."""
 
     def __init__(self, weight: int, weight_stride: int, weight_dtype: int, n: int, k: int) -> None: ...
+    @staticmethod
+    def from_quantized(
+        format: int, n: int, k: int, group: int, codes: int, flip: int, scales: int, scale_dtype: int, zeros: int
+    ) -> PackedLinear:
+        """Row-major codes of `format` (2 INT4, 3 INT4 with zero points, 4 INT8, 5 e4m3, 6 e2m1), whole bytes a row, of
+        which each four combined with `flip` (exclusive or) are in two's complement; scales and fp32 zeros (0: none)
+        [n, ceil(k / group)]."""
+    def set_bias(self, bias: int) -> None:
+        """Add bias[n], fp32, to every product; copied."""
+    def unpack(self, out: int) -> None:
+        """out[n, k] = the weight as fp32, without the bias."""
     @property
     def n(self) -> int: ...
     @property

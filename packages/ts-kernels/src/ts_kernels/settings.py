@@ -5,7 +5,7 @@ TS_KERNELS_DEBUG      1: check values too (page ids, positions, slots in range),
 TS_KERNELS_KEEP_SOURCE 1: prepared weights keep the tensors they were packed from, so that the reference can run too
 TS_KERNELS_PLUGINS    0: load no plugins
 TS_KERNELS_THREADS    threads of the native CPU kernels (default: torch.get_num_threads())
-TS_KERNELS_ISA        one that the machine has ("portable", "avx2", "avx512", "amx"), or "auto" (default)
+TS_KERNELS_ISA        one that the machine has ("portable", "avx2", "avx512", "avx512_bf16", "amx"), or "auto"
 """
 
 import os
