@@ -8,7 +8,7 @@ from ...selection import Operation
 from .. import _register
 from ..quantize.formats import QuantizedWeight
 from . import reference
-from .weights import DENSE, LinearWeight, MlpWeight, Source, checked, checked_bias, forms
+from .weights import DENSE, LinearWeight, MlpWeight, Source, checked_bias, checked_source, forms
 
 __all__ = ["LinearWeight", "MlpWeight", "Source", "gather_rows", "linear", "mlp", "prepare", "prepare_mlp"]
 
@@ -25,7 +25,7 @@ def prepare(weight: Source, *, bias: Tensor | None = None, keep_source: bool = F
     ``bias`` [N], fp32 or bf16, is added to every product before it is rounded. The result does not refer to ``weight``
     where it is packed, so the caller may drop it. Raises ``ContractError``.
     """
-    weight = checked("gemm.prepare", "weight", weight)
+    weight = checked_source("gemm.prepare", "weight", weight)
     kind, dtype = (weight.kind, torch.float32) if isinstance(weight, QuantizedWeight) else (DENSE, weight.dtype)
     n, k = weight.shape
     bias = checked_bias("gemm.prepare", bias, n, weight.device)

@@ -84,15 +84,20 @@ def unpack(packed: "PackedLinear", n: int, k: int) -> Tensor:
     return cpu.unpack(packed, n, k)
 
 
-def checked(operation: str, argument: str, weight: Source) -> Source:
-    """A float matrix with contiguous rows, or one quantized matrix; raises ``ContractError``."""
-    if isinstance(weight, QuantizedWeight):
-        if len(weight.shape) != 2:
-            raise ContractError(operation, argument, "[N, K]", f"{weight.kind} {list(weight.shape)}")
-        return weight
+def checked(operation: str, argument: str, weight: Tensor) -> Tensor:
+    """A float matrix with contiguous rows; raises ``ContractError``."""
     contract.shape(operation, argument, weight, "N", "K")
     contract.dtype(operation, argument, weight, *contract.FLOATS)
     return weight if weight.stride(-1) == 1 or weight.shape[1] <= 1 else weight.contiguous()
+
+
+def checked_source(operation: str, argument: str, weight: Source) -> Source:
+    """A float matrix with contiguous rows, or one quantized matrix; raises ``ContractError``."""
+    if not isinstance(weight, QuantizedWeight):
+        return checked(operation, argument, weight)
+    if len(weight.shape) != 2:
+        raise ContractError(operation, argument, "[N, K]", f"{weight.kind} {list(weight.shape)}")
+    return weight
 
 
 def checked_bias(operation: str, bias: Tensor | None, n: int, device: torch.device) -> Tensor | None:
