@@ -3,12 +3,10 @@
 import itertools
 from collections.abc import Callable, Iterator
 
-import ml_dtypes
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+from transformers.integrations.mxfp4 import FP4_VALUES, convert_moe_packed_tensors
 from ts_kernels import ContractError, gemm, quantize, settings
 from ts_kernels.ops.quantize.fp4 import e8m0, pack_e2m1, unpack_e2m1
 
@@ -58,18 +56,22 @@ def test_mxfp4_is_what_transformers_reads() -> None:
     assert torch.equal(quantize.Mxfp4Weight(blocks, scales).dequantize(), want)
 
 
-def test_scales_and_codes_are_those_of_ml_dtypes() -> None:
-    codes = np.arange(256, dtype=np.uint8)
-    want = torch.from_numpy(codes.view(ml_dtypes.float8_e8m0fnu).astype(np.float32))
-    assert torch.equal(e8m0(torch.from_numpy(codes)), want) or torch.equal(
-        e8m0(torch.from_numpy(codes)).nan_to_num(-1), want.nan_to_num(-1)
-    )
-    fours = torch.from_numpy(np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn).astype(np.float32))
-    low = unpack_e2m1(torch.arange(16, dtype=torch.uint8))[0::2]
-    assert torch.equal(low, fours)
-    values = torch.linspace(-7, 7, 2 * 561)
-    rounded = torch.from_numpy(values.numpy().astype(ml_dtypes.float4_e2m1fn).astype(np.float32))
-    assert torch.equal(unpack_e2m1(pack_e2m1(values)), rounded)
+def test_scales_and_codes_are_those_of_others() -> None:
+    codes = torch.arange(256, dtype=torch.uint8)
+    have, want = e8m0(codes), codes.view(torch.float8_e8m0fnu).float()
+    assert torch.equal(have[:255], want[:255])
+    assert have[255].isnan()
+    assert torch.equal(unpack_e2m1(torch.arange(16, dtype=torch.uint8))[0::2], torch.tensor(FP4_VALUES))
+
+
+def test_fp4_rounds_to_the_nearest_even() -> None:
+    values = torch.linspace(-7, 7, 2 * 561)  # the halfway points among them
+    distance = (values[:, None] - torch.tensor(FP4_VALUES[:8] + FP4_VALUES[9:])).abs()
+    nearest = distance.amin(1)
+    have = unpack_e2m1(pack_e2m1(values))
+    torch.testing.assert_close((have - values).abs(), nearest, rtol=0, atol=0)
+    halfway = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, -0.25])
+    assert unpack_e2m1(pack_e2m1(halfway)).tolist() == [0, 1, 1, 2, 2, 4, 4, 0]
 
 
 def test_int4_words_as_compressed_tensors_packs_them() -> None:
@@ -199,3 +201,20 @@ def test_every_code_times_every_place(isa: str, close: Close) -> None:
     for weight, dtype in itertools.product(made, (torch.float32, torch.bfloat16)):
         have = gemm.linear(eye.to(dtype), gemm.prepare(weight), out_dtype=torch.float32, impl="native")
         assert torch.equal(have.t(), weight.dequantize()), weight.kind
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 100, 1200])
+def test_activations_to_fp8(native: None, dtype: torch.dtype, width: int) -> None:
+    """To the bit: scales by exact division, values to the nearest, ties to even; zeros, infinities and NaN too."""
+    x = (torch.randn(6, width + 7) * torch.logspace(-6, 2, width + 7))[:, 3:-4].to(dtype)
+    x[1], x[2, 0], x[3, 0] = 0, torch.inf, torch.nan
+    for run in (quantize.fp8_per_token, quantize.fp8_per_group):
+        (values, scale), (want, want_scale) = run(x, impl="native"), run(x, impl="reference")
+        torch.testing.assert_close(scale, want_scale, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(values.float(), want.float(), rtol=0, atol=0, equal_nan=True)
+    codes = torch.arange(256, dtype=torch.uint8)
+    codes = codes[(codes & 0x7F) != 0x7F]
+    values, scale = quantize.fp8_per_token(codes.view(torch.float8_e4m3fn).float()[None], impl="native")
+    assert scale.item() == 1
+    assert torch.equal(values.view(torch.uint8)[0], codes)

@@ -1,5 +1,6 @@
 // Linear layers, gated MLPs, routed experts.
 #include "bindings/direct.h"
+#include "layout/fp8.h"
 
 namespace ts {
 namespace {
@@ -195,6 +196,20 @@ void bind_experts(py::module_& m, Engine& engine) {
 }  // namespace
 
 void bind_matrix(py::module_& m, Engine& engine) {
+  m.def("quantize_fp8",
+        [](Address x, i64 x_stride, i64 rows, i64 dim, int dtype, i64 group, Address values, Address scales) {
+          require(group > 0, "quantize_fp8: group must be positive");
+          const Fp8Args args{pointer(x),
+                             x_stride,
+                             rows,
+                             dim,
+                             dtype_of(dtype),
+                             group,
+                             pointer<unsigned char>(values),
+                             pointer<float>(scales)};
+          py::gil_scoped_release release;
+          quantize_fp8(args);
+        });
   bind_linear(m, engine);
   bind_mlp(m, engine);
   bind_experts(m, engine);

@@ -117,6 +117,9 @@ def linear(
 ) -> None:
     """out = x @ weight.T with a plain row-major weight[n, k]; packs as it goes (PackedLinear for one used twice)."""
 
+def quantize_fp8(x: int, x_stride: int, rows: int, dim: int, dtype: int, group: int, values: int, scales: int) -> None:
+    """Rows to e4m3[rows, dim] with a scale for each `group` columns, fp32[rows, ceil(dim / group)]."""
+
 def gather_rows(
     table: int,
     table_dtype: int,

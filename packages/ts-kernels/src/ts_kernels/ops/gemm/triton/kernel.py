@@ -38,15 +38,8 @@ def load_scale(
 
 
 @triton.jit
-def load_weights(
-    w, scale, zero, n, k0, N, K,
-    KIND: tl.constexpr, ZERO: tl.constexpr, WORDS: tl.constexpr, GROUP: tl.constexpr,
-    ROWS: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """[ROWS, WIDE] weights from column k0 as fp32 (or as they are, where dense).
-
-    WORDS: of 8 nibbles. GROUP 0: without their scale, which is the whole row's (or the block's).
-    """
+def load_codes(w, n, k0, N, K, WORDS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """[ROWS, WIDE] codes from column k0, as they are or (WORDS) out of words of 8."""
     rows = n[:, None].to(tl.int64)
     if WORDS:
         word = k0 // 8 + tl.arange(0, WIDE // 8)
@@ -55,8 +48,15 @@ def load_weights(
     else:
         k = k0 + tl.arange(0, WIDE)
         code = tl.load(w + rows * K + k[None, :], mask=(n[:, None] < N) & (k[None, :] < K), other=0)
-    if KIND == "dense":
-        return code
+    return code
+
+
+@triton.jit
+def weights_of(
+    code, scale, zero, n, k0, N, K,
+    KIND: tl.constexpr, ZERO: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Numbers of [ROWS, WIDE] codes as fp32. GROUP 0: without their scale, which a whole row or block shares."""
     if GROUP == 0:
         factor, offset = 1.0, 8
         if ZERO:
@@ -80,7 +80,7 @@ def linear_kernel(
     x, w, scale, zero, column, bias, out, M, N, K, x_stride,
     KIND: tl.constexpr, ZERO: tl.constexpr, WORDS: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_SCALE: tl.constexpr, COLUMN: tl.constexpr, BIAS: tl.constexpr,
-    SPLIT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, DOT: tl.constexpr,
+    SPLIT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """``out[part, m, n]`` of x [M, K] (rows spaced by x_stride) and w [N, K]; BLOCK_SCALE: a scale for 128x128."""
     block, part = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -96,13 +96,16 @@ def linear_kernel(
         a = tl.load(
             x + m[:, None].to(tl.int64) * x_stride + k[None, :], mask=(m[:, None] < M) & (k[None, :] < K), other=0.0
         )
-        b = load_weights(w, scale, zero, n, k0, N, K, KIND, ZERO, WORDS, GROUP, BLOCK_N, BLOCK_K)
+        b = load_codes(w, n, k0, N, K, WORDS, BLOCK_N, BLOCK_K)
+        if KIND != "dense":
+            b = weights_of(b, scale, zero, n, k0, N, K, KIND, ZERO, GROUP, BLOCK_N, BLOCK_K)
+        b = tl.trans(b.to(tl.float32 if UPCAST else x.dtype.element_ty))
+        a = a.to(tl.float32) if UPCAST else a
         if BLOCK_SCALE:
-            part_sum = tl.dot(a.to(DOT), tl.trans(b.to(DOT)), input_precision="ieee")
             factor = tl.load(scale + (n // 128).to(tl.int64) * tl.cdiv(K, 128) + k0 // 128, mask=n < N, other=0.0)
-            acc += part_sum * factor[None, :]
+            acc += tl.dot(a, b, input_precision="ieee") * factor[None, :]
         else:
-            acc = tl.dot(a.to(DOT), tl.trans(b.to(DOT)), acc, input_precision="ieee")
+            acc = tl.dot(a, b, acc, input_precision="ieee")
     if COLUMN:
         acc *= tl.load(column + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
     if BIAS:

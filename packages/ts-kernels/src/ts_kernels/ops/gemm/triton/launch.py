@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -91,7 +90,7 @@ class Blocks:
     stages: int
 
 
-def blocks_of(m: int, n: int, k: int, programs: int) -> Blocks:
+def blocks_of(m: int, n: int, k: int, programs: int, zero: bool) -> Blocks:
     """Tall blocks for prefill; for few rows narrow ones, and parts of K until ``programs`` have work (at most 16)."""
     if m > 64:
         return Blocks(128, 128, 64, 1, 8, 3)
@@ -100,7 +99,7 @@ def blocks_of(m: int, n: int, k: int, programs: int) -> Blocks:
     split = 1
     while split < 16 and triton.cdiv(n, width) * split < programs and k // (split * 2) >= 512:
         split *= 2
-    return Blocks(height, width, 128, split, 4, 3)
+    return Blocks(height, width, 64 if zero else 128, split, 4, 3)  # zero points of 128 columns spill on sm_90
 
 
 def linear(x: Tensor, weight: Tensor | LinearWeight, out_dtype: torch.dtype) -> Tensor:
@@ -113,7 +112,7 @@ def linear(x: Tensor, weight: Tensor | LinearWeight, out_dtype: torch.dtype) -> 
     out = torch.empty((m, n), dtype=out_dtype, device=x.device)
     if m == 0:
         return out
-    b = blocks_of(m, n, k, _programs(x.device))
+    b = blocks_of(m, n, k, _programs(x.device), operand.zero is not None)
     parts = torch.empty((b.split, m, n), dtype=torch.float32, device=x.device) if b.split > 1 else out
     whole = b.split == 1
     grid = (triton.cdiv(m, b.m) * triton.cdiv(n, b.n), b.split)
@@ -122,7 +121,7 @@ def linear(x: Tensor, weight: Tensor | LinearWeight, out_dtype: torch.dtype) -> 
         m, n, k, x.stride(0), KIND=operand.kind, ZERO=operand.zero is not None, WORDS=operand.words,
         GROUP=operand.group, BLOCK_SCALE=operand.block_scale, COLUMN=operand.column is not None,
         BIAS=whole and bias is not None, SPLIT=b.split,
-        BLOCK_M=b.m, BLOCK_N=b.n, BLOCK_K=b.k, DOT=_dot_type(x), num_warps=b.warps, num_stages=b.stages,
+        BLOCK_M=b.m, BLOCK_N=b.n, BLOCK_K=b.k, UPCAST=_upcast(x), num_warps=b.warps, num_stages=b.stages,
     )  # fmt: skip
     if not whole:
         size = m * n
@@ -142,9 +141,9 @@ def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
     return other if tensor is None else tensor
 
 
-def _dot_type(x: Tensor) -> tl.dtype:
-    """What the product multiplies: x's type; the interpreter's products are wrong in bf16."""
-    return tl.bfloat16 if x.dtype == torch.bfloat16 and not interpreting() else tl.float32
+def _upcast(x: Tensor) -> bool:
+    """The interpreter's products are wrong in bf16."""
+    return interpreting() and x.dtype == torch.bfloat16
 
 
 def _programs(device: torch.device) -> int:
