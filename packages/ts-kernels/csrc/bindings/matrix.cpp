@@ -1,6 +1,7 @@
 // Linear layers, gated MLPs, routed experts.
 #include "bindings/checks.h"
 #include "bindings/direct.h"
+#include "layout/fp8.h"
 
 namespace ts {
 namespace {
@@ -22,12 +23,35 @@ void check_shape(i64 n, i64 k, i64 stride) {
   require(stride >= k, "linear: weight_stride must be at least k");
 }
 
+// scales and zeros are [n, ceil(k / group)]; see QuantizedSource.
+std::shared_ptr<Linear> quantized_linear(int format, i64 n, i64 k, i64 group, Address codes, u32 flip, Address scales,
+                                         int scale_dtype, Address zeros) {
+  check_shape(n, k, k);
+  require(format >= static_cast<int>(Format::int4) && format <= static_cast<int>(Format::fp4), "linear: bad format");
+  require(group > 0 && group % 16 == 0, "linear: group must be a multiple of 16");
+  const QuantizedSource source{static_cast<Format>(format),
+                               n,
+                               k,
+                               group,
+                               pointer<const unsigned char>(codes),
+                               flip,
+                               pointer(scales),
+                               dtype_of(scale_dtype),
+                               pointer<const float>(zeros)};
+  require((source.format == Format::int4_zero) == (source.zeros != nullptr), "linear: zero points are INT4's alone");
+  require(source.format == Format::fp4 || group % 32 == 0, "linear: group must be a multiple of 32");
+  return std::make_shared<Linear>(Linear{PackedWeight::quantized(source)});
+}
+
 void bind_linear(py::module_& m, Engine& engine) {
   py::class_<Linear, std::shared_ptr<Linear>>(m, "PackedLinear")
       .def(py::init([](Address weight, i64 stride, int dtype, i64 n, i64 k) {
         check_shape(n, k, stride);
         return std::make_shared<Linear>(Linear{PackedWeight::dense(pointer(weight), stride, 1, dtype_of(dtype), n, k)});
       }))
+      .def_static("from_quantized", &quantized_linear)
+      .def("set_bias", [](Linear& l, Address bias) { l.weight.set_bias(pointer<const float>(bias)); })
+      .def("unpack", [](const Linear& l, Address out) { l.weight.unpack(pointer<float>(out)); })
       .def_property_readonly("n", [](const Linear& l) { return l.weight.view().n; })
       .def_property_readonly("k", [](const Linear& l) { return l.weight.view().k; })
       .def_property_readonly("nbytes", [](const Linear& l) { return l.weight.nbytes(); })
@@ -191,6 +215,20 @@ void bind_experts(py::module_& m, Engine& engine) {
 }  // namespace
 
 void bind_matrix(py::module_& m, Engine& engine) {
+  m.def("quantize_fp8",
+        [](Address x, i64 x_stride, i64 rows, i64 dim, int dtype, i64 group, Address values, Address scales) {
+          require(group > 0, "quantize_fp8: group must be positive");
+          const Fp8Args args{pointer(x),
+                             x_stride,
+                             rows,
+                             dim,
+                             dtype_of(dtype),
+                             group,
+                             pointer<unsigned char>(values),
+                             pointer<float>(scales)};
+          py::gil_scoped_release release;
+          quantize_fp8(args);
+        });
   bind_linear(m, engine);
   bind_mlp(m, engine);
   bind_experts(m, engine);

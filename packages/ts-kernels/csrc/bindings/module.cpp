@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/engine.h"
+#include "common/probe.h"
 #include "isa/self_check.h"
 
 namespace ts {
@@ -67,6 +68,10 @@ PYBIND11_MODULE(_native, m) {
   m.def("features", [] { return engine->features(); });
   m.def("amx_refusal", [] { return engine->amx_refusal(); });
   m.def("check_isa", [](const std::string& name) { return engine->check_isa(name); }, py::arg("name"));
+  m.def("read_all", [](Address data, i64 bytes) {
+    py::gil_scoped_release release;
+    return read_all(pointer(data), bytes);
+  });
   bind_elementwise(m, *engine);
   bind_matrix(m, *engine);
   bind_attention(m, *engine);

@@ -18,6 +18,9 @@ extern const KernelTable table;
 namespace avx512 {
 extern const KernelTable table;
 }
+namespace avx512_bf16 {
+extern const KernelTable table;
+}
 #endif
 #if defined(TS_HAVE_AMX)
 namespace amx {
@@ -37,13 +40,15 @@ void add_vectors([[maybe_unused]] std::vector<KernelTable>& tables) {
       !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512cd"))
     return;
   tables.push_back(avx512::table);
+  if (!__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512bf16")) return;
+  tables.push_back(avx512_bf16::table);
 #endif
 }
 
 // Empty, and the table added, where AMX can be used.
 std::string add_amx([[maybe_unused]] std::vector<KernelTable>& tables) {
 #if defined(TS_HAVE_AMX)
-  if (tables.back().name != std::string(avx512::table.name)) return "this CPU lacks AVX-512";
+  if (tables.back().name != std::string(avx512_bf16::table.name)) return "this CPU lacks AVX-512 with VNNI and BF16";
   if (std::string refusal = request_amx(); !refusal.empty()) return refusal;
   const KernelTable table = amx::table();
   if (!same_products(avx512::table, table)) return "its products differ from AVX-512's";

@@ -2,7 +2,8 @@
 // TS_ISA names the namespace; each file in ops/ is compiled once per instruction set.
 #pragma once
 
-#if defined(TS_ISA_AVX512) || defined(TS_ISA_AMX)
+#if defined(TS_ISA_AVX512) || defined(TS_ISA_AVX512_BF16) || defined(TS_ISA_AMX)
+#define TS_WIDE_VECTORS 1
 #include "isa/vec_avx512.h"
 #elif defined(TS_ISA_AVX2)
 #include "isa/vec_avx2.h"

@@ -82,6 +82,27 @@ TS_INLINE vf nibble(vi a) {
   return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(a, 28 - 4 * J), 28));
 }
 
+// Byte J of each word, two's complement, as a float.
+template <int J>
+TS_INLINE vf signed_byte(vi a) {
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(a, 24 - 8 * J), 24));
+}
+
+// Byte J of each word as e4m3. Its bits stand 2^120 too low among those of a float, subnormal or not.
+template <int J>
+TS_INLINE vf e4m3(vi a) {
+  const vi bits = _mm256_srai_epi32(_mm256_slli_epi32(a, 24 - 8 * J), 4);
+  return as_float(_mm256_and_si256(bits, _mm256_set1_epi32(static_cast<int>(0x87f00000u)))) * set1(0x1p120f);
+}
+
+// Nibble J of each word as e2m1: the permutation reads three bits of each index, the fourth is the sign.
+template <int J>
+TS_INLINE vf e2m1(vi a) {
+  const vf table = _mm256_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6);
+  const vf magnitude = _mm256_permutevar8x32_ps(table, _mm256_srli_epi32(a, 4 * J));
+  return _mm256_or_ps(magnitude, _mm256_and_ps(as_float(_mm256_slli_epi32(a, 28 - 4 * J)), set1(-0.0f)));
+}
+
 // to[j * to_stride + i] = from[i * from_stride + j] for 8 x 8.
 TS_INLINE void transpose_block(const float* from, i64 from_stride, float* to, i64 to_stride) {
 #pragma GCC unroll 2

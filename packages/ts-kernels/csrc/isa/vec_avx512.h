@@ -64,6 +64,26 @@ TS_INLINE vf nibble(vi a) {
   return _mm512_permutexvar_ps(J == 0 ? a : _mm512_srli_epi32(a, 4 * J), table);
 }
 
+// Byte J of each word, two's complement, as a float.
+template <int J>
+TS_INLINE vf signed_byte(vi a) {
+  return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(a, 24 - 8 * J), 24));
+}
+
+// Byte J of each word as e4m3. Its bits stand 2^120 too low among those of a float, subnormal or not.
+template <int J>
+TS_INLINE vf e4m3(vi a) {
+  const vi bits = _mm512_srai_epi32(_mm512_slli_epi32(a, 24 - 8 * J), 4);
+  return as_float(_mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0x87f00000u)))) * set1(0x1p120f);
+}
+
+// Nibble J of each word as e2m1.
+template <int J>
+TS_INLINE vf e2m1(vi a) {
+  const vf table = _mm512_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6);
+  return _mm512_permutexvar_ps(J == 0 ? a : _mm512_srli_epi32(a, 4 * J), table);
+}
+
 // to[j * to_stride + i] = from[i * from_stride + j] for 16 x 16.
 TS_INLINE void transpose_block(const float* from, i64 from_stride, float* to, i64 to_stride) {
   vf a[16], b[16];

@@ -88,6 +88,27 @@ TS_INLINE vf nibble(vi a) {
   return __builtin_convertvector((a << (28 - 4 * J)) >> 28, vf);
 }
 
+// Byte J of each word, two's complement, as a float.
+template <int J>
+TS_INLINE vf signed_byte(vi a) {
+  return __builtin_convertvector((a << (24 - 8 * J)) >> 24, vf);
+}
+
+// Byte J of each word as e4m3. Its bits stand 2^120 too low among those of a float, subnormal or not.
+template <int J>
+TS_INLINE vf e4m3(vi a) {
+  return as_float(((a << (24 - 8 * J)) >> 4) & static_cast<i32>(0x87f00000u)) * set1(0x1p120f);
+}
+
+// Nibble J of each word as e2m1.
+template <int J>
+TS_INLINE vf e2m1(vi a) {
+  constexpr float table[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+  vf x{};
+  for (int i = 0; i < W; ++i) x[i] = table[(a[i] >> (4 * J)) & 15];
+  return x;
+}
+
 // to[j * to_stride + i] = from[i * from_stride + j] for 4 x 4.
 TS_INLINE void transpose_block(const float* from, i64 from_stride, float* to, i64 to_stride) {
   for (int i = 0; i < W; ++i)

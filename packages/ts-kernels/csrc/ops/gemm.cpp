@@ -32,7 +32,8 @@ void multiply_widened(const WeightView& w, const Product& whole, i64 rows, i64 p
 
 template <Format F>
 void multiply_format(const WeightView& w, const Product& p, i64 rows, i64 panel) {
-  if (rows >= kExpandRows) {
+  constexpr bool tall = F == Format::f32 || F == Format::bf16 || F == Format::int4;  // see the tiles of the others
+  if (rows >= (tall ? kExpandRows : 2)) {
     multiply_widened<F>(w, p, rows, panel);
   } else {
     multiply<F>(p, rows);
@@ -52,6 +53,14 @@ void multiply_panels(const WeightView& w, const float* a, i64 lda, i64 rows, i64
       return multiply_format<Format::bf16>(w, p, rows, panel);
     case Format::int4:
       return multiply_format<Format::int4>(w, p, rows, panel);
+    case Format::int4_zero:
+      return multiply_format<Format::int4_zero>(w, p, rows, panel);
+    case Format::int8:
+      return multiply_format<Format::int8>(w, p, rows, panel);
+    case Format::fp8:
+      return multiply_format<Format::fp8>(w, p, rows, panel);
+    case Format::fp4:
+      return multiply_format<Format::fp4>(w, p, rows, panel);
   }
 }
 
@@ -70,8 +79,14 @@ const float* as_fp32(const void* x, i64 x_stride, i64 rows, i64 dim, DType dtype
 Rows rows_for(Pool* pool, const WeightView& w, const Source& x, Slot slot) {
   Rows rows;
   if constexpr (kHasTiles) {
-    if (x.activations == DType::bf16 && tiles_serve(w.format, x.rows)) {
+    if (x.activations == DType::bf16 && tiles_serve(w, x.rows)) {
       rows.tiles = tile_rows(pool, x.values, x.stride, x.rows, w.k, x.dtype, x.dtype == DType::bf16 ? 1 : 2, slot);
+      return rows;
+    }
+  }
+  if constexpr (kHasDots) {
+    if (dots_serve(w, x.activations, x.dtype)) {
+      rows.dots = dot_rows(pool, w, x.values, x.stride, x.rows, x.dtype, slot);
       return rows;
     }
   }
@@ -79,12 +94,34 @@ Rows rows_for(Pool* pool, const WeightView& w, const Source& x, Slot slot) {
   return rows;
 }
 
-void multiply_rows(const WeightView& w, const Rows& a, i64 row, i64 rows, i64 column, i64 columns, float* out,
-                   i64 ldo) {
+namespace {
+
+void add_bias(const float* bias, i64 rows, i64 columns, float* out, i64 ldo) {
+  for (i64 row = 0; row < rows; ++row)
+    for (i64 i = 0; i < columns; i += W) {
+      const vf sum =
+          load_as_float(out + row * ldo, DType::f32, i, columns - i) + load_as_float(bias, DType::f32, i, columns - i);
+      store_as(out + row * ldo, DType::f32, i, sum, columns - i);
+    }
+}
+
+void multiply_unbiased(const WeightView& w, const Rows& a, i64 row, i64 rows, i64 column, i64 columns, float* out,
+                       i64 ldo) {
   if constexpr (kHasTiles) {
     if (a.tiles.parts > 0) return multiply_tiles(w, a.tiles, row, rows, column, columns, out, ldo);
   }
+  if constexpr (kHasDots) {
+    if (a.dots.serve()) return multiply_dots(w, a.dots, row, rows, column, columns, out, ldo);
+  }
   multiply_panels(w, a.wide + row * a.stride, a.stride, rows, column, columns, out, ldo);
+}
+
+}  // namespace
+
+void multiply_rows(const WeightView& w, const Rows& a, i64 row, i64 rows, i64 column, i64 columns, float* out,
+                   i64 ldo) {
+  multiply_unbiased(w, a, row, rows, column, columns, out, ldo);
+  if (w.bias) add_bias(w.bias + column, rows, columns, out, ldo);
 }
 
 void write_rows(const float* x, i64 x_stride, i64 rows, i64 dim, void* out, i64 out_stride, DType dtype) {

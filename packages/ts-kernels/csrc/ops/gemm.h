@@ -1,6 +1,7 @@
 // Products with packed weights, as the linear layers, the experts and MLA's projections use them.
 #pragma once
 
+#include "dots/dot_product.h"
 #include "ops/product.h"
 #include "parallel/pool.h"
 #include "tiles/tile_product.h"
@@ -25,17 +26,19 @@ struct Source {
   DType activations;
 };
 
-// The rows as the product with one weight reads them: fp32, or tiles where those are worth it.
+// The rows as the product with one weight reads them: fp32, or what tiles or dot products take where those serve.
 struct Rows {
   const float* wide = nullptr;
   i64 stride = 0;
   TileRows tiles{};
+  DotRows dots{};
 };
 
-// Tiles serve calls with bf16 activations only. Lives in the calling thread's `slot`; `pool` may be null.
+// Lives in the calling thread's `slot`; `pool` may be null.
 Rows rows_for(Pool* pool, const WeightView& w, const Source& x, Slot slot);
 
-// out = rows [row, row + rows) of a times columns [column, column + columns) of w; both begin at a multiple of 16.
+// out = rows [row, row + rows) of a times columns [column, column + columns) of w, plus its bias; both begin at a
+// multiple of 16.
 void multiply_rows(const WeightView& w, const Rows& a, i64 row, i64 rows, i64 column, i64 columns, float* out, i64 ldo);
 
 // out[i] = x[i] in out's type.

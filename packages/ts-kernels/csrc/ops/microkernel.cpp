@@ -17,7 +17,30 @@ template <Format F, int J>
 TS_INLINE vf decode(vi word) {
   if constexpr (F == Format::f32) return as_float(word);
   if constexpr (F == Format::bf16) return J == 0 ? bf16_low(word) : bf16_high(word);
-  if constexpr (F == Format::int4) return nibble<J>(word);
+  if constexpr (F == Format::int4 || F == Format::int4_zero) return nibble<J>(word);
+  if constexpr (F == Format::int8) return signed_byte<J>(word);
+  if constexpr (F == Format::fp8) return e4m3<J>(word);
+  if constexpr (F == Format::fp4) return e2m1<J>(word);
+}
+
+// What a group's codes are multiplied by, and with zero points what is added after that.
+struct Factor {
+  vf scale, offset;
+};
+
+template <Format F>
+TS_INLINE Factor factor_of(const Operand& b, i64 at) {
+  if constexpr (!has_scales(F)) return {zero(), zero()};
+  const vf scale = load_as_float(b.scales, b.scale_type, at, W);
+  if constexpr (F == Format::int4_zero) return {scale, zero() - load(b.zeros + at) * scale};
+  return {scale, zero()};
+}
+
+template <Format F>
+TS_INLINE vf scaled(vf code, const Factor& f) {
+  if constexpr (!has_scales(F)) return code;
+  if constexpr (F == Format::int4_zero) return fma(code, f.scale, f.offset);
+  return code * f.scale;
 }
 
 template <Format F, int kRows, int kVectors>
@@ -25,13 +48,10 @@ struct Tile {
   vf acc[kRows][kVectors];
 
   template <int J>
-  TS_INLINE void step(Tile& t, const vi (&raw)[kVectors], const vf (&scale)[kVectors], const float* a, i64 lda) {
+  TS_INLINE void step(Tile& t, const vi (&raw)[kVectors], const Factor (&factor)[kVectors], const float* a, i64 lda) {
     vf b[kVectors];
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) {
-      b[v] = decode<F, J>(raw[v]);
-      if constexpr (F == Format::int4) b[v] = b[v] * scale[v];
-    }
+    for (int v = 0; v < kVectors; ++v) b[v] = scaled<F>(decode<F, J>(raw[v]), factor[v]);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const vf value = set1(a[r * lda + J]);
@@ -41,9 +61,9 @@ struct Tile {
   }
 
   template <int... J>
-  TS_INLINE void steps(Tile& t, const vi (&raw)[kVectors], const vf (&scale)[kVectors], const float* a, i64 lda,
+  TS_INLINE void steps(Tile& t, const vi (&raw)[kVectors], const Factor (&factor)[kVectors], const float* a, i64 lda,
                        i64 count, std::integer_sequence<int, J...>) {
-    ((J < count ? step<J>(t, raw, scale, a, lda) : void()), ...);
+    ((J < count ? step<J>(t, raw, factor, a, lda) : void()), ...);
   }
 
   TS_INLINE void load_unit(vi (&raw)[kVectors], const Operand& b, i64 u) {
@@ -52,30 +72,32 @@ struct Tile {
       raw[v] = load_words(b.words + (v / VP) * b.panel_stride + (v % VP) * W + u * b.row_stride);
   }
 
-  TS_INLINE void multiply(Tile& t, const float* a, i64 lda, const Operand& b, i64 k) {
-    constexpr i64 unit = F == Format::f32 ? 1 : F == Format::bf16 ? 2 : 8;
-    constexpr i64 units_per_group = F == Format::int4 ? kGroup / unit : 1 << 30;
+  // Steps from k = `from` to `to`, which share their factors; `from` is a multiple of the unit.
+  TS_INLINE void multiply_group(Tile& t, const float* a, i64 lda, const Operand& b, const Factor (&factor)[kVectors],
+                                i64 from, i64 to) {
+    constexpr i64 unit = unit_of(F);
     using Js = std::make_integer_sequence<int, static_cast<int>(unit)>;
     vi raw[kVectors];
-    vf scale[kVectors];
-    const i64 units = k / unit;
-    for (i64 u = 0; u < units; ++u) {
-      if constexpr (F == Format::int4) {
-        if (u % units_per_group == 0) load_scales(scale, b, u / units_per_group);
-      }
-      load_unit(raw, b, u);
-      steps(t, raw, scale, a + u * unit, lda, unit, Js{});
+    i64 k = from;
+    for (; k + unit <= to; k += unit) {
+      load_unit(raw, b, k / unit);
+      steps(t, raw, factor, a + k, lda, unit, Js{});
     }
-    if (units * unit < k) {
-      load_unit(raw, b, units);
-      steps(t, raw, scale, a + units * unit, lda, k - units * unit, Js{});
+    if (k < to) {
+      load_unit(raw, b, k / unit);
+      steps(t, raw, factor, a + k, lda, to - k, Js{});
     }
   }
 
-  TS_INLINE void load_scales(vf (&scale)[kVectors], const Operand& b, i64 group) {
+  TS_INLINE void multiply(Tile& t, const float* a, i64 lda, const Operand& b, i64 k) {
+    Factor factor[kVectors];
+    if constexpr (!has_scales(F)) return multiply_group(t, a, lda, b, factor, 0, k);
+    for (i64 from = 0, group = 0; from < k; from += b.group, ++group) {
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v)
-      scale[v] = load_bf16(b.scales + (v / VP) * b.scale_panel_stride + group * kPanel + (v % VP) * W);
+      for (int v = 0; v < kVectors; ++v)
+        factor[v] = factor_of<F>(b, (v / VP) * b.scale_panel_stride + group * kPanel + (v % VP) * W);
+      multiply_group(t, a, lda, b, factor, from, min_of(from + b.group, k));
+    }
   }
 
   TS_INLINE void clear(Tile& t) {
@@ -119,7 +141,8 @@ struct Tile {
 template <Format F>
 TS_INLINE void advance(Product& p, i64 panels) {
   p.b.words += panels * p.b.panel_stride;
-  if constexpr (F == Format::int4) p.b.scales += panels * p.b.scale_panel_stride;
+  if constexpr (has_scales(F)) p.b.scales = at(p.b.scales, p.b.scale_type, panels * p.b.scale_panel_stride);
+  if constexpr (F == Format::int4_zero) p.b.zeros += panels * p.b.scale_panel_stride;
   p.out += panels * kPanel;
   p.columns -= panels * kPanel;
 }
@@ -144,13 +167,20 @@ void run_tiles(Product p, i64 count) {
 
 // The tallest tile for each width, in rows. 16 vector registers (AVX2, SSE2) hold 8 to 10 accumulators beside the
 // operands, 32 (AVX-512) 24.
-#if defined(TS_ISA_AVX512)
+#if defined(TS_WIDE_VECTORS)
 constexpr int kTallest1 = 12, kTallest2 = 12, kTallest4 = 5, kTallest8 = 1;
 #elif defined(TS_ISA_AVX2)
 constexpr int kTallest1 = 5, kTallest2 = 1, kTallest4 = 0, kTallest8 = 0;
 #else
 constexpr int kTallest1 = 2, kTallest2 = 0, kTallest4 = 0, kTallest8 = 0;
 #endif
+
+// Formats other than these have tiles of one row: more rows are worth widening the weights first.
+template <Format F>
+constexpr int tallest(int height) {
+  const bool tall = F == Format::f32 || F == Format::bf16 || F == Format::int4;
+  return tall || height < 1 ? height : 1;
+}
 
 using TileFunction = void (*)(Product, i64);
 
@@ -183,31 +213,30 @@ TS_INLINE void run_width(Product& p, i64 rows, bool ragged) {
 
 template <Format F>
 void multiply(const Product& whole, i64 rows) {
+  constexpr int one = tallest<F>(kTallest1), two = tallest<F>(kTallest2), four = tallest<F>(kTallest4);
+  constexpr int eight = F == Format::int4_zero ? 0 : tallest<F>(kTallest8);  // its offsets would not fit the registers
   if (rows <= 0) return;
   Product p = whole;
-  if (rows <= kTallest8) run_width<F, 8, kTallest8>(p, rows, false);
-  if (rows <= kTallest4) run_width<F, 4, kTallest4>(p, rows, false);
-  if (rows <= kTallest2 || kTallest2 >= kTallest1) run_width<F, 2, kTallest2>(p, rows, false);
-  run_width<F, 1, kTallest1>(p, rows, true);
+  if (rows <= eight) run_width<F, 8, eight>(p, rows, false);
+  if (rows <= four) run_width<F, 4, four>(p, rows, false);
+  if (rows <= two || two >= one) run_width<F, 2, two>(p, rows, false);
+  run_width<F, 1, one>(p, rows, true);
 }
 
 namespace {
 
 template <Format F, int... J>
-TS_INLINE void expand_unit(const Operand& b, i64 u, i64 panels, i64 k_left, float* out,
+TS_INLINE void expand_unit(const Operand& b, i64 u, i64 group, i64 panels, i64 k_left, float* out,
                            std::integer_sequence<int, J...>) {
-  constexpr i64 unit = sizeof...(J);
   for (i64 v = 0; v < panels * VP; ++v) {
     const i64 panel = v / VP, lane = v % VP * W;
     const vi raw = load_words(b.words + panel * b.panel_stride + lane + u * b.row_stride);
-    vf scale = zero();
-    if constexpr (F == Format::int4)
-      scale = load_bf16(b.scales + panel * b.scale_panel_stride + u * unit / kGroup * kPanel + lane);
+    const Factor factor = factor_of<F>(b, panel * b.scale_panel_stride + group * kPanel + lane);
     float* to = out + v * W;
     const auto put = [&](vf x, i64 j) TS_LAMBDA {
-      if (j < k_left) store(to + j * panels * kPanel, F == Format::int4 ? x * scale : x);
+      if (j < k_left) store(to + j * panels * kPanel, x);
     };
-    (put(decode<F, J>(raw), J), ...);
+    (put(scaled<F>(decode<F, J>(raw), factor), J), ...);
   }
 }
 
@@ -215,17 +244,25 @@ TS_INLINE void expand_unit(const Operand& b, i64 u, i64 panels, i64 k_left, floa
 
 template <Format F>
 void expand(const Operand& b, i64 panels, i64 k, float* out) {
-  constexpr i64 unit = F == Format::f32 ? 1 : F == Format::bf16 ? 2 : 8;
-  for (i64 u = 0; u * unit < k; ++u)
-    expand_unit<F>(b, u, panels, k - u * unit, out + u * unit * panels * kPanel,
-                   std::make_integer_sequence<int, static_cast<int>(unit)>{});
+  constexpr i64 unit = unit_of(F);
+  const i64 whole = has_scales(F) ? b.group : k;
+  for (i64 from = 0, group = 0; from < k; from += whole, ++group) {
+    const i64 to = min_of(from + whole, k);
+    for (i64 at = from; at < to; at += unit)
+      expand_unit<F>(b, at / unit, group, panels, to - at, out + at * panels * kPanel,
+                     std::make_integer_sequence<int, static_cast<int>(unit)>{});
+  }
 }
 
-template void multiply<Format::f32>(const Product&, i64);
-template void multiply<Format::bf16>(const Product&, i64);
-template void multiply<Format::int4>(const Product&, i64);
-template void expand<Format::f32>(const Operand&, i64, i64, float*);
-template void expand<Format::bf16>(const Operand&, i64, i64, float*);
-template void expand<Format::int4>(const Operand&, i64, i64, float*);
+#define TS_PRODUCT(F)                                     \
+  template void multiply<Format::F>(const Product&, i64); \
+  template void expand<Format::F>(const Operand&, i64, i64, float*);
+TS_PRODUCT(f32)
+TS_PRODUCT(bf16)
+TS_PRODUCT(int4)
+TS_PRODUCT(int4_zero)
+TS_PRODUCT(int8)
+TS_PRODUCT(fp8)
+TS_PRODUCT(fp4)
 
 }  // namespace ts::TS_ISA

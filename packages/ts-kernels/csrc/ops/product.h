@@ -12,17 +12,23 @@
 
 namespace ts::TS_PRODUCTS {
 
-// b's words: unit u of panel p (16 columns) lies at words + p * panel_stride + u * row_stride.
+// b's words: unit u of panel p (16 columns) lies at words + p * panel_stride + u * row_stride. Scales as in WeightView.
 struct Operand {
   const u32* words;
   i64 panel_stride, row_stride;
-  const u16* scales = nullptr;
-  i64 scale_panel_stride = 0;
+  const void* scales = nullptr;
+  DType scale_type = DType::bf16;
+  i64 scale_panel_stride = 0, group = 0;
+  const float* zeros = nullptr;
 };
 
 TS_INLINE Operand operand_of(const WeightView& w, i64 panel) {
-  return {w.words + panel * w.panel_stride, w.panel_stride, w.row_stride, w.scales + panel * w.scale_panel_stride,
-          w.scale_panel_stride};
+  Operand b{w.words + panel * w.panel_stride, w.panel_stride, w.row_stride};
+  if (!w.scales) return b;
+  b.scales = at(w.scales, w.scale_type, panel * w.scale_panel_stride), b.scale_type = w.scale_type;
+  b.scale_panel_stride = w.scale_panel_stride, b.group = w.group;
+  if (w.zeros) b.zeros = w.zeros + panel * w.scale_panel_stride;
+  return b;
 }
 
 // A row-major fp32 matrix.

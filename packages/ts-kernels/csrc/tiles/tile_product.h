@@ -1,4 +1,4 @@
-// Products of bf16 rows with bf16 and INT4 weights on tile registers.
+// Products of bf16 rows with bf16 and INT4 (groups of 32, bf16 scales) weights on tile registers.
 #pragma once
 
 #include "layout/packed.h"
@@ -24,8 +24,9 @@ struct TileRows {
 // A tile product takes 16 cycles for 16 columns and 32 k, however many of its 16 rows are used; vectors take 16 cycles
 // a row (two AVX-512 multiply-adds of 16 a cycle) and have no rows to lay out. INT4 takes two products, and some 100
 // cycles to convert the weights: vectors are done with 8 rows by then.
-TS_INLINE bool tiles_serve(Format format, i64 rows) {
-  return format == Format::bf16 ? rows >= 8 : format == Format::int4 && rows >= 16;
+TS_INLINE bool tiles_serve(const WeightView& w, i64 rows) {
+  if (w.format == Format::int4) return rows >= 16 && w.group == kGroup && w.scale_type == DType::bf16;
+  return w.format == Format::bf16 && rows >= 8;
 }
 
 // `rows` rows of x, [rows, k], as one part (x holds bf16 values) or two (the nearest bf16, and that of what is left: 16

@@ -27,7 +27,8 @@ void split_group(const WeightView& w, i64 panel, i64 group, u32* high, u32* low)
   static_assert(kGroup == kTileDepth);
   const u32* words = w.words + panel * w.panel_stride + group * (kGroup / 8) * kPanel;
   for (i64 lane = 0; lane < kPanel; lane += W) {
-    const vf scale = load_bf16(w.scales + panel * w.scale_panel_stride + group * kPanel + lane);
+    const vf scale =
+        load_bf16(static_cast<const u16*>(w.scales) + panel * w.scale_panel_stride + group * kPanel + lane);
     for (i64 u = 0; u < kGroup / 8; ++u) {
       const vi raw = load_words(words + u * kPanel + lane);
       const i64 to = 4 * u * kPanel + lane;

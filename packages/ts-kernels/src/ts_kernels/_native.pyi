@@ -198,6 +198,12 @@ def linear(
 ) -> None:
     """out = x @ weight.T with a plain row-major weight[n, k]; packs as it goes (PackedLinear for one used twice)."""
 
+def read_all(data: int, bytes: int) -> int:
+    """Read memory from end to end on the calling thread, without the GIL (a probe of bandwidth); gives a checksum."""
+
+def quantize_fp8(x: int, x_stride: int, rows: int, dim: int, dtype: int, group: int, values: int, scales: int) -> None:
+    """Rows to e4m3[rows, dim] with a scale for each `group` columns, fp32[rows, ceil(dim / group)]."""
+
 def gather_rows(
     table: int,
     table_dtype: int,
@@ -314,6 +320,17 @@ class PackedLinear:
     """A linear layer's weight[n, k], copied into the kernels' layout (bf16 stays bf16, fp32 stays fp32)."""
 
     def __init__(self, weight: int, weight_stride: int, weight_dtype: int, n: int, k: int) -> None: ...
+    @staticmethod
+    def from_quantized(
+        format: int, n: int, k: int, group: int, codes: int, flip: int, scales: int, scale_dtype: int, zeros: int
+    ) -> PackedLinear:
+        """Row-major codes of `format` (2 INT4, 3 INT4 with zero points, 4 INT8, 5 e4m3, 6 e2m1), whole bytes a row, of
+        which each four combined with `flip` (exclusive or) are in two's complement; scales and fp32 zeros (0: none)
+        [n, ceil(k / group)]."""
+    def set_bias(self, bias: int) -> None:
+        """Add bias[n], fp32, to every product; copied."""
+    def unpack(self, out: int) -> None:
+        """out[n, k] = the weight as fp32, without the bias."""
     @property
     def n(self) -> int: ...
     @property

@@ -7,7 +7,7 @@ TS_KERNELS_PLUGINS    0: load no plugins
 TS_KERNELS_TUNED      a folder whose <device>.json of measured settings goes before the one shipped here
 TS_KERNELS_THREADS    threads of the native CPU kernels (default: torch.get_num_threads())
 TRITON_INTERPRET      Triton's own: 1 runs its kernels in its interpreter, on the CPU
-TS_KERNELS_ISA        one that the machine has ("portable", "avx2", "avx512", "amx"), or "auto" (default)
+TS_KERNELS_ISA        one that the machine has ("portable", "avx2", "avx512", "avx512_bf16", "amx"), or "auto"
 """
 
 import os

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..ops import gemm
+from ..ops import gemm, quantize
 from .common import Case, Maker, Run, Sizes, nbytes
 
 
@@ -15,6 +15,7 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         prepared, baseline = gemm.prepare(weight, keep_source=True), weight.to(x.dtype)
         moved, flops = nbytes(x, weight) + s.rows * n * x.element_size(), 2 * s.rows * n * k
         yield Case("gemm.linear", _linear(x, prepared), _torch_linear(x, baseline), bytes=moved, flops=flops)
+    yield from _quantized(s, make)
     x = make(s.rows, s.hidden)
     gate_up, down = make.weight(2 * s.inter, s.hidden), make.weight(s.hidden, s.inter)
     mlp = gemm.prepare_mlp(gemm.prepare(gate_up, keep_source=True), gemm.prepare(down, keep_source=True))
@@ -38,6 +39,23 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         lambda: F.embedding(ids, table).to(x.dtype),
         bytes=s.rows * s.hidden * (table.element_size() + x.element_size()),
     )
+
+
+def _quantized(s: Sizes, make: Maker) -> Iterator[Case]:
+    """The linear layer of each format, with a bias."""
+    n, k = s.hidden, s.heads * s.v
+    x, matrix, bias = make(s.rows, k), make.weight(n, k), make(n)
+    for quantized in (
+        quantize.quantize_int4(matrix),
+        quantize.quantize_int4(matrix, 128, zero_point=True),
+        quantize.quantize_int8(matrix),
+        quantize.quantize_fp8_block(matrix),
+        quantize.quantize_fp8_channel(matrix),
+        quantize.quantize_mxfp4(matrix),
+        quantize.quantize_nvfp4(matrix),
+    ):
+        weight = gemm.prepare(quantized, bias=bias, keep_source=True)
+        yield Case("gemm.linear", _linear(x, weight), _torch_linear(x, matrix.to(x.dtype)))
 
 
 def _linear(x: Tensor, weight: gemm.LinearWeight) -> Run:

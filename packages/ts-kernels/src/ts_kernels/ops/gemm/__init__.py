@@ -6,32 +6,37 @@ from torch import Tensor
 from ... import contract, settings
 from ...selection import Operation
 from .. import _register
+from ..quantize.formats import QuantizedWeight
 from . import reference
-from .weights import LinearWeight, MlpWeight, checked
+from .weights import DENSE, LinearWeight, MlpWeight, Source, checked_bias, checked_source, forms
 
-__all__ = ["LinearWeight", "MlpWeight", "gather_rows", "linear", "mlp", "prepare", "prepare_mlp"]
+__all__ = ["LinearWeight", "MlpWeight", "Source", "gather_rows", "linear", "mlp", "prepare", "prepare_mlp"]
 
 _LINEAR = Operation("gemm.linear", dtypes=("x", "weight", "out"), dims=("N", "K"), summary="x @ weight.T")
 _MLP = Operation("gemm.mlp", dtypes=("x", "weight"), dims=("D", "I"), summary="down(silu(gate(x)) * up(x)) in one call")
 _GATHER = Operation("gemm.gather_rows", dtypes=("table", "ids", "out"), dims=("D",), summary="table[ids] (embedding)")
 _HELD = frozenset({"dense", "packed", "dense+packed"})
+_QUANTIZED = forms("source", "packed", "source+packed")
 
 
-def prepare(weight: Tensor, *, keep_source: bool = False) -> LinearWeight:
-    """Bring ``weight`` [N, K], fp32 or bf16, to the form that the chosen kernel reads.
+def prepare(weight: Source, *, bias: Tensor | None = None, keep_source: bool = False) -> LinearWeight:
+    """Bring ``weight`` [N, K], fp32, bf16 or quantized (``ts_kernels.quantize``), to the form that the kernel reads.
 
-    The result does not refer to ``weight`` where it is packed, so the caller may drop it. Raises ``ContractError``.
+    ``bias`` [N], fp32 or bf16, is added to every product before it is rounded. The result does not refer to ``weight``
+    where it is packed, so the caller may drop it. Raises ``ContractError``.
     """
-    weight = checked("gemm.prepare", "weight", weight)
+    weight = checked_source("gemm.prepare", "weight", weight)
+    kind, dtype = (weight.kind, torch.float32) if isinstance(weight, QuantizedWeight) else (DENSE, weight.dtype)
     n, k = weight.shape
-    dtypes = (torch.float32, weight.dtype, torch.float32)
-    packs = _LINEAR.choose(weight.device, dtypes, (n, k), "dense+packed").prepare
-    packed = None if packs is None else packs(weight)
+    bias = checked_bias("gemm.prepare", bias, n, weight.device)
+    format = "dense+packed" if kind == DENSE else f"{kind}:source+packed"
+    packs = _LINEAR.choose(weight.device, (torch.float32, dtype, torch.float32), (n, k), format).prepare
+    packed = None if packs is None else packs(weight, bias)
     keep = packed is None or keep_source or settings.current().keep_source
-    return LinearWeight(n, k, weight.dtype, weight.device, weight if keep else None, packed)
+    return LinearWeight(n, k, kind, dtype, weight.device, weight if keep else None, packed, bias)
 
 
-def prepare_mlp(gate_up: Tensor | LinearWeight, down: Tensor | LinearWeight) -> MlpWeight:
+def prepare_mlp(gate_up: Source | LinearWeight, down: Source | LinearWeight) -> MlpWeight:
     """Join gate_up [2I, D] (gate rows, then up rows) and down [D, I] for ``mlp`` and for ``moe.experts(shared=)``.
 
     Prepared weights are shared, not copied. Raises ``ContractError``.
@@ -49,7 +54,8 @@ def prepare_mlp(gate_up: Tensor | LinearWeight, down: Tensor | LinearWeight) -> 
 def linear(
     x: Tensor, weight: Tensor | LinearWeight, *, out_dtype: torch.dtype | None = None, impl: str | None = None
 ) -> Tensor:
-    """``x @ weight.T``: x [T, K] fp32 or bf16, rows may be spaced, weight [N, K] plain or prepared; a dense [T, N].
+    """``x @ weight.T + bias``: x [T, K] fp32 or bf16, rows may be spaced, weight [N, K] plain or prepared (with its
+    bias, if it has one); gives a dense [T, N].
 
     ``out_dtype`` is x's unless given (fp32 logits of bf16 activations). Sums are fp32. A plain weight serves calls that
     happen once; prepare one that is used again. Raises ``ContractError``.
@@ -108,14 +114,14 @@ def gather_rows(table: Tensor, ids: Tensor, *, dtype: torch.dtype | None = None,
     return result
 
 
-_register.reference(_LINEAR, reference.linear, _HELD)
-_register.reference(_MLP, reference.mlp, _HELD)
+_register.reference(_LINEAR, reference.linear, _HELD | _QUANTIZED)
+_register.reference(_MLP, reference.mlp, _HELD | _QUANTIZED)
 _register.reference(_GATHER, reference.gather_rows)
 _register.native(
     _LINEAR,
     "gemm.cpu:linear",
     {"x": contract.FLOATS, "weight": contract.FLOATS, "out": contract.FLOATS},
-    formats=frozenset({"dense", "packed", "dense+packed"}),
+    formats=_HELD | forms("packed", "source+packed"),
     prepare="gemm.cpu:pack",
     direct="gemm.cpu:direct_linear",
 )
@@ -123,7 +129,19 @@ _register.native(
     _MLP,
     "gemm.cpu:mlp",
     {"x": contract.FLOATS, "weight": contract.FLOATS},
-    formats=frozenset({"packed", "dense+packed"}),
+    formats=frozenset({"packed", "dense+packed"}) | forms("packed", "source+packed"),
     direct="gemm.cpu:direct_mlp",
 )
 _register.native(_GATHER, "gemm.cpu:gather_rows", {"table": contract.FLOATS, "out": contract.FLOATS})
+_register.triton(
+    _LINEAR,
+    "gemm.triton:linear",
+    {"x": contract.FLOATS, "weight": contract.FLOATS, "out": contract.FLOATS},
+    formats=frozenset({"dense", "dense+packed"}) | forms("source", "source+packed"),
+)
+_register.triton(
+    _MLP,
+    "gemm.triton:mlp",
+    {"x": contract.FLOATS, "weight": contract.FLOATS},
+    formats=frozenset({"dense", "dense+packed"}) | forms("source", "source+packed"),
+)

@@ -5,13 +5,21 @@ from torch import Tensor
 
 from ... import _native, contract
 from .._tensors import CODE, rows
-from .weights import LinearWeight, MlpWeight
+from ..quantize.formats import QuantizedWeight
+from . import packing
+from .weights import LinearWeight, MlpWeight, Source
 
 
-def pack(weight: Tensor) -> _native.PackedLinear:
-    """Copy ``weight`` [N, K] into the kernels' layout."""
+def pack(weight: Source, bias: Tensor | None = None) -> _native.PackedLinear:
+    """Copy ``weight`` [N, K] and ``bias`` fp32 [N] into the kernels' layout."""
     n, k = weight.shape
-    return _native.PackedLinear(weight.data_ptr(), weight.stride(0), CODE[weight.dtype], n, k)
+    if isinstance(weight, QuantizedWeight):
+        packed = packing.pack_quantized(weight)
+    else:
+        packed = _native.PackedLinear(weight.data_ptr(), weight.stride(0), CODE[weight.dtype], n, k)
+    if bias is not None:
+        packed.set_bias(bias.data_ptr())
+    return packed
 
 
 def join_mlp(gate_up: _native.PackedLinear, down: _native.PackedLinear) -> _native.PackedMlp:
@@ -25,6 +33,13 @@ def run_packed(x: Tensor, packed: _native.PackedLinear, out_dtype: torch.dtype) 
     tokens, n = x.shape[0], packed.n
     out = torch.empty((tokens, n), dtype=out_dtype)
     packed.run(x.data_ptr(), x.stride(0), tokens, CODE[x.dtype], out.data_ptr(), n, CODE[out_dtype])
+    return out
+
+
+def unpack(packed: _native.PackedLinear, n: int, k: int) -> Tensor:
+    """The packed weight as fp32 [N, K], without its bias."""
+    out = torch.empty((n, k), dtype=torch.float32)
+    packed.unpack(out.data_ptr())
     return out
 
 

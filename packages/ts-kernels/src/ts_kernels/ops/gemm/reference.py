@@ -9,20 +9,24 @@ from .weights import LinearWeight, MlpWeight
 
 
 def linear(x: Tensor, weight: Tensor | LinearWeight, out_dtype: torch.dtype) -> Tensor:
-    """``x @ weight.T`` in fp32, rounded once."""
-    dense = weight if isinstance(weight, Tensor) else weight.dequantize()
-    return F.linear(x.float(), dense.float()).to(out_dtype)
+    """``x @ weight.T + bias`` in fp32, rounded once."""
+    if isinstance(weight, Tensor):
+        return F.linear(x.float(), weight.float()).to(out_dtype)
+    return F.linear(x.float(), weight.dequantize().float(), weight.bias).to(out_dtype)
 
 
 def mlp(x: Tensor, weight: MlpWeight) -> Tensor:
     """``down(silu(gate(x)) * up(x))`` in fp32, rounded once."""
-    return gated(x.float(), weight.gate_up.dequantize(), weight.down.dequantize()).to(x.dtype)
+    up, down = weight.gate_up, weight.down
+    return gated(x.float(), up.dequantize(), down.dequantize(), up.bias, down.bias).to(x.dtype)
 
 
-def gated(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+def gated(
+    x: Tensor, gate_up: Tensor, down: Tensor, up_bias: Tensor | None = None, down_bias: Tensor | None = None
+) -> Tensor:
     """The gated MLP of fp32 rows with plain weights, fp32 throughout."""
-    gate, up = F.linear(x, gate_up.float()).chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * up, down.float())
+    gate, up = F.linear(x, gate_up.float(), up_bias).chunk(2, dim=-1)
+    return F.linear(F.silu(gate) * up, down.float(), down_bias)
 
 
 def gather_rows(table: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:

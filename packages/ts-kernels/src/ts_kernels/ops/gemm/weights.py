@@ -1,8 +1,8 @@
 """Weights of linear layers, prepared once. Legend: N outputs, K inputs, I intermediate, D hidden.
 
 A prepared weight holds what the chosen kernel reads and no more: on a CPU with native kernels that is the packed form
-alone, and ``dequantize`` reads it back exactly. The plain tensor is kept where the reference is the chosen kernel, or
-where the source is asked for (``keep_source=True``, TS_KERNELS_KEEP_SOURCE=1).
+alone, and ``dequantize`` reads it back exactly. The source is kept where the chosen kernel reads it (the reference,
+Triton), or where it is asked for (``keep_source=True``, TS_KERNELS_KEEP_SOURCE=1).
 """
 
 from dataclasses import dataclass
@@ -13,24 +13,32 @@ from torch import Tensor
 
 from ... import contract
 from ...errors import ContractError
+from ..quantize.formats import KINDS, QuantizedWeight
 
 if TYPE_CHECKING:
     from ..._native import PackedLinear, PackedMlp
 
-SOURCE = "dense"
+DENSE = "dense"
+SOURCE = "source"
 PACKED = "packed"
+Source = Tensor | QuantizedWeight
 
 
 @dataclass(frozen=True, eq=False)
 class LinearWeight:
-    """``weight[N, K]`` as plain tensor, packed for the native kernels, or both."""
+    """``weight[N, K]`` as it came, packed for the native kernels, or both; ``bias`` fp32 [N] is added to the product.
+
+    ``kind`` is "dense" or a quantized format's; ``dtype`` is the tensor's own, fp32 where quantized.
+    """
 
     n: int
     k: int
+    kind: str
     dtype: torch.dtype
     device: torch.device
-    source: Tensor | None
+    source: Source | None
     packed: "PackedLinear | None"
+    bias: Tensor | None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -39,32 +47,41 @@ class LinearWeight:
 
     @property
     def format(self) -> str:
-        """What selection sees: which forms are held."""
-        return held(self.source, self.packed)
+        """What selection sees: the kind and the forms held."""
+        return held(self.source, self.packed, self.kind)
 
     @property
     def nbytes(self) -> int:
         """Bytes held, all forms together."""
-        return (0 if self.source is None else self.source.nbytes) + (0 if self.packed is None else self.packed.nbytes)
+        return sum(form.nbytes for form in (self.source, self.packed) if form is not None)
 
     def dequantize(self) -> Tensor:
-        """The weight as a tensor [N, K] of its own dtype, exact; a copy where only the packed form is held."""
+        """The weight as a tensor [N, K] of ``dtype``, exact; a copy unless a plain source is held."""
+        if isinstance(self.source, QuantizedWeight):
+            return self.source.dequantize()
         if self.source is not None:
             return self.source
         assert self.packed is not None
-        return unpack(self.packed, self.k).to(self.dtype)
+        return unpack(self.packed, self.n, self.k).to(self.dtype)
 
 
-def held(source: object, packed: object) -> str:
-    """Name of the forms held: "dense", "packed" or "dense+packed"."""
-    return "+".join(name for name, form in ((SOURCE, source), (PACKED, packed)) if form is not None)
+def held(source: object, packed: object, kind: str = DENSE) -> str:
+    """Kind and forms held: "dense", "packed" or "dense+packed" of a plain weight, else as "int4:source+packed"."""
+    first = DENSE if kind == DENSE else SOURCE
+    forms = "+".join(name for name, form in ((first, source), (PACKED, packed)) if form is not None)
+    return forms if kind == DENSE else f"{kind}:{forms}"
 
 
-def unpack(packed: "PackedLinear", k: int) -> Tensor:
-    """The packed weight as fp32 [N, K]: its product with the identity, which is exact."""
+def forms(*suffixes: str, kinds: tuple[str, ...] = KINDS) -> frozenset[str]:
+    """Those formats of quantized kinds that hold one of these forms ("source", "packed", "source+packed")."""
+    return frozenset(f"{kind}:{suffix}" for kind in kinds for suffix in suffixes)
+
+
+def unpack(packed: "PackedLinear", n: int, k: int) -> Tensor:
+    """The packed weight as fp32 [N, K]: its product with the identity less that with zeros (the bias), exact."""
     from . import cpu
 
-    return cpu.run_packed(torch.eye(k), packed, torch.float32).t().contiguous()
+    return cpu.unpack(packed, n, k)
 
 
 def checked(operation: str, argument: str, weight: Tensor) -> Tensor:
@@ -72,6 +89,26 @@ def checked(operation: str, argument: str, weight: Tensor) -> Tensor:
     contract.shape(operation, argument, weight, "N", "K")
     contract.dtype(operation, argument, weight, *contract.FLOATS)
     return weight if weight.stride(-1) == 1 or weight.shape[1] <= 1 else weight.contiguous()
+
+
+def checked_source(operation: str, argument: str, weight: Source) -> Source:
+    """A float matrix with contiguous rows, or one quantized matrix; raises ``ContractError``."""
+    if not isinstance(weight, QuantizedWeight):
+        return checked(operation, argument, weight)
+    if len(weight.shape) != 2:
+        raise ContractError(operation, argument, "[N, K]", f"{weight.kind} {list(weight.shape)}")
+    return weight
+
+
+def checked_bias(operation: str, bias: Tensor | None, n: int, device: torch.device) -> Tensor | None:
+    """The bias as fp32 [N]; raises ``ContractError``."""
+    if bias is None:
+        return None
+    contract.shape(operation, "bias", bias, n)
+    contract.dtype(operation, "bias", bias, *contract.FLOATS)
+    if bias.device != device:
+        raise ContractError(operation, "bias", f"on {device} like the weight", bias)
+    return bias.float().contiguous()
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +123,15 @@ class MlpWeight:
         if self.gate_up.n != 2 * self.down.k or self.gate_up.k != self.down.n:
             given = f"gate_up [{self.gate_up.n}, {self.gate_up.k}] and down [{self.down.n}, {self.down.k}]"
             raise ContractError("gemm.prepare_mlp", "gate_up and down", "[2I, D] and [D, I]", given)
+        if self.gate_up.kind != self.down.kind:
+            given = f"{self.gate_up.kind} and {self.down.kind}"
+            raise ContractError("gemm.prepare_mlp", "gate_up and down", "of one format", given)
         if self.gate_up.device != self.down.device:
             given = f"{self.gate_up.device} and {self.down.device}"
             raise ContractError("gemm.prepare_mlp", "gate_up and down", "on one device", given)
 
     @property
     def format(self) -> str:
-        """What selection sees: which forms are held."""
+        """What selection sees: the kind and the forms held."""
         both = None if self.gate_up.source is None or self.down.source is None else self
-        return held(both, self.packed)
+        return held(both, self.packed, self.gate_up.kind)

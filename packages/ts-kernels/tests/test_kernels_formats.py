@@ -1,0 +1,220 @@
+"""Weight formats: what they stand for, held to others' implementations; and linear layers of them, every kernel."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.integrations.mxfp4 import FP4_VALUES, convert_moe_packed_tensors
+from ts_kernels import ContractError, gemm, quantize, settings
+from ts_kernels.ops.quantize.fp4 import e8m0, pack_e2m1, unpack_e2m1
+
+Close = Callable[..., None]
+Make = Callable[[Tensor], quantize.QuantizedWeight]
+FORMATS: dict[str, Make] = {
+    "int4": quantize.quantize_int4,
+    "int4 of 128, fp32 scales": lambda w: quantize.quantize_int4(w, 128, scale_dtype=torch.float32),
+    "int4 by row": lambda w: quantize.quantize_int4(w, None, scale_dtype=torch.float16),
+    "int4 of 64, zero points": lambda w: quantize.quantize_int4(w, 64, zero_point=True),
+    "int8": quantize.quantize_int8,
+    "int8 of 32": lambda w: quantize.quantize_int8(w, 32),
+    "fp8 block": quantize.quantize_fp8_block,
+    "fp8 channel": quantize.quantize_fp8_channel,
+    "mxfp4": quantize.quantize_mxfp4,
+    "nvfp4": quantize.quantize_nvfp4,
+}
+# Root mean square error of a normal matrix, relative: 4 bits some 10 percent, e4m3 3, 8 bits below 1.
+ERRORS = {"int4": 0.14, "int8": 0.01, "fp8": 0.03, "mxfp4": 0.13, "nvfp4": 0.1}
+
+
+def matrix(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.05
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_rounding_stays_close_and_stacks_index(name: str) -> None:
+    weight = matrix(3, 72, 256)
+    weight[1, 5] = 0
+    made = FORMATS[name](weight)
+    error = (made.dequantize() - weight).norm() / weight.norm()
+    assert 1e-4 < error < ERRORS[name.split(maxsplit=1)[0]]
+    assert made.shape == (3, 72, 256)
+    assert made.kind in quantize.KINDS
+    assert torch.equal(made[1].dequantize(), made.dequantize()[1])
+    assert not made.dequantize()[1, 5].any()
+    with pytest.raises(IndexError, match="no stack"):
+        made[1][0]
+
+
+def test_mxfp4_is_what_transformers_reads() -> None:
+    """GPT-OSS tensors, every code and a wide range of scales, through an implementation by others."""
+    generator = torch.Generator().manual_seed(1)
+    blocks = torch.randint(0, 256, (2, 24, 3, 16), dtype=torch.uint8, generator=generator)
+    scales = torch.randint(64, 192, (2, 24, 3), dtype=torch.uint8, generator=generator)
+    want = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).transpose(-1, -2)
+    assert torch.equal(quantize.Mxfp4Weight(blocks, scales).dequantize(), want)
+
+
+def test_scales_and_codes_are_those_of_others() -> None:
+    codes = torch.arange(256, dtype=torch.uint8)
+    have, want = e8m0(codes), codes.view(torch.float8_e8m0fnu).float()
+    assert torch.equal(have[:255], want[:255])
+    assert have[255].isnan()
+    assert torch.equal(unpack_e2m1(torch.arange(16, dtype=torch.uint8))[0::2], torch.tensor(FP4_VALUES))
+
+
+def test_fp4_rounds_to_the_nearest_even() -> None:
+    values = torch.linspace(-7, 7, 2 * 561)  # the halfway points among them
+    distance = (values[:, None] - torch.tensor(FP4_VALUES[:8] + FP4_VALUES[9:])).abs()
+    nearest = distance.amin(1)
+    have = unpack_e2m1(pack_e2m1(values))
+    torch.testing.assert_close((have - values).abs(), nearest, rtol=0, atol=0)
+    halfway = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, -0.25])
+    assert unpack_e2m1(pack_e2m1(halfway)).tolist() == [0, 1, 1, 2, 2, 4, 4, 0]
+
+
+def test_int4_words_as_compressed_tensors_packs_them() -> None:
+    """Its documented layout: value + 8, the lowest bits first; zero points along the rows."""
+    values = torch.arange(16).repeat(4).view(2, 32).long()
+    words = [sum(int(v) << (4 * j) for j, v in enumerate(row[i : i + 8])) for row in values for i in range(0, 32, 8)]
+    packed = torch.tensor([w - 2**32 if w >= 2**31 else w for w in words], dtype=torch.int32).view(2, 4)
+    scale = torch.tensor([[0.5], [0.25]])
+    assert torch.equal(quantize.Int4Weight(packed, scale).dequantize(), (values - 8) * scale)
+    points = torch.tensor([[3 | 9 << 4]], dtype=torch.int32)
+    want = (values - torch.tensor([[3], [9]])) * scale
+    assert torch.equal(quantize.Int4Weight(packed, scale, points).dequantize(), want)
+
+
+def test_int8_words() -> None:
+    words = torch.tensor([[0x7F | 0x80 << 8 | 0xFF << 16, 1]], dtype=torch.int32)
+    weight = quantize.Int8Weight.from_packed(words, torch.ones(1, 1), 5)
+    assert weight.values.tolist() == [[-1, 0, 127, -128, -127]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", FORMATS)
+def test_linear(isa: str, close: Close, name: str, dtype: torch.dtype) -> None:
+    """Rows and columns that fill no block; a row's result is the same in any batch; and mistakes show."""
+    k = 96 if name in ("int4", "int8 of 32", "mxfp4", "nvfp4") else 384
+    weight = gemm.prepare(FORMATS[name](matrix(83, k)), bias=matrix(83), keep_source=True)
+    assert weight.format.endswith(":source+packed")
+    x = torch.randn(70, k + 16, generator=torch.Generator().manual_seed(2))[:, 8:-8].to(dtype)
+    x[3] *= 1e4
+    have = gemm.linear(x, weight, impl="native")
+    for row in range(0, 70, 23):
+        close(have[row : row + 1], gemm.linear(x[row : row + 1], weight, impl="reference"))
+    for first, count in ((0, 1), (3, 1), (7, 2), (1, 5), (2, 13), (5, 60)):
+        assert torch.equal(gemm.linear(x[first : first + count], weight, impl="native"), have[first : first + count])
+    with pytest.raises(AssertionError, match="differs"):
+        close(gemm.linear(x[:1].roll(1, 1), weight, impl="native"), gemm.linear(x[:1], weight, impl="reference"))
+    assert gemm.linear(x[:0], weight, impl="native").shape == (0, 83)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_packed_alone_reads_back(native: None, name: str) -> None:
+    made = FORMATS[name](matrix(40, 256))
+    packed = gemm.prepare(made, bias=matrix(40))
+    assert packed.source is None
+    assert packed.format == f"{made.kind}:packed"
+    torch.testing.assert_close(packed.dequantize(), made.dequantize(), rtol=2e-7, atol=0)  # nvfp4 joins its two scales
+
+
+def test_rows_that_no_fixed_point_holds(isa: str) -> None:
+    """Infinities and NaN reach their row's results and no other's; the smallest numbers may count as zero."""
+    weight = gemm.prepare(quantize.quantize_int4(matrix(32, 64)), keep_source=True)
+    x = torch.ones(5, 64)
+    x[0, 3], x[1, 40], x[2] = torch.inf, torch.nan, 1e-42
+    have, want = gemm.linear(x, weight, impl="native"), gemm.linear(x, weight, impl="reference")
+    assert not have[:2].isfinite().any()
+    assert have[2].abs().max() < 1e-37
+    torch.testing.assert_close(have[3:], want[3:])
+
+
+@pytest.mark.parametrize("name", ["int4", "mxfp4", "fp8 block"])
+def test_mlp(isa: str, close: Close, name: str) -> None:
+    up, down = FORMATS[name](matrix(2 * 128, 64)), FORMATS[name](matrix(64, 128))
+    mlp = gemm.prepare_mlp(
+        gemm.prepare(up, bias=matrix(256), keep_source=True), gemm.prepare(down, bias=matrix(64), keep_source=True)
+    )
+    x = torch.randn(9, 64)
+    close(gemm.mlp(x, mlp, impl="native"), gemm.mlp(x, mlp, impl="reference"))
+
+
+@pytest.fixture
+def debug() -> Iterator[None]:
+    before = settings._current[:]
+    settings._current[:] = [settings.Settings(debug=True)]
+    yield
+    settings._current[:] = before
+
+
+def test_wrong_weights_are_refused(native: None) -> None:
+    words, scale = torch.zeros(4, 8, dtype=torch.int32), torch.ones(4, 2)
+    wrong: list[tuple[Callable[[], object], str]] = [
+        (lambda: quantize.Int4Weight(words, torch.ones(4, 3)), "scale must be .* where K = 64"),
+        (lambda: quantize.Int4Weight(words.long(), scale), "packed must be int32"),
+        (lambda: quantize.Int4Weight(words, scale.double()), "scale must be float32 or bfloat16 or float16"),
+        (lambda: quantize.Int4Weight(words, scale, words), r"zero_point must be \[1, 2\]"),
+        (lambda: quantize.Int8Weight(torch.zeros(4, 8), scale), "values must be int8"),
+        (lambda: quantize.Mxfp4Weight(torch.zeros(4, 2, 8, dtype=torch.uint8), scale), r"blocks must be \[4, 2, 16\]"),
+        (lambda: quantize.quantize_nvfp4(torch.ones(3, 40)), "K a multiple of 16"),
+        (lambda: quantize.quantize_int4(torch.ones(3, 40), 32), "group must be a divisor of K = 40"),
+        (lambda: gemm.prepare(quantize.quantize_int4(torch.ones(2, 3, 32))), r"weight must be \[N, K\]"),
+        (lambda: gemm.prepare(torch.ones(3, 8), bias=torch.ones(4)), r"bias must be \[3\]"),
+        (lambda: gemm.prepare_mlp(quantize.quantize_int4(torch.ones(64, 32)), torch.ones(32, 32)), "of one format"),
+    ]
+    for call, message in wrong:
+        with pytest.raises(ContractError, match=message):
+            call()
+
+
+def test_fp8_codes_of_nan_are_refused(native: None) -> None:
+    values = torch.zeros(2, 8).to(torch.float8_e4m3fn)
+    values.view(torch.uint8)[1, 3] = 0x7F
+    with pytest.raises(ContractError, match="codes of NaN"):
+        gemm.prepare(quantize.Fp8ChannelWeight(values, torch.ones(2, 1)))
+
+
+def test_scales_that_are_not_finite_are_refused_in_debug_mode(debug: None) -> None:
+    bad = torch.tensor([[1.0], [torch.inf]])
+    with pytest.raises(ContractError, match="scale must be finite"):
+        quantize.Int4Weight(torch.zeros(2, 4, dtype=torch.int32), bad)
+    scales = torch.tensor([[255]], dtype=torch.uint8)
+    with pytest.raises(ContractError, match="scales must be finite"):
+        quantize.Mxfp4Weight(torch.zeros(1, 1, 16, dtype=torch.uint8), scales)
+
+
+def test_every_code_times_every_place(isa: str, close: Close) -> None:
+    """One-hot rows read each code in each place of a word."""
+    eye = torch.eye(64)
+    codes = torch.arange(64 * 64).view(64, 64)
+    fours = (codes % 16).to(torch.uint8)
+    packed = (fours[:, 0::2] | fours[:, 1::2] << 4).contiguous()
+    e4m3 = (codes % 127 + 128 * (codes % 2)).to(torch.uint8).view(torch.float8_e4m3fn)
+    made: list[quantize.QuantizedWeight] = [
+        quantize.Int4Weight(packed.view(torch.int32), torch.full((64, 2), 0.25)),
+        quantize.Int8Weight((codes % 256 - 128).to(torch.int8), torch.full((64, 1), 0.5)),
+        quantize.Fp8ChannelWeight(e4m3, torch.full((64, 1), 2.0)),
+        quantize.Mxfp4Weight(packed.view(64, 2, 16), torch.full((64, 2), 128, dtype=torch.uint8)),
+    ]
+    for weight, dtype in itertools.product(made, (torch.float32, torch.bfloat16)):
+        have = gemm.linear(eye.to(dtype), gemm.prepare(weight), out_dtype=torch.float32, impl="native")
+        assert torch.equal(have.t(), weight.dequantize()), weight.kind
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 100, 1200])
+def test_activations_to_fp8(native: None, dtype: torch.dtype, width: int) -> None:
+    """To the bit: scales by exact division, values to the nearest, ties to even; zeros, infinities and NaN too."""
+    x = (torch.randn(6, width + 7) * torch.logspace(-6, 2, width + 7))[:, 3:-4].to(dtype)
+    x[1], x[2, 0], x[3, 0] = 0, torch.inf, torch.nan
+    for run in (quantize.fp8_per_token, quantize.fp8_per_group):
+        (values, scale), (want, want_scale) = run(x, impl="native"), run(x, impl="reference")
+        torch.testing.assert_close(scale, want_scale, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(values.float(), want.float(), rtol=0, atol=0, equal_nan=True)
+    codes = torch.arange(256, dtype=torch.uint8)
+    codes = codes[(codes & 0x7F) != 0x7F]
+    values, scale = quantize.fp8_per_token(codes.view(torch.float8_e4m3fn).float()[None], impl="native")
+    assert scale.item() == 1
+    assert torch.equal(values.view(torch.uint8)[0], codes)
