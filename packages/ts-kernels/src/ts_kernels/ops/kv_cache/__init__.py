@@ -7,8 +7,9 @@ from ... import contract
 from ...selection import Operation
 from .. import _register
 from . import reference
+from .kv import write_kv
 
-__all__ = ["write_latent"]
+__all__ = ["write_kv", "write_latent"]
 
 _WRITE_LATENT = Operation(
     "kv_cache.write_latent",
