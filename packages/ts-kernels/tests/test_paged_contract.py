@@ -108,7 +108,7 @@ def test_wrong_argument(
         call(**{**good, **change})
 
 
-@pytest.mark.parametrize("impl", ["reference"])
+@pytest.mark.parametrize("impl", ["reference", "native"])
 def test_empty_batches(impl: str, request: pytest.FixtureRequest) -> None:
     if impl == "native":
         request.getfixturevalue("native")
@@ -118,8 +118,27 @@ def test_empty_batches(impl: str, request: pytest.FixtureRequest) -> None:
     assert attention.prefill(q, k, v, i32(1), i32(0, 3), i32(0), 1.0, impl=impl).shape == (0, 72)
     assert attention.prefill(q, k, v, i32(3), i32(2, 3), i32(2) + 7, 1.0, impl=impl).shape == (0, 72)
     assert attention.decode(f32(2, 6, 8), k[:0], v[:0], i32(2, 0), i32(2), 1.0, impl=impl).eq(0).all()
-    assert attention.merge(f32(3, 0, 72), f32(3, 0, 6), impl=impl)[0].shape == (0, 72)
+    assert attention.merge(f32(3, 0, 72), f32(3, 0, 6))[0].shape == (0, 72)
     kv_cache.write_kv(f32(0, 2, 8), f32(0, 2, 12), i64(0), k, v, impl=impl)
+
+
+def test_native_kernels_refuse_what_they_would_follow(native: None) -> None:
+    q, k, v, lengths = f32(1, 6, 8), f32(5, 16, 2, 8), f32(5, 16, 2, 12), i32(1) + 20
+
+    def decode(tables: Tensor, lengths: Tensor) -> object:
+        return attention.decode(q, k, v, tables, lengths, 1.0, impl="native")
+
+    for page in (5, -1):
+        with pytest.raises(ValueError, match="block_tables holds a page outside of the cache"):
+            decode(torch.tensor([[0, page]], dtype=torch.int32), lengths)
+    with pytest.raises(ValueError, match="seq_lens exceeds the block table"):
+        decode(i32(1, 1), lengths)
+    with pytest.raises(ValueError, match="seq_lens must not be negative"):
+        decode(i32(1, 2), -lengths)
+    with pytest.raises(ContractError, match="cu_q must be from 0 to 1"):
+        attention.prefill(q, k, v, i32(2), i32(1, 2), lengths, 1.0, impl="native")
+    with pytest.raises(ValueError, match="slots: beyond the cache"):
+        kv_cache.write_kv(f32(1, 2, 8), f32(1, 2, 12), i64(1) + 80, k, v, impl="native")
 
 
 @pytest.fixture

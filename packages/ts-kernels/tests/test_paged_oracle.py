@@ -19,7 +19,7 @@ Close = Callable[..., None]
 LENGTHS, COUNTS = [40, 9, 1, 77], [7, 9, 1, 3]  # the queries of row r are its last COUNTS[r] positions
 
 
-@pytest.fixture(params=["reference"], autouse=True)
+@pytest.fixture(params=["reference", "native"], autouse=True)
 def implementation(request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
     """Every implementation meets the oracles."""
     if request.param == "native":

@@ -10,8 +10,9 @@ inline void check_positions(const i64* positions, i64 count, i64 max_positions) 
     require(positions[i] >= 0 && positions[i] < max_positions, "positions: outside of the cos_sin table");
 }
 
-inline void check_slots(const i64* slots, i64 count, i64 cache_slots) {
-  for (i64 i = 0; i < count; ++i) require(slots[i] < cache_slots, "write_latent: slots: beyond the cache");
+inline void check_slots(const i64* slots, i64 count, i64 cache_slots,
+                        const char* message = "write_latent: slots: beyond the cache") {
+  for (i64 i = 0; i < count; ++i) require(slots[i] < cache_slots, message);
 }
 
 }  // namespace ts

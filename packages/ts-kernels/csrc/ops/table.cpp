@@ -7,8 +7,9 @@ namespace ts::TS_ISA {
 
 extern const KernelTable table;
 const KernelTable table{
-    TS_STRING(TS_ISA), norm,   rope,         silu_mul,        route,        linear, mlp,
-    experts,           gather, write_latent, attend_absorbed, attend_plain, sample,
+    TS_STRING(TS_ISA), norm,     rope,         silu_mul,        route,        linear, mlp,
+    experts,           gather,   write_latent, attend_absorbed, attend_plain, sample, attend_paged_few,
+    attend_paged_many, write_kv,
 };
 
 }  // namespace ts::TS_ISA

@@ -11,3 +11,9 @@ CODE: Final = {torch.float32: 0, torch.bfloat16: 1}
 def rows(x: Tensor) -> Tensor:
     """``x`` if its last dimension is contiguous, else a copy whose is."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def dense_heads(x: Tensor) -> Tensor:
+    """Heads of a token must lie side by side; tokens may be spaced."""
+    _, head_stride, column_stride = x.stride()
+    return x if column_stride == 1 and head_stride == x.shape[2] else x.contiguous()

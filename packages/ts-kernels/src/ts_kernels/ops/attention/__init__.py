@@ -216,3 +216,6 @@ def _dims(sizes: tuple[int, ...], options: Options, sinks: Tensor | None) -> tup
 _register.reference(_DECODE, reference.decode)
 _register.reference(_PREFILL, reference.prefill)
 _register.reference(_MERGE, reference.merge)
+_NATIVE = {"q": contract.FLOATS, "cache": contract.FLOATS}
+_register.native(_DECODE, "attention.cpu:decode", _NATIVE)
+_register.native(_PREFILL, "attention.cpu:prefill", _NATIVE)
