@@ -21,7 +21,7 @@ from ... import contract
 from ...selection import Operation
 from .. import _register
 from . import reference
-from ._checks import PAST_DECODE, check_pages, common, flags, reject, reject_merge
+from ._checks import CACHES, PAST_DECODE, QUERIES, check_pages, common, flags, reject, reject_merge
 from .options import Options, checked
 
 __all__ = ["Options", "decode", "merge", "prefill"]
@@ -219,3 +219,7 @@ _register.reference(_MERGE, reference.merge)
 _NATIVE = {"q": contract.FLOATS, "cache": contract.FLOATS}
 _register.native(_DECODE, "attention.cpu:decode", _NATIVE)
 _register.native(_PREFILL, "attention.cpu:prefill", _NATIVE)
+_TRITON = {"q": QUERIES, "cache": CACHES}
+_register.triton(_DECODE, "attention.triton:decode", _TRITON)
+_register.triton(_PREFILL, "attention.triton:prefill", _TRITON)
+_register.triton(_MERGE, "attention.triton:merge", {"outs": QUERIES})
