@@ -15,8 +15,9 @@ inline Activation activation_of(int gate, float alpha, float limit) {
   return {static_cast<Gate>(gate), alpha, limit};
 }
 
-inline void check_slots(const i64* slots, i64 count, i64 cache_slots) {
-  for (i64 i = 0; i < count; ++i) require(slots[i] < cache_slots, "write_latent: slots: beyond the cache");
+inline void check_slots(const i64* slots, i64 count, i64 cache_slots,
+                        const char* message = "write_latent: slots: beyond the cache") {
+  for (i64 i = 0; i < count; ++i) require(slots[i] < cache_slots, message);
 }
 
 }  // namespace ts

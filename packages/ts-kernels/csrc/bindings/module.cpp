@@ -75,5 +75,6 @@ PYBIND11_MODULE(_native, m) {
   bind_elementwise(m, *engine);
   bind_matrix(m, *engine);
   bind_attention(m, *engine);
+  bind_attention_paged(m, *engine);
   bind_direct(m, *engine);
 }

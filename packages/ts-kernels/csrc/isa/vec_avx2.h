@@ -43,6 +43,12 @@ TS_INLINE float hmax(vf a) {
   s = _mm_max_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
+// Lane i is the sum of a[i]'s lanes.
+TS_INLINE vf sums_of(const vf (&a)[8]) {
+  const vf x = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
+  const vf y = _mm256_hadd_ps(_mm256_hadd_ps(a[4], a[5]), _mm256_hadd_ps(a[6], a[7]));
+  return _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
+}
 // The first n lanes of a, the others `other`.
 TS_INLINE vf keep_first(vf a, i64 n, vf other) { return _mm256_blendv_ps(other, a, _mm256_castsi256_ps(first(n))); }
 

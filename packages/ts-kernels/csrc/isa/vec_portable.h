@@ -52,6 +52,8 @@ TS_INLINE float hmax(vf a) {
   const float y = a[2] > a[3] ? a[2] : a[3];
   return x > y ? x : y;
 }
+// Lane i is the sum of a[i]'s lanes.
+TS_INLINE vf sums_of(const vf (&a)[4]) { return vf{hsum(a[0]), hsum(a[1]), hsum(a[2]), hsum(a[3])}; }
 // The first n lanes of a, the others `other`.
 TS_INLINE vf keep_first(vf a, i64 n, vf other) {
   for (i64 i = n < 0 ? 0 : n; i < W; ++i) a[i] = other[i];

@@ -182,6 +182,45 @@ struct AttentionArgs {
   i64 q_rope_stride = 0;
 };
 
+// Attention over separate caches [pages][page_size][kv_heads][d or v]; a page is dense.
+struct PagedArgs {
+  const void* q;
+  i64 q_stride, rows;
+  const i32* cu_q;  // null: `step` queries in every row
+  i64 step;
+  DType dtype;
+  const void* k_cache;
+  const void* v_cache;
+  DType cache_dtype;
+  i64 k_page, v_page;  // elements from page to page
+  i64 page_size, heads, kv_heads, d, v;
+  const i32* block_tables;
+  i64 block_table_stride;
+  const i32* seq_lens;
+  const float* sinks;              // null: none
+  float scale, soft_cap, v_scale;  // soft_cap 0: none
+  i64 window;                      // 0: every key
+  void* out;
+  float* lse;
+};
+
+// Keys or values: `width` is that of all heads of a token, which is divided by `scale`.
+struct KvPart {
+  const void* x;
+  i64 stride, width;
+  void* cache;
+  i64 page_stride;
+  float scale;
+};
+
+struct KvWriteArgs {
+  i64 tokens;
+  const i64* slots;
+  i64 page_size;
+  KvPart keys, values;
+  DType dtype, cache_dtype;
+};
+
 struct SampleArgs {
   const float* logits;
   i64 stride, rows, vocab;
@@ -212,6 +251,9 @@ struct KernelTable {
   void (*attend_absorbed)(Pool&, const AttentionArgs&);
   void (*attend_plain)(Pool&, const AttentionArgs&);
   void (*sample)(Pool&, const SampleArgs&);
+  void (*attend_paged_few)(Pool&, const PagedArgs&);
+  void (*attend_paged_many)(Pool&, const PagedArgs&);
+  void (*write_kv)(Pool&, const KvWriteArgs&);
 };
 
 }  // namespace ts

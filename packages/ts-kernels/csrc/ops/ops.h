@@ -23,6 +23,9 @@ void copy_pages(Pool&, const CopyArgs&);
 void attend_absorbed(Pool&, const AttentionArgs&);
 void attend_plain(Pool&, const AttentionArgs&);
 void sample(Pool&, const SampleArgs&);
+void attend_paged_few(Pool&, const PagedArgs&);   // rows of up to 8 queries
+void attend_paged_many(Pool&, const PagedArgs&);  // rows of more
+void write_kv(Pool&, const KvWriteArgs&);
 
 // Runs body(task) for each task of [0, tasks); see Pool::run for `flops`.
 template <class Body>

@@ -7,9 +7,27 @@ namespace ts::TS_ISA {
 
 extern const KernelTable table;
 const KernelTable table{
-    TS_STRING(TS_ISA), norm,   layer_norm, rope,    silu_mul, gated,        gelu,       route,
-    route_softmax,     linear, mlp,        experts, gather,   write_latent, copy_pages, attend_absorbed,
-    attend_plain,      sample,
+    TS_STRING(TS_ISA),
+    norm,
+    layer_norm,
+    rope,
+    silu_mul,
+    gated,
+    gelu,
+    route,
+    route_softmax,
+    linear,
+    mlp,
+    experts,
+    gather,
+    write_latent,
+    copy_pages,
+    attend_absorbed,
+    attend_plain,
+    sample,
+    attend_paged_few,
+    attend_paged_many,
+    write_kv,
 };
 
 }  // namespace ts::TS_ISA

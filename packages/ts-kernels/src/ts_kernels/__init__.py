@@ -7,13 +7,14 @@
 """
 
 from .errors import ContractError, KernelError
-from .ops import activation, gemm, kv_cache, mla, moe, norm, quantize, rope, sampling
+from .ops import activation, attention, gemm, kv_cache, mla, moe, norm, quantize, rope, sampling
 from .selection import override
 
 __all__ = [
     "ContractError",
     "KernelError",
     "activation",
+    "attention",
     "gemm",
     "kv_cache",
     "mla",

@@ -268,6 +268,68 @@ def decode_absorbed(
     """`KvB.decode` from absorbed queries [tokens, heads, latent] and [tokens, heads, rope_dim] to out[tokens, heads,
     latent]; heads side by side, strides between tokens."""
 
+def write_kv(
+    k: int,
+    k_stride: int,
+    k_width: int,
+    v: int,
+    v_stride: int,
+    v_width: int,
+    tokens: int,
+    dtype: int,
+    slots: int,
+    k_cache: int,
+    k_page: int,
+    k_scale: float,
+    v_cache: int,
+    v_page: int,
+    v_scale: float,
+    pages: int,
+    page_size: int,
+    cache_dtype: int,
+) -> None:
+    """cache[slots[t]] = new[t] / scale, for keys and for values; widths are of all heads of a token.
+
+    Caches [pages, page_size, width], `k_page` and `v_page` elements from page to page. Negative slots: skip.
+    """
+
+def attend_paged(
+    q: int,
+    q_stride: int,
+    tokens: int,
+    rows: int,
+    cu_q: int,
+    dtype: int,
+    k_cache: int,
+    v_cache: int,
+    cache_dtype: int,
+    k_page: int,
+    v_page: int,
+    pages: int,
+    page_size: int,
+    heads: int,
+    kv_heads: int,
+    d: int,
+    v: int,
+    block_tables: int,
+    block_table_stride: int,
+    seq_lens: int,
+    sinks: int,
+    scale: float,
+    soft_cap: float,
+    v_scale: float,
+    window: int,
+    out: int,
+    lse: int,
+) -> None:
+    """Attention of q [tokens, heads, d] over caches [pages, page_size, kv_heads, d or v], a page dense.
+
+    A row's queries are the last of its seq_lens positions: q[cu_q[r]:cu_q[r+1]], or tokens / rows (at most 8) each
+    where cu_q is 0. out [tokens, heads * v] in q's dtype, lse fp32 [tokens, heads]. Rows of up to 8 queries are split
+    over their keys. sinks fp32 [heads] or 0; soft_cap 0: none; window 0: every key. ValueError for a page outside of
+    the cache.
+    """
+
 def sample(
     logits: int,
     stride: int,

@@ -11,8 +11,8 @@ from .errors import NoKernelError
 from .registry import REGISTRY
 
 # Largest error relative to the largest magnitude of the result. bf16 has 8 bits of mantissa: half a unit in the last
-# place is 2^-9 of the value, and two implementations may round to either side of it.
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2.0**-7}
+# place is 2^-9 of the value, and two implementations may round to either side of it. fp16 has three bits more.
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
 
 
 @dataclass(frozen=True)

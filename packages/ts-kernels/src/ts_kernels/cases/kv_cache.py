@@ -11,7 +11,7 @@ from .rope import table_of
 
 
 def cases(s: Sizes, make: Maker) -> Iterator[Case]:
-    """Latents of a batch into shuffled slots."""
+    """Latents, and keys and values, of a batch into shuffled slots."""
     pages = -(-s.rows // s.page_size) + 1
     positions, slots = make.shuffled(s.context)[: s.rows], make.shuffled(pages * s.page_size)[: s.rows]
     kv_a, gain, table = make(s.rows, s.latent + s.rope), make(s.latent), table_of(s, make)
@@ -37,3 +37,16 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         lambda: torch.zeros_like(source[:pages]).index_copy_(0, given, source[taken]),
         bytes=3 * nbytes(source) // 2,  # zeros written, then half of the source read and written
     )
+    shared = max(2, s.heads // 4)
+    k, v = make(s.rows, shared, s.head), make(s.rows, shared, s.v)
+
+    def write_kv(impl: str | None) -> tuple[Tensor, ...]:
+        caches = [
+            torch.zeros(pages, s.page_size, shared, width, dtype=torch.bfloat16, device=make.device)
+            for width in (s.head, s.v)
+        ]
+        kv_cache.write_kv(k, v, slots, *caches, k_scale=0.5, v_scale=2.0, impl=impl)
+        return tuple(caches)
+
+    moved = nbytes(k, v) + 2 * s.rows * shared * (s.head + s.v)
+    yield Case("kv_cache.write_kv", write_kv, None, bytes=moved)

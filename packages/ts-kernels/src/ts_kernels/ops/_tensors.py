@@ -17,3 +17,9 @@ def rows(x: Tensor) -> Tensor:
 def scale_of(cache_scale: Tensor | None) -> float:
     """The factor of an FP8 cache's numbers, on the host; 1 where there is none."""
     return 1.0 if cache_scale is None else float(cache_scale)
+
+
+def dense_heads(x: Tensor) -> Tensor:
+    """Heads of a token must lie side by side; tokens may be spaced."""
+    _, head_stride, column_stride = x.stride()
+    return x if column_stride == 1 and head_stride == x.shape[2] else x.contiguous()

@@ -8,9 +8,10 @@ from ...selection import Operation
 from .. import _register
 from .._scales import check_scale
 from . import reference
+from .kv import write_kv
 from .pages import copy_pages
 
-__all__ = ["copy_pages", "write_latent"]
+__all__ = ["copy_pages", "write_kv", "write_latent"]
 
 _WRITE_LATENT = Operation(
     "kv_cache.write_latent",

@@ -1,9 +1,9 @@
-"""Native cache writes (csrc/ops/latent_cache.cpp). Arguments have passed the public function's checks."""
+"""Native cache writes (csrc/ops/latent_cache.cpp, kv_write.cpp). Arguments have passed the public function's checks."""
 
 from torch import Tensor
 
 from ... import _native
-from .._tensors import CACHE_CODE, CODE, rows, scale_of
+from .._tensors import CACHE_CODE, CODE, dense_heads, rows, scale_of
 
 
 def write_latent(
@@ -55,6 +55,34 @@ def copy_pages(source: Tensor, target: Tensor, source_pages: Tensor, target_page
         target_pages.data_ptr(),
         source_pages.shape[0],
         source[0].nbytes if source.shape[0] else 0,
+    )
+
+
+def write_kv(
+    k: Tensor, v: Tensor, slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor, k_scale: float, v_scale: float
+) -> None:
+    """Store each token's keys and values."""
+    k, v, slot_mapping = dense_heads(k), dense_heads(v), slot_mapping.contiguous()
+    pages, page_size, shared, width = k_cache.shape
+    _native.write_kv(
+        k.data_ptr(),
+        k.stride(0),
+        shared * width,
+        v.data_ptr(),
+        v.stride(0),
+        shared * v.shape[2],
+        k.shape[0],
+        CODE[k.dtype],
+        slot_mapping.data_ptr(),
+        k_cache.data_ptr(),
+        k_cache.stride(0),
+        k_scale,
+        v_cache.data_ptr(),
+        v_cache.stride(0),
+        v_scale,
+        pages,
+        page_size,
+        CODE[k_cache.dtype],
     )
 
 

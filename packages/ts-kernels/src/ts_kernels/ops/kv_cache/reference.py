@@ -1,4 +1,4 @@
-"""Writes to the paged latent cache in plain torch."""
+"""Writes to the paged caches in plain torch."""
 
 import torch
 from torch import Tensor
@@ -42,3 +42,18 @@ def copy_pages(source: Tensor, target: Tensor, source_pages: Tensor, target_page
     """``target[target_pages] = source[source_pages]``, across devices too."""
     taken = bits(source)[source_pages.to(source.device)]
     bits(target)[target_pages.to(target.device)] = taken.to(target.device)
+
+
+def write_kv(
+    k: Tensor, v: Tensor, slot_mapping: Tensor, k_cache: Tensor, v_cache: Tensor, k_scale: float, v_scale: float
+) -> None:
+    """``cache[slot] = new / scale`` of each token, rounded to the cache's dtype."""
+    kept = slot_mapping >= 0
+    pages, offsets = slot_mapping[kept] // k_cache.shape[1], slot_mapping[kept] % k_cache.shape[1]
+    for new, cache, scale in ((k, k_cache, k_scale), (v, v_cache, v_scale)):
+        scaled = new[kept].float() / scale
+        if cache.dtype == torch.float8_e4m3fn:
+            scaled = scaled.clamp(-E4M3_MAX, E4M3_MAX)
+        # FP8 tensors take no indexed writes; their bytes do.
+        stored = cache.view(torch.uint8) if cache.dtype == torch.float8_e4m3fn else cache
+        stored[pages, offsets] = scaled.to(cache.dtype).view(stored.dtype)

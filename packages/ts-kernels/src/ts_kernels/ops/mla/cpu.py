@@ -7,19 +7,13 @@ from torch import Tensor
 
 from ... import _native
 from ...errors import ContractError
-from .._tensors import CACHE_CODE, CODE, rows, scale_of
+from .._tensors import CACHE_CODE, CODE, dense_heads, rows, scale_of
 from .weights import KvBWeight
 
 
 def pack(kv_b: Tensor, heads: int, nope: int, v: int) -> _native.KvB:
     """Copy ``kv_b`` into the forms that decode and prefill read."""
     return _native.KvB(kv_b.data_ptr(), kv_b.stride(0), CODE[kv_b.dtype], heads, nope, v, kv_b.shape[1])
-
-
-def _dense_heads(q: Tensor) -> Tensor:
-    """Heads of a token must lie side by side; tokens may be spaced."""
-    _, head_stride, column_stride = q.stride()
-    return q if column_stride == 1 and head_stride == q.shape[2] else q.contiguous()
 
 
 def decode(
@@ -36,7 +30,7 @@ def decode(
 ) -> Tensor:
     """A few queries a row."""
     assert weight.packed is not None
-    q, block_tables, seq_lens = _dense_heads(q), rows(block_tables), seq_lens.contiguous()
+    q, block_tables, seq_lens = dense_heads(q), rows(block_tables), seq_lens.contiguous()
     pages, page_size, width = cache.shape
     out = torch.empty((q.shape[0], weight.heads * weight.v), dtype=q.dtype)
     weight.packed.decode(
@@ -74,7 +68,7 @@ def decode_absorbed(
     lse: Tensor | None = None,
 ) -> Tensor:
     """A few queries a row, absorbed by the caller."""
-    q_latent, q_rope = _dense_heads(q_latent), _dense_heads(q_rope)
+    q_latent, q_rope = dense_heads(q_latent), dense_heads(q_rope)
     block_tables, seq_lens = rows(block_tables), seq_lens.contiguous()
     pages, page_size, _ = cache.shape
     _, heads, latent = q_latent.shape
@@ -119,7 +113,7 @@ def prefill(
 ) -> Tensor:
     """Causal attention of several rows."""
     assert weight.packed is not None
-    q, cu_q, block_tables, seq_lens = _dense_heads(q), cu_q.contiguous(), rows(block_tables), seq_lens.contiguous()
+    q, cu_q, block_tables, seq_lens = dense_heads(q), cu_q.contiguous(), rows(block_tables), seq_lens.contiguous()
     if int(cu_q[0]) != 0 or int(cu_q[-1]) != q.shape[0]:
         raise ContractError("mla.prefill", "cu_q", f"from 0 to {q.shape[0]}, the tokens of q", cu_q.tolist())
     pages, page_size, width = cache.shape

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from ... import contract
+from ...contract import E4M3_MAX
 from .base import QuantizedWeight, check_rank, check_scale
 
 BLOCK = 128
 E4M3 = torch.float8_e4m3fn
-E4M3_MAX = 448.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,323 @@
+// Attention of few queries a row over paged keys and values: what counts is to read every key once, in order.
+//
+// A task is one split of one row's keys, at fixed places (flash decoding), for all heads: a page's memory is read from
+// front to back, one step of keys ahead of its use, and each head's part serves all query heads that share it. Partial
+// results are merged in order, so a row's result depends neither on the batch nor on the number of threads.
+#include "ops/attention_paged.h"
+
+namespace ts::TS_ISA {
+namespace {
+
+constexpr i64 kSplit = 256;  // keys of a task
+constexpr i64 kStep = 32;    // keys at a time: of 8 heads of 128 they are 128 KB in bf16, and as much is on its way
+
+struct Sizes {
+  i64 group, d, v;  // widths rounded up to whole vectors
+};
+
+TS_INLINE Sizes sizes_of(const PagedArgs& a) { return {group_of(a), round_up(a.d, W), round_up(a.v, W)}; }
+
+struct Row {
+  i64 row, queries, position;  // position of the first query
+  i64 first_split, splits;
+  i64 state;  // offset of the partial results: of each split (maximum, total, then the output) of every query and head
+};
+
+struct Plan {
+  Row* rows;
+  i64 count, tasks, state_size, flops;
+};
+
+TS_INLINE i64 state_of(const PagedArgs& a, const Sizes& s, i64 queries) { return queries * a.heads * (s.v + 2); }
+
+Plan make_plan(const PagedArgs& a, const Sizes& s) {
+  Plan plan{scratch_of<Row>(Slot::order, a.rows), 0, 0, 0, 0};
+  for (i64 row = 0; row < a.rows; ++row) {
+    const i64 queries = paged_queries(a, row), length = a.seq_lens[row];
+    if (queries == 0 || queries > kFewQueries) continue;
+    Row& r = plan.rows[plan.count++];
+    const i64 oldest = oldest_key(a, max_of(0, length - queries));
+    r = {row, queries, length - queries, oldest / kSplit, 0, plan.state_size};
+    r.splits = length > 0 ? ceil_div(length, kSplit) - r.first_split : 0;
+    plan.tasks += r.splits;
+    plan.state_size += r.splits * state_of(a, s, queries);
+    plan.flops += queries * (length - oldest) * a.heads * (a.d + a.v);
+  }
+  return plan;
+}
+
+// Where the keys or values of a step lie: of all heads, a token a pointer.
+template <class T>
+TS_INLINE void find_tokens(const PagedArgs& a, const i32* pages, const void* cache, i64 page_stride, i64 width,
+                           i64 first, i64 count, const T** tokens) {
+  const i64 token = a.kv_heads * width;
+  for (i64 done = 0; done < count;) {
+    const i64 key = first + done, page = key / a.page_size, offset = key - page * a.page_size;
+    const i64 end = min_of(done + a.page_size - offset, count);
+    const T* from = static_cast<const T*>(cache) + pages[page] * page_stride + offset * token;
+    for (; done < end; ++done, from += token) tokens[done] = from;
+  }
+  for (i64 i = count; i < kStep; ++i) tokens[i] = tokens[count - 1];  // computed with the others, then not looked at
+}
+
+template <class T>
+struct Tokens {
+  const T* keys[kStep];
+  const T* values[kStep];
+};
+
+template <class T>
+TS_INLINE void find_step(const PagedArgs& a, i64 row, i64 first, i64 count, Tokens<T>& t) {
+  const i32* pages = a.block_tables + row * a.block_table_stride;
+  find_tokens(a, pages, a.k_cache, a.k_page, a.d, first, count, t.keys);
+  find_tokens(a, pages, a.v_cache, a.v_page, a.v, first, count, t.values);
+}
+
+template <class T>
+TS_INLINE void fetch(const T* from, i64 width) {
+  for (i64 i = 0; i < width; i += 64 / static_cast<i64>(sizeof(T))) __builtin_prefetch(from + i, 0, 2);
+}
+
+// bf16 is widened two vectors at a time, which takes two operations instead of four, and comes as columns of even
+// number, then those of odd. Queries are brought into that order beforehand and outputs out of it at the end.
+constexpr int kMixVectors = W == 16 ? 4 : 2;  // vectors of columns of an output block
+
+TS_INLINE i64 paired_keys(const PagedArgs& a) { return a.cache_dtype == DType::f32 ? 0 : a.d / (2 * W) * (2 * W); }
+TS_INLINE i64 paired_values(const PagedArgs& a) {
+  return a.cache_dtype == DType::f32 ? 0 : a.v / (kMixVectors * W) * (kMixVectors * W);
+}
+
+TS_INLINE void split_pairs(float* row, i64 width) {
+  float even_odd[2 * W];
+  for (; width > 0; width -= 2 * W, row += 2 * W) {
+    for (i64 i = 0; i < 2 * W; ++i) even_odd[i % 2 * W + i / 2] = row[i];
+    std::memcpy(row, even_odd, sizeof even_odd);
+  }
+}
+
+TS_INLINE void join_pairs(float* row, i64 width) {
+  float in_order[2 * W];
+  for (; width > 0; width -= 2 * W, row += 2 * W) {
+    for (i64 i = 0; i < 2 * W; ++i) in_order[i] = row[i % 2 * W + i / 2];
+    std::memcpy(row, in_order, sizeof in_order);
+  }
+}
+
+TS_INLINE void widen_pair(const float* from, vf& low, vf& high) { low = load(from), high = load(from + W); }
+TS_INLINE void widen_pair(const u16* from, vf& low, vf& high) {
+  const vi words = load_words(reinterpret_cast<const u32*>(from));
+  low = bf16_low(words), high = bf16_high(words);
+}
+
+template <class T>
+TS_INLINE vf widen(const T* from, i64 left) {
+  return load_as_float(from, sizeof(T) == 4 ? DType::f32 : DType::bf16, 0, left);
+}
+
+// scores[q][k] of Q queries and K = W / Q keys: W sums over the width, then one vector of them.
+template <int Q, class T>
+TS_INLINE void dot_block(const float* q, i64 stride, const T* const* keys, i64 at, i64 width, float* scores) {
+  constexpr int K = W / Q;
+  vf sums[W];
+#pragma GCC unroll 16
+  for (int i = 0; i < W; ++i) sums[i] = zero();
+  i64 j = 0;
+  for (; j + 2 * W <= width; j += 2 * W) {
+    vf y[Q][2];
+#pragma GCC unroll 4
+    for (int i = 0; i < Q; ++i) y[i][0] = load(q + i * stride + j), y[i][1] = load(q + i * stride + j + W);
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) {
+      vf low, high;
+      widen_pair(keys[k] + at + j, low, high);
+#pragma GCC unroll 4
+      for (int i = 0; i < Q; ++i) sums[i * K + k] = fma(y[i][1], high, fma(y[i][0], low, sums[i * K + k]));
+    }
+  }
+  for (; j < width; j += W) {
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) {
+      const vf x = widen(keys[k] + at + j, width - j);
+#pragma GCC unroll 4
+      for (int i = 0; i < Q; ++i) sums[i * K + k] = fma(load(q + i * stride + j), x, sums[i * K + k]);
+    }
+  }
+  float lanes[W];
+  store(lanes, sums_of(sums));
+#pragma GCC unroll 4
+  for (int i = 0; i < Q; ++i) std::memcpy(scores + i * kStep, lanes + i * K, K * sizeof(float));
+}
+
+// `next`, null or the same keys of the step to come, is fetched in between: in one go it would stop the core until
+// memory has answered.
+template <int Q, class T>
+TS_INLINE void dots(const float* q, i64 stride, const T* const* keys, const T* const* next, i64 at, i64 width,
+                    i64 count, float* scores) {
+  constexpr int K = W / Q;
+  for (i64 k = 0; k < count; k += K) {
+    for (i64 i = k; next && i < k + K; ++i) fetch(next[i] + at, width);
+    dot_block<Q>(q, stride, keys + k, at, width, scores + k);
+  }
+}
+
+// out[q] = out[q] * factor[q] + sum of p[q][k] * value k, in V vectors of columns; V is even or 1.
+template <int Q, int V, class T>
+TS_INLINE void mix_block(const float* p, const float* factor, const T* const* values, const T* const* next, i64 at,
+                         i64 left, i64 count, float* out, i64 stride) {
+  vf sums[Q][V];
+#pragma GCC unroll 4
+  for (int i = 0; i < Q; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sums[i][v] = load(out + i * stride + v * W) * set1(factor[i]);
+  for (i64 k = 0; k < count; ++k) {
+    if (next) fetch(next[k] + at, min_of(left, V * W));
+    vf x[V];
+    if constexpr (V == 1) {
+      x[0] = widen(values[k] + at, left);
+    } else {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v += 2) widen_pair(values[k] + at + v * W, x[v], x[v + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < Q; ++i) {
+      const vf weight = set1(p[i * kStep + k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sums[i][v] = fma(weight, x[v], sums[i][v]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < Q; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(out + i * stride + v * W, sums[i][v]);
+}
+
+template <int Q, class T>
+TS_INLINE void mix(const float* p, const float* factor, const T* const* values, const T* const* next, i64 at, i64 width,
+                   i64 count, float* out, i64 stride) {
+  constexpr int V = kMixVectors;
+  i64 j = 0;
+  for (; j + V * W <= width; j += V * W)
+    mix_block<Q, V>(p, factor, values, next, at + j, width - j, count, out + j, stride);
+  for (; j < width; j += W) mix_block<Q, 1>(p, factor, values, next, at + j, width - j, count, out + j, stride);
+}
+
+// body(first row, rows as a constant): blocks of 4, then 2 and 1.
+template <class Body>
+TS_INLINE void by_blocks(i64 rows, const Body& body) {
+  i64 r = 0;
+  for (; r + 4 <= rows; r += 4) body(r, std::integral_constant<int, 4>{});
+  if (r + 2 <= rows) body(r, std::integral_constant<int, 2>{}), r += 2;
+  if (r < rows) body(r, std::integral_constant<int, 1>{});
+}
+
+// One split's queries and results: rows ordered by head of the cache, query, head of the group.
+struct Work {
+  const float* q;
+  float* scores;
+  float* out;
+  SoftmaxState softmax;
+};
+
+template <class T>
+TS_INLINE void attend_head(const PagedArgs& a, const Sizes& s, const Row& row, i64 head, i64 first, i64 count,
+                           const Tokens<T>& t, const Tokens<T>* next, const Work& w) {
+  const i64 rows = row.queries * s.group, base = head * rows;
+  by_blocks(rows, [&](i64 r, auto many) TS_LAMBDA {
+    dots<many.value>(w.q + (base + r) * s.d, s.d, t.keys, r == 0 && next ? next->keys : nullptr, head * a.d, a.d, count,
+                     w.scores + r * kStep);
+  });
+  for (i64 r = 0; r < rows; ++r) {
+    const Seen seen = seen_by(a, row.position + r / s.group, first, count);
+    softmax_row(w.scores + r * kStep, kStep, seen, a.soft_cap, w.softmax, base + r);
+  }
+  by_blocks(rows, [&](i64 r, auto many) TS_LAMBDA {
+    mix<many.value>(w.scores + r * kStep, w.softmax.factor + base + r, t.values,
+                    r == 0 && next ? next->values : nullptr, head * a.v, a.v, count, w.out + (base + r) * s.v, s.v);
+  });
+}
+
+template <class T>
+void attend_keys(const PagedArgs& a, const Sizes& s, const Row& row, i64 first, i64 end, const Work& w) {
+  Tokens<T> now, next;
+  find_step(a, row.row, first, min_of(kStep, end - first), next);
+  for (; first < end; first += kStep) {
+    now = next;
+    const i64 count = min_of(kStep, end - first), ahead = min_of(kStep, end - first - kStep);
+    if (ahead > 0) find_step(a, row.row, first + kStep, ahead, next);
+    for (i64 head = 0; head < a.kv_heads; ++head)
+      attend_head(a, s, row, head, first, count, now, ahead > 0 ? &next : nullptr, w);
+  }
+}
+
+// The row's queries, scaled, in the order of Work.
+TS_INLINE void load_queries(const PagedArgs& a, const Sizes& s, const Row& row, float* q) {
+  const float factor = query_factor(a);
+  for (i64 head = 0; head < a.kv_heads; ++head)
+    for (i64 i = 0; i < row.queries; ++i)
+      for (i64 g = 0; g < s.group; ++g, q += s.d) {
+        const i64 from = (paged_first(a, row.row) + i) * a.q_stride + (head * s.group + g) * a.d;
+        scale_query(at(a.q, a.dtype, from), a.dtype, a.d, s.d, factor, q);
+        split_pairs(q, paired_keys(a));
+      }
+}
+
+void attend_split(const PagedArgs& a, const Sizes& s, const Row& row, i64 split, float* state) {
+  const i64 rows = row.queries * a.heads;
+  state += row.state + split * state_of(a, s, row.queries);
+  float* q = scratch_of<float>(Slot::query, rows * s.d);
+  float* scores = scratch_of<float>(Slot::scores, row.queries * s.group * kStep);
+  const Work work{q, scores, state + 2 * rows, {state, state + rows, scratch_of<float>(Slot::row_state, rows)}};
+  load_queries(a, s, row, q);
+  for (i64 r = 0; r < rows; ++r) work.softmax.maximum[r] = kMasked, work.softmax.total[r] = 0;
+  for (i64 i = 0; i < rows * s.v; i += W) store(work.out + i, zero());
+  const i64 first = (row.first_split + split) * kSplit, end = min_of(first + kSplit, row.position + row.queries);
+  const i64 start = max_of(first, oldest_key(a, max_of(0, row.position)));
+  if (a.cache_dtype == DType::f32) return attend_keys<float>(a, s, row, start, end, work);
+  attend_keys<u16>(a, s, row, start, end, work);
+}
+
+TS_INLINE void write(const float* from, i64 width, void* to, DType dtype) {
+  for (i64 j = 0; j < width; j += W) store_as(to, dtype, j, load(from + j), width - j);
+}
+
+// The splits' sum of one query and head, normalised.
+void merge_head(const PagedArgs& a, const Sizes& s, const Row& row, i64 query, i64 head, const float* state) {
+  const i64 rows = row.queries * a.heads, step = state_of(a, s, row.queries);
+  const i64 r = (head / s.group * row.queries + query) * s.group + head % s.group;
+  const i64 token = paged_first(a, row.row) + query;
+  float maximum = kMasked, total = 0;
+  for (i64 i = 0; i < row.splits; ++i) maximum = state[i * step + r] > maximum ? state[i * step + r] : maximum;
+  for (i64 i = 0; i < row.splits; ++i)
+    total += __builtin_exp2f(state[i * step + r] - maximum) * state[i * step + rows + r];
+  const float norm = finish_row(a, token, head, maximum, total);
+  float* merged = scratch_of<float>(Slot::merged, s.v);
+  for (i64 j = 0; j < s.v; j += W) {
+    vf sum = zero();
+    for (i64 i = 0; i < row.splits; ++i) {
+      const float weight = norm * __builtin_exp2f(state[i * step + r] - maximum);
+      sum = fma(set1(weight), load(state + i * step + 2 * rows + r * s.v + j), sum);
+    }
+    store(merged + j, sum);
+  }
+  join_pairs(merged, paired_values(a));
+  write(merged, a.v, at(a.out, a.dtype, (token * a.heads + head) * a.v), a.dtype);
+}
+
+}  // namespace
+
+void attend_paged_few(Pool& pool, const PagedArgs& a) {
+  const Sizes s = sizes_of(a);
+  const Plan plan = make_plan(a, s);
+  float* state = scratch_of<float>(Slot::split_state, plan.state_size);
+  i64* tasks = scratch_of<i64>(Slot::candidates, 2 * plan.tasks);
+  for (i64 r = 0, task = 0; r < plan.count; ++r)
+    for (i64 i = 0; i < plan.rows[r].splits; ++i, ++task) tasks[2 * task] = r, tasks[2 * task + 1] = i;
+  parallel(pool, plan.tasks, plan.flops,
+           [&](i64 task) { attend_split(a, s, plan.rows[tasks[2 * task]], tasks[2 * task + 1], state); });
+  parallel(pool, plan.count * a.heads, plan.state_size * 2, [&](i64 task) {
+    const Row& row = plan.rows[task / a.heads];
+    for (i64 query = 0; query < row.queries; ++query) merge_head(a, s, row, query, task % a.heads, state + row.state);
+  });
+}
+
+}  // namespace ts::TS_ISA

@@ -1,0 +1,85 @@
+"""Native paged attention (csrc/ops/attention_paged_*.cpp). Arguments have passed the public functions' checks."""
+
+import torch
+from torch import Tensor
+
+from ... import _native
+from ...errors import ContractError
+from .._tensors import CODE, dense_heads, rows
+from .options import Options
+
+
+def decode(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables: Tensor,
+    seq_lens: Tensor,
+    sinks: Tensor | None,
+    options: Options,
+) -> tuple[Tensor, Tensor]:
+    """A few queries a row."""
+    return _attend(q, k_cache, v_cache, None, block_tables, seq_lens, sinks, options)
+
+
+def prefill(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    cu_q: Tensor,
+    block_tables: Tensor,
+    seq_lens: Tensor,
+    sinks: Tensor | None,
+    options: Options,
+) -> tuple[Tensor, Tensor]:
+    """Causal attention of several rows."""
+    if int(cu_q[0]) != 0 or int(cu_q[-1]) != q.shape[0]:
+        raise ContractError("attention.prefill", "cu_q", f"from 0 to {q.shape[0]}, the tokens of q", cu_q.tolist())
+    return _attend(q, k_cache, v_cache, cu_q.contiguous(), block_tables, seq_lens, sinks, options)
+
+
+def _attend(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    cu_q: Tensor | None,
+    block_tables: Tensor,
+    seq_lens: Tensor,
+    sinks: Tensor | None,
+    options: Options,
+) -> tuple[Tensor, Tensor]:
+    q, block_tables, seq_lens = dense_heads(q), rows(block_tables), seq_lens.contiguous()
+    sinks = None if sinks is None else sinks.contiguous()
+    (tokens, heads, width), (pages, page_size, shared, v) = q.shape, v_cache.shape
+    out = torch.empty((tokens, heads * v), dtype=q.dtype)
+    lse = torch.empty((tokens, heads), dtype=torch.float32)
+    _native.attend_paged(
+        q.data_ptr(),
+        q.stride(0),
+        tokens,
+        seq_lens.shape[0],
+        0 if cu_q is None else cu_q.data_ptr(),
+        CODE[q.dtype],
+        k_cache.data_ptr(),
+        v_cache.data_ptr(),
+        CODE[k_cache.dtype],
+        k_cache.stride(0),
+        v_cache.stride(0),
+        pages,
+        page_size,
+        heads,
+        shared,
+        width,
+        v,
+        block_tables.data_ptr(),
+        block_tables.stride(0),
+        seq_lens.data_ptr(),
+        0 if sinks is None else sinks.data_ptr(),
+        options.scale * options.k_scale,
+        options.soft_cap,
+        options.v_scale,
+        options.window,
+        out.data_ptr(),
+        lse.data_ptr(),
+    )
+    return out, lse
