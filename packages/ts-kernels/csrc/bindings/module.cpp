@@ -68,5 +68,6 @@ PYBIND11_MODULE(_native, m) {
   bind_elementwise(m, *engine);
   bind_matrix(m, *engine);
   bind_attention(m, *engine);
+  bind_sampling(m, *engine);
   bind_direct(m, *engine);
 }

@@ -118,15 +118,85 @@ struct AttentionArgs {
   void* out;
 };
 
-struct SampleArgs {
-  const float* logits;
-  i64 stride, rows, vocab;
+// Parameters of a draw, one each a row.
+struct DrawArgs {
   const float* temperature;
   const i32* top_k;
   const float* top_p;
   const i64* seeds;
   const i64* positions;
+  const float* min_p;  // null: off
+};
+
+struct SampleArgs {
+  const float* logits;
+  i64 stride, rows, vocab;
+  DrawArgs draw;
   i32* out;
+};
+
+struct ArgmaxArgs {
+  const void* logits;
+  DType dtype;
+  i64 stride, rows, vocab;
+  i32* out;
+};
+
+// Drafts of `places - 1` tokens a row; see verify.cpp.
+struct VerifyArgs {
+  const float* logits;
+  i64 rows, places, vocab;
+  const i32* drafts;
+  const i32* counts;
+  const float* draft_probs;  // null: greedy drafts
+  DrawArgs draw;
+  i32* accepted;
+  i32* bonus;
+};
+
+struct CountArgs {
+  u16* counts;
+  i64 vocab;
+  const i64* slots;
+  const i32* tokens;
+  i64 token_stride, rows, tokens_per_row;
+  bool prompt;
+};
+
+struct PenaltyArgs {
+  float* logits;
+  i64 stride, rows, vocab;
+  const u16* counts;
+  const i64* slots;
+  const float* repetition;
+  const float* presence;
+  const float* frequency;
+};
+
+struct BiasArgs {
+  float* logits;
+  i64 stride, entries;
+  const i32* rows;
+  const i32* tokens;
+  const float* values;
+};
+
+struct MaskArgs {
+  float* logits;
+  i64 stride, rows, vocab;
+  const u32* mask;
+  const i64* lines;  // null: a line a row
+};
+
+struct LogprobsArgs {
+  const float* logits;
+  i64 stride, rows, vocab;
+  const i32* tokens;
+  i64 n;
+  float* chosen;
+  i32* ranks;
+  i32* top_ids;
+  float* top_values;
 };
 
 struct KernelTable {
@@ -143,6 +213,13 @@ struct KernelTable {
   void (*attend_absorbed)(Pool&, const AttentionArgs&);
   void (*attend_plain)(Pool&, const AttentionArgs&);
   void (*sample)(Pool&, const SampleArgs&);
+  void (*argmax)(Pool&, const ArgmaxArgs&);
+  void (*verify)(Pool&, const VerifyArgs&);
+  void (*count_tokens)(Pool&, const CountArgs&);
+  void (*apply_penalties)(Pool&, const PenaltyArgs&);
+  void (*apply_bias)(Pool&, const BiasArgs&);
+  void (*apply_mask)(Pool&, const MaskArgs&);
+  void (*logprobs)(Pool&, const LogprobsArgs&);
 };
 
 }  // namespace ts

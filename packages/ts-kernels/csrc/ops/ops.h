@@ -18,6 +18,13 @@ void write_latent(Pool&, const LatentArgs&);
 void attend_absorbed(Pool&, const AttentionArgs&);
 void attend_plain(Pool&, const AttentionArgs&);
 void sample(Pool&, const SampleArgs&);
+void argmax(Pool&, const ArgmaxArgs&);
+void verify(Pool&, const VerifyArgs&);
+void count_tokens(Pool&, const CountArgs&);
+void apply_penalties(Pool&, const PenaltyArgs&);
+void apply_bias(Pool&, const BiasArgs&);
+void apply_mask(Pool&, const MaskArgs&);
+void logprobs(Pool&, const LogprobsArgs&);
 
 // Runs body(task) for each task of [0, tasks); see Pool::run for `flops`.
 template <class Body>

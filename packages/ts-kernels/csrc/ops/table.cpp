@@ -7,8 +7,26 @@ namespace ts::TS_ISA {
 
 extern const KernelTable table;
 const KernelTable table{
-    TS_STRING(TS_ISA), norm,   rope,         silu_mul,        route,        linear, mlp,
-    experts,           gather, write_latent, attend_absorbed, attend_plain, sample,
+    TS_STRING(TS_ISA),
+    norm,
+    rope,
+    silu_mul,
+    route,
+    linear,
+    mlp,
+    experts,
+    gather,
+    write_latent,
+    attend_absorbed,
+    attend_plain,
+    sample,
+    argmax,
+    verify,
+    count_tokens,
+    apply_penalties,
+    apply_bias,
+    apply_mask,
+    logprobs,
 };
 
 }  // namespace ts::TS_ISA
