@@ -199,6 +199,58 @@ struct LogprobsArgs {
   float* top_values;
 };
 
+struct ConvArgs {
+  const void* x;
+  i64 x_stride;
+  DType dtype;
+  const void* weight;  // [channels][width]
+  DType weight_dtype;
+  float* states;  // [slots][width - 1][channels]
+  const i64* slots;
+  const i32* cu_q;    // null: one token a row
+  const bool* fresh;  // null: every row continues its state
+  i64 rows, channels, width;
+  void* out;
+};
+
+struct DeltaArgs {
+  const void *q, *k, *v;
+  i64 q_stride, k_stride, v_stride;  // of tokens; heads are dense
+  DType dtype;
+  const void *a, *b;
+  i64 a_stride, b_stride;
+  DType gate_dtype;
+  const float *a_log, *dt_bias;
+  float* states;  // [slots][value_heads][key_dim][value_dim]
+  const i64* slots;
+  const i32* cu_q;    // null: one token a row
+  const bool* fresh;  // null: every row continues its state
+  i64 rows, key_heads, value_heads, key_dim, value_dim;
+  float scale;
+  void* out;
+};
+
+struct GatedNormArgs {
+  const void* x;
+  i64 x_stride;
+  const void* z;
+  i64 z_stride;
+  const void* weight;
+  DType weight_dtype;
+  float eps;
+  void* out;
+  i64 rows, dim;
+  DType dtype;
+};
+
+struct CopyArgs {
+  const char* source;
+  char* target;
+  const i64* from;
+  const i64* to;
+  i64 count, bytes;
+};
+
 struct KernelTable {
   const char* name;
   void (*norm)(Pool&, const NormArgs&);
@@ -220,6 +272,10 @@ struct KernelTable {
   void (*apply_bias)(Pool&, const BiasArgs&);
   void (*apply_mask)(Pool&, const MaskArgs&);
   void (*logprobs)(Pool&, const LogprobsArgs&);
+  void (*causal_conv)(Pool&, const ConvArgs&);
+  void (*gated_delta)(Pool&, const DeltaArgs&);
+  void (*gated_norm)(Pool&, const GatedNormArgs&);
+  void (*copy_states)(Pool&, const CopyArgs&);
 };
 
 }  // namespace ts

@@ -25,6 +25,10 @@ void apply_penalties(Pool&, const PenaltyArgs&);
 void apply_bias(Pool&, const BiasArgs&);
 void apply_mask(Pool&, const MaskArgs&);
 void logprobs(Pool&, const LogprobsArgs&);
+void causal_conv(Pool&, const ConvArgs&);
+void gated_delta(Pool&, const DeltaArgs&);
+void gated_norm(Pool&, const GatedNormArgs&);
+void copy_states(Pool&, const CopyArgs&);
 
 // Runs body(task) for each task of [0, tasks); see Pool::run for `flops`.
 template <class Body>

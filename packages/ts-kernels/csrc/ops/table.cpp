@@ -27,6 +27,10 @@ const KernelTable table{
     apply_bias,
     apply_mask,
     logprobs,
+    causal_conv,
+    gated_delta,
+    gated_norm,
+    copy_states,
 };
 
 }  // namespace ts::TS_ISA

@@ -7,7 +7,7 @@
 """
 
 from .errors import ContractError, KernelError
-from .ops import activation, gemm, kv_cache, mla, moe, norm, rope, sampling
+from .ops import activation, gemm, kv_cache, linear_attention, mla, moe, norm, rope, sampling
 from .selection import override
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "activation",
     "gemm",
     "kv_cache",
+    "linear_attention",
     "mla",
     "moe",
     "norm",

@@ -256,6 +256,83 @@ def logprobs(
 ) -> None:
     """Log-softmax at tokens int32 [rows], their ranks, and the best n with their values."""
 
+def causal_conv(
+    x: int,
+    x_stride: int,
+    tokens: int,
+    dtype: int,
+    weight: int,
+    weight_dtype: int,
+    states: int,
+    state_count: int,
+    slots: int,
+    cu_q: int,
+    fresh: int,
+    rows: int,
+    channels: int,
+    width: int,
+    out: int,
+) -> None:
+    """Depthwise convolution with SiLU; weight [channels, width].
+
+    states fp32 [state_count, width - 1, channels], in place.
+    slots int64 [rows], negative: zeros. cu_q int32 [rows + 1], 0: one token a row. fresh bool [rows], 0: none.
+    """
+
+def gated_delta(
+    q: int,
+    q_stride: int,
+    k: int,
+    k_stride: int,
+    v: int,
+    v_stride: int,
+    tokens: int,
+    dtype: int,
+    a: int,
+    a_stride: int,
+    b: int,
+    b_stride: int,
+    gate_dtype: int,
+    a_log: int,
+    dt_bias: int,
+    states: int,
+    state_count: int,
+    slots: int,
+    cu_q: int,
+    fresh: int,
+    rows: int,
+    key_heads: int,
+    value_heads: int,
+    key_dim: int,
+    value_dim: int,
+    scale: float,
+    out: int,
+) -> None:
+    """The gated delta rule, token by token; states fp32 [state_count, value_heads, key_dim, value_dim] in place.
+
+    Strides are of tokens, a token's heads are dense. slots, cu_q, fresh as in `causal_conv`.
+    """
+
+def gated_rms_norm(
+    x: int,
+    x_stride: int,
+    z: int,
+    z_stride: int,
+    weight: int,
+    weight_dtype: int,
+    eps: float,
+    out: int,
+    rows: int,
+    dim: int,
+    dtype: int,
+) -> None:
+    """out[rows, dim] = rms_norm(x) * weight * silu(z). `out` is dense."""
+
+def copy_states(
+    source: int, source_slots: int, target: int, target_slots: int, from_: int, to: int, count: int, bytes: int
+) -> None:
+    """target[to[i]] = source[from[i]], `bytes` each; negative slots: skip."""
+
 # Direct calls take and give tensors: they check them, allocate the result and compute, in one call. Each gives
 # NotImplemented where an argument is not on the CPU or not of the rank, sizes, dtype and layout that the kernel wants.
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import torch
 
-from . import activation, gemm, kv_cache, mla, moe, norm, rope, sampling
+from . import activation, gemm, kv_cache, linear_attention, mla, moe, norm, rope, sampling
 from .common import LARGE, MINIATURE, Case, Maker, Sizes
 
 __all__ = ["LARGE", "MINIATURE", "Case", "Sizes", "all_cases"]
 
-_FAMILIES = (norm, rope, activation, kv_cache, gemm, moe, mla, sampling)
+_FAMILIES = (norm, rope, activation, kv_cache, gemm, moe, mla, linear_attention, sampling)
 
 
 def all_cases(
