@@ -45,6 +45,20 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _native.set_isa(before)
 
 
+@pytest.fixture(params=["reference", *_levels()])
+def each_kernel(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The reference, then the native kernel at each instruction set that this machine runs: what ``impl`` takes."""
+    if request.param == "reference":
+        yield "reference"
+        return
+    from ts_kernels import _native
+
+    before = _native.isa()
+    _native.set_isa(request.param)
+    yield "native"
+    _native.set_isa(before)
+
+
 @pytest.fixture
 def native() -> None:
     """Skip where the native kernels are not built."""

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from ts_kernels import platform
 from ts_kernels.ops.sampling import reference, sample
 
@@ -21,6 +22,7 @@ def draw(
     seed: int = 0,
     first: int = 0,
     impl: str = "reference",
+    min_p: float | None = None,
 ) -> Tensor:
     rows = logits.shape[0]
     return sample(
@@ -30,6 +32,7 @@ def draw(
         torch.full((rows,), top_p),
         torch.full((rows,), seed),
         torch.arange(first, first + rows),
+        min_p=None if min_p is None else torch.full((rows,), min_p),
         impl=impl,
     )
 
@@ -95,6 +98,37 @@ def test_top_k_comes_before_top_p(impl: str) -> None:
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+def test_min_p(impl: str) -> None:
+    """Masses 0.4, 0.3, 0.2, 0.1 of 0.4: what is under min_p of the best goes; one stays whatever min_p is."""
+    logits = torch.tensor([[0.2, 0.4, 0.1, 0.3]]).log().expand(500, -1).contiguous()
+    assert set(draw(logits, min_p=0.3, impl=impl).tolist()) == {0, 1, 3}
+    assert set(draw(logits, min_p=0.6, impl=impl).tolist()) == {1, 3}
+    assert set(draw(logits, min_p=0.6, top_k=1, impl=impl).tolist()) == {1}
+    assert set(draw(logits, min_p=1.5, impl=impl).tolist()) == {1}
+    assert set(draw(logits, min_p=0.0, impl=impl).tolist()) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(("top_k", "top_p", "min_p"), [(7, 1.0, 0.0), (0, 0.7, 0.0), (0, 1.0, 0.15), (30, 0.9, 0.02)])
+def test_the_filters_are_transformers(impl: str, top_k: int, top_p: float, min_p: float) -> None:
+    """What transformers' warpers leave, one after another, is what is drawn from."""
+    logits = 2 * torch.randn(1, 60, generator=torch.Generator().manual_seed(8))
+    scores = logits / 0.8
+    unused = torch.zeros(1, 1, dtype=torch.long)
+    if top_k:
+        scores = TopKLogitsWarper(top_k)(unused, scores)
+    scores = TopPLogitsWarper(top_p)(unused, scores)
+    scores = MinPLogitsWarper(min_p)(unused, scores)
+    p, count = scores.double().softmax(-1)[0], 20000
+    tokens = draw(logits.expand(count, -1).contiguous(), 0.8, top_k, top_p, impl=impl, min_p=min_p, seed=3)
+    seen = torch.bincount(tokens.long(), minlength=60).double()
+    assert seen[p == 0].sum() == 0
+    assert seen[p * count > 30].min() > 0
+    # every token that can come: the largest deviation, in standard deviations
+    assert ((seen - count * p).abs() / (count * p + 1).sqrt()).max() < 4.5
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 def test_greedy_and_ties(impl: str) -> None:
     logits = torch.tensor([[1.0, 3.0, 3.0, 2.0], [-5.0, -5.0, -5.0, -5.0]])
     assert draw(logits, temperature=0.0, impl=impl).tolist() == [1, 0]
@@ -141,20 +175,25 @@ def test_same_seed_and_position_same_token(impl: str) -> None:
     temperature=st.sampled_from([0.0, 0.3, 1.0, 3.0]),
     top_k=st.sampled_from([-1, 0, 1, 5, 50, 10**6]),
     top_p=st.sampled_from([0.0, 0.1, 0.9, 1.0, 1.5]),
+    min_p=st.sampled_from([None, 0.0, 0.05, 1.0]),
     coarse=st.booleans(),
 )
 def test_native_draws_what_the_reference_draws(
-    isa: str, rows: int, vocab: int, temperature: float, top_k: int, top_p: float, coarse: bool
+    isa: str, rows: int, vocab: int, temperature: float, top_k: int, top_p: float, min_p: float | None, coarse: bool
 ) -> None:
     logits = 3 * torch.randn(rows, vocab, generator=torch.Generator().manual_seed(vocab))
     logits = logits.round() if coarse else logits
-    have = draw(logits, temperature, top_k, top_p, seed=99, impl="native")
-    want = draw(logits, temperature, top_k, top_p, seed=99)
+    have = draw(logits, temperature, top_k, top_p, seed=99, impl="native", min_p=min_p)
+    want = draw(logits, temperature, top_k, top_p, seed=99, min_p=min_p)
     for row in (have != want).nonzero().flatten().tolist():
         # Only a number that falls on the boundary between two tokens, to the last bits of fp32, may differ.
         one = slice(row, row + 1)
         mass = reference.probabilities(
-            logits[one], torch.tensor([temperature]), torch.tensor([top_k]), torch.tensor([top_p])
+            logits[one],
+            torch.tensor([temperature]),
+            torch.tensor([top_k]),
+            torch.tensor([top_p]),
+            torch.tensor([min_p or 0.0]),
         ).cumsum(1)[0]
         target = reference.uniform(torch.tensor([99]), torch.tensor([row])) * mass[-1]
         gap = (mass[[have[row], want[row]]] - target).abs().min() / mass[-1]

@@ -1,4 +1,4 @@
-// Norms, rotary embedding, activation, routing, embedding, cache writes, sampling.
+// Norms, rotary embedding, activation, routing, embedding, cache writes.
 #include "bindings/checks.h"
 
 namespace ts {
@@ -141,15 +141,6 @@ void bind_tokens(py::module_& m, Engine& engine) {
         &KernelTable::gather,
         {pointer(table), dtype_of(table_dtype), dim, pointer(ids), ids_are_int64, rows, pointer(out), dtype_of(dtype)},
         rows * dim * 2);
-  });
-  m.def("sample", [&engine](Address logits, i64 stride, i64 rows, i64 vocab, Address temperature, Address top_k,
-                            Address top_p, Address seeds, Address positions, Address out) {
-    require(vocab > 0, "sample: vocab must be positive");
-    engine.run<SampleArgs>(&KernelTable::sample,
-                           {pointer<const float>(logits), stride, rows, vocab, pointer<const float>(temperature),
-                            pointer<const i32>(top_k), pointer<const float>(top_p), pointer<const i64>(seeds),
-                            pointer<const i64>(positions), pointer<i32>(out)},
-                           rows * vocab * 8);
   });
 }
 

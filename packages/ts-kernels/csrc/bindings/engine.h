@@ -62,6 +62,8 @@ void bind_elementwise(py::module_& m, Engine& engine);
 void bind_matrix(py::module_& m, Engine& engine);
 void bind_attention(py::module_& m, Engine& engine);
 void bind_attention_paged(py::module_& m, Engine& engine);
+void bind_sampling(py::module_& m, Engine& engine);
+void bind_linear_attention(py::module_& m, Engine& engine);
 void bind_direct(py::module_& m, Engine& engine);
 
 }  // namespace ts

@@ -76,5 +76,7 @@ PYBIND11_MODULE(_native, m) {
   bind_matrix(m, *engine);
   bind_attention(m, *engine);
   bind_attention_paged(m, *engine);
+  bind_sampling(m, *engine);
+  bind_linear_attention(m, *engine);
   bind_direct(m, *engine);
 }

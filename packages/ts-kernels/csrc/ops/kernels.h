@@ -221,15 +221,137 @@ struct KvWriteArgs {
   DType dtype, cache_dtype;
 };
 
-struct SampleArgs {
-  const float* logits;
-  i64 stride, rows, vocab;
+// Parameters of a draw, one each a row.
+struct DrawArgs {
   const float* temperature;
   const i32* top_k;
   const float* top_p;
   const i64* seeds;
   const i64* positions;
+  const float* min_p;  // null: off
+};
+
+struct SampleArgs {
+  const float* logits;
+  i64 stride, rows, vocab;
+  DrawArgs draw;
   i32* out;
+};
+
+struct ArgmaxArgs {
+  const void* logits;
+  DType dtype;
+  i64 stride, rows, vocab;
+  i32* out;
+};
+
+// Drafts of `places - 1` tokens a row; see verify.cpp.
+struct VerifyArgs {
+  const float* logits;
+  i64 rows, places, vocab;
+  const i32* drafts;
+  const i32* counts;
+  const float* draft_probs;  // null: greedy drafts
+  DrawArgs draw;
+  i32* accepted;
+  i32* bonus;
+};
+
+struct CountArgs {
+  u16* counts;
+  i64 vocab;
+  const i64* slots;
+  const i32* tokens;
+  i64 token_stride, rows, tokens_per_row;
+  bool prompt;
+};
+
+struct PenaltyArgs {
+  float* logits;
+  i64 stride, rows, vocab;
+  const u16* counts;
+  const i64* slots;
+  const float* repetition;
+  const float* presence;
+  const float* frequency;
+};
+
+struct BiasArgs {
+  float* logits;
+  i64 stride, entries;
+  const i32* rows;
+  const i32* tokens;
+  const float* values;
+};
+
+struct MaskArgs {
+  float* logits;
+  i64 stride, rows, vocab;
+  const u32* mask;
+  const i64* lines;  // null: a line a row
+};
+
+struct LogprobsArgs {
+  const float* logits;
+  i64 stride, rows, vocab;
+  const i32* tokens;
+  i64 n;
+  float* chosen;
+  i32* ranks;
+  i32* top_ids;
+  float* top_values;
+};
+
+struct ConvArgs {
+  const void* x;
+  i64 x_stride;
+  DType dtype;
+  const void* weight;  // [channels][width]
+  DType weight_dtype;
+  float* states;  // [slots][width - 1][channels]
+  const i64* slots;
+  const i32* cu_q;    // null: one token a row
+  const bool* fresh;  // null: every row continues its state
+  i64 rows, channels, width;
+  void* out;
+};
+
+struct DeltaArgs {
+  const void *q, *k, *v;
+  i64 q_stride, k_stride, v_stride;  // of tokens; heads are dense
+  DType dtype;
+  const void *a, *b;
+  i64 a_stride, b_stride;
+  DType gate_dtype;
+  const float *a_log, *dt_bias;
+  float* states;  // [slots][value_heads][key_dim][value_dim]
+  const i64* slots;
+  const i32* cu_q;    // null: one token a row
+  const bool* fresh;  // null: every row continues its state
+  i64 rows, key_heads, value_heads, key_dim, value_dim;
+  float scale;
+  void* out;
+};
+
+struct GatedNormArgs {
+  const void* x;
+  i64 x_stride;
+  const void* z;
+  i64 z_stride;
+  const void* weight;
+  DType weight_dtype;
+  float eps;
+  void* out;
+  i64 rows, dim;
+  DType dtype;
+};
+
+struct StateCopyArgs {
+  const char* source;
+  char* target;
+  const i64* from;
+  const i64* to;
+  i64 count, bytes;
 };
 
 struct KernelTable {
@@ -254,6 +376,17 @@ struct KernelTable {
   void (*attend_paged_few)(Pool&, const PagedArgs&);
   void (*attend_paged_many)(Pool&, const PagedArgs&);
   void (*write_kv)(Pool&, const KvWriteArgs&);
+  void (*argmax)(Pool&, const ArgmaxArgs&);
+  void (*verify)(Pool&, const VerifyArgs&);
+  void (*count_tokens)(Pool&, const CountArgs&);
+  void (*apply_penalties)(Pool&, const PenaltyArgs&);
+  void (*apply_bias)(Pool&, const BiasArgs&);
+  void (*apply_mask)(Pool&, const MaskArgs&);
+  void (*logprobs)(Pool&, const LogprobsArgs&);
+  void (*causal_conv)(Pool&, const ConvArgs&);
+  void (*gated_delta)(Pool&, const DeltaArgs&);
+  void (*gated_norm)(Pool&, const GatedNormArgs&);
+  void (*copy_states)(Pool&, const StateCopyArgs&);
 };
 
 }  // namespace ts

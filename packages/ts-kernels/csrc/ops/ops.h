@@ -26,6 +26,17 @@ void sample(Pool&, const SampleArgs&);
 void attend_paged_few(Pool&, const PagedArgs&);   // rows of up to 8 queries
 void attend_paged_many(Pool&, const PagedArgs&);  // rows of more
 void write_kv(Pool&, const KvWriteArgs&);
+void argmax(Pool&, const ArgmaxArgs&);
+void verify(Pool&, const VerifyArgs&);
+void count_tokens(Pool&, const CountArgs&);
+void apply_penalties(Pool&, const PenaltyArgs&);
+void apply_bias(Pool&, const BiasArgs&);
+void apply_mask(Pool&, const MaskArgs&);
+void logprobs(Pool&, const LogprobsArgs&);
+void causal_conv(Pool&, const ConvArgs&);
+void gated_delta(Pool&, const DeltaArgs&);
+void gated_norm(Pool&, const GatedNormArgs&);
+void copy_states(Pool&, const StateCopyArgs&);
 
 // Runs body(task) for each task of [0, tasks); see Pool::run for `flops`.
 template <class Body>

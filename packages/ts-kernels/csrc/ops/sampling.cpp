@@ -1,47 +1,34 @@
 // Greedy and random choice of the next token.
-#include "ops/ops.h"
+//
+// Weights are fp32 numbers in (0, 1], so their bits order as they do: a histogram over the upper bits finds, in one
+// pass, a limit below which no token can stay, and only the few tokens above it are selected from or sorted.
+#include "ops/sampling.h"
 
 namespace ts::TS_ISA {
 namespace {
 
-TS_INLINE u64 mix(u64 z) {  // splitmix64
-  z += 0x9E3779B97F4A7C15ull;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-  return z ^ (z >> 31);
+constexpr int kDropped = 20;                         // bits of a weight that the histogram does not look at
+constexpr i64 kBins = (0x3f800000 >> kDropped) + 1;  // up to a weight of one
+
+TS_INLINE i64 bin_of(float p) {
+  u32 bits;
+  std::memcpy(&bits, &p, 4);
+  return bits >> kDropped;
 }
 
-TS_INLINE double uniform(i64 seed, i64 position) {
-  const u64 bits = mix(mix(static_cast<u64>(seed)) + static_cast<u64>(position));
-  return static_cast<double>(bits >> 11) * 0x1p-53;
-}
-
-constexpr float kInfinity = __builtin_huge_valf();
-
-// NaN aside: `max` gives its second operand where the first is NaN, and a comparison with NaN is false.
-float maximum(const float* x, i64 n) {
-  vf best[4] = {set1(-kInfinity), set1(-kInfinity), set1(-kInfinity), set1(-kInfinity)};
-  i64 i = 0;
-  for (; i + 4 * W <= n; i += 4 * W)
-    for (int j = 0; j < 4; ++j) best[j] = max(load(x + i + j * W), best[j]);
-  float top = hmax(max(max(best[0], best[1]), max(best[2], best[3])));
-  for (; i < n; ++i) top = x[i] > top ? x[i] : top;
-  return top;
-}
-
-i32 argmax(const float* x, i64 n, float top) {
-  for (i64 i = 0; i < n; ++i)
-    if (x[i] == top) return static_cast<i32>(i);
-  return -1;
-}
-
-struct Candidate {
-  float p;
-  i32 index;
+struct Histogram {
+  i32 count[kBins];
+  double mass[kBins];
 };
 
-// Whether a goes before b, best first.
-TS_INLINE bool before(const Candidate& a, const Candidate& b) { return a.p > b.p || (a.p == b.p && a.index < b.index); }
+void take(const float* p, i64 n, Histogram& h) {
+  std::memset(&h, 0, sizeof h);
+  for (i64 i = 0; i < n; ++i) {
+    const i64 bin = bin_of(p[i]);
+    ++h.count[bin];
+    h.mass[bin] += static_cast<double>(p[i]);
+  }
+}
 
 // Partitions c so that its best k (0 < k < n) come first, in no order (quickselect, median of three).
 void select_best(Candidate* c, i64 n, i64 k) {
@@ -73,26 +60,6 @@ void select_best(Candidate* c, i64 n, i64 k) {
   }
 }
 
-template <class Less>
-void heap_sort(Candidate* c, i64 n, const Less& less) {
-  const auto sift = [&](i64 root, i64 end) {
-    for (i64 child; (child = 2 * root + 1) < end; root = child) {
-      if (child + 1 < end && less(c[child], c[child + 1])) ++child;
-      if (!less(c[root], c[child])) return;
-      const Candidate t = c[root];
-      c[root] = c[child];
-      c[child] = t;
-    }
-  };
-  for (i64 root = n / 2; root-- > 0;) sift(root, n);
-  for (i64 end = n; end-- > 1;) {
-    const Candidate t = c[0];
-    c[0] = c[end];
-    c[end] = t;
-    sift(0, end);
-  }
-}
-
 // The length of the shortest best-first prefix with a mass of top_p, that prefix moved to the front. Sorts only as many
 // as it needs: 64, then four times more.
 i64 nucleus(Candidate* c, i64 n, double mass, float top_p) {
@@ -110,62 +77,136 @@ i64 nucleus(Candidate* c, i64 n, double mass, float top_p) {
   return n;
 }
 
-// p = exp((x - peak) / temperature); NaN counts as minus infinity. An infinite peak leaves its ties alone, at one.
-void probabilities(const float* x, i64 n, float peak, float temperature, float* p) {
-  if (peak == kInfinity) {
+// p = exp((x - peak) / temperature); NaN counts as minus infinity. An infinite peak leaves its ties alone, at one, and
+// so does a temperature whose inverse overflows.
+void weigh(const float* x, i64 n, float peak, float temperature, float* p) {
+  if (peak == kInfinity || 1.0f / temperature == kInfinity) {
     for (i64 i = 0; i < n; ++i) p[i] = x[i] == peak ? 1.0f : 0.0f;
     return;
   }
   const vf top = set1(peak), factor = set1(1.0f / temperature);
   for (i64 i = 0; i < n; i += W) {
     const vf v = max((load_as_float(x, DType::f32, i, n - i) - top) * factor, set1(-kInfinity));
-    store_as(p, DType::f32, i, exp(v), n - i);
+    store_as(p, DType::f32, i, min(exp(v), set1(1.0f)), n - i);
   }
 }
 
-template <class Value>
-i64 draw(i64 n, double target, const Value& value) {
-  double sum = 0;
-  i64 last = 0;
+// The lowest bin that the best k tokens reach into, or the best with a mass of `wanted`.
+i64 bin_with(const Histogram& h, i64 k, double wanted) {
+  i64 count = 0, bin = kBins;
+  double mass = 0;
+  do {
+    --bin;
+    count += h.count[bin];
+    mass += h.mass[bin];
+  } while (bin > 0 && count < k && mass < wanted);
+  return bin;
+}
+
+// The tokens with a weight in bins from `lowest` up, in index order; those of weight zero never.
+i64 gather_bins(const float* p, i64 n, i64 lowest, Candidate* c) {
+  const u32 bits = static_cast<u32>(lowest) << kDropped;
+  float limit;
+  std::memcpy(&limit, &bits, 4);
+  i64 count = 0;
   for (i64 i = 0; i < n; ++i) {
-    sum += static_cast<double>(value(i));
-    if (value(i) > 0) last = i;
-    if (sum > target) return i;
+    c[count] = {p[i], static_cast<i32>(i)};
+    count += p[i] >= limit && p[i] > 0;
   }
-  return last;
+  return count;
 }
 
-i32 choose(const SampleArgs& a, i64 row) {
-  const float* x = a.logits + row * a.stride;
-  const float temperature = a.temperature[row];
-  const float peak = maximum(x, a.vocab);
-  if (peak == -kInfinity) return -1;  // nothing to choose
-  if (!(temperature > 0)) return argmax(x, a.vocab, peak);
-  const double u = uniform(a.seeds[row], a.positions[row]);
-  float* p = scratch_of<float>(Slot::probabilities, a.vocab);
-  probabilities(x, a.vocab, peak, temperature, p);
-  const bool limit_k = a.top_k[row] > 0 && a.top_k[row] < a.vocab, limit_p = a.top_p[row] < 1;
+// Applies top-k, then top-p, to the weights; gives the tokens that stay, in no order.
+i64 best_of(const float* p, i64 vocab, const Filter& f, Candidate* c) {
+  const bool limit_k = f.top_k > 0 && f.top_k < vocab, limit_p = f.top_p < 1;
+  Histogram h;
+  take(p, vocab, h);
   double total = 0;
-  if (!limit_k && !limit_p) {
-    for (i64 i = 0; i < a.vocab; ++i) total += static_cast<double>(p[i]);
-    return static_cast<i32>(draw(a.vocab, u * total, [&](i64 i) { return p[i]; }));
-  }
-  Candidate* c = scratch_of<Candidate>(Slot::candidates, a.vocab);
-  for (i64 i = 0; i < a.vocab; ++i) c[i] = {p[i], static_cast<i32>(i)};
-  i64 kept = a.vocab;
-  if (limit_k) select_best(c, a.vocab, kept = a.top_k[row]);
-  for (i64 i = 0; i < kept; ++i) total += static_cast<double>(c[i].p);
-  if (limit_p) kept = nucleus(c, kept, total, a.top_p[row]);
-  heap_sort(c, kept, [](const Candidate& l, const Candidate& r) { return l.index < r.index; });
-  total = 0;
-  for (i64 i = 0; i < kept; ++i) total += static_cast<double>(c[i].p);
-  return c[draw(kept, u * total, [&](i64 i) { return c[i].p; })].index;
+  if (!limit_k)
+    for (i64 i = 0; i < kBins; ++i) total += h.mass[i];
+  // A sum over bins and one in order differ in their last bits, hence the margin.
+  const double wanted = limit_k ? __builtin_huge_val() : total * static_cast<double>(f.top_p) * (1 + 1e-9);
+  i64 count = gather_bins(p, vocab, bin_with(h, limit_k ? f.top_k : vocab + 1, wanted), c);
+  if (limit_k && f.top_k < count) select_best(c, count, f.top_k), count = f.top_k;
+  if (limit_k)
+    for (i64 i = 0; i < count; ++i) total += static_cast<double>(c[i].p);
+  return limit_p ? nucleus(c, count, total, f.top_p) : count;
 }
 
 }  // namespace
 
+// NaN aside: `max` gives its second operand where the first is NaN, and a comparison with NaN is false.
+float maximum(const void* x, DType dtype, i64 n) {
+  vf best[4] = {set1(-kInfinity), set1(-kInfinity), set1(-kInfinity), set1(-kInfinity)};
+  i64 i = 0;
+  for (; i + 4 * W <= n; i += 4 * W)
+    for (int j = 0; j < 4; ++j) best[j] = max(load_as_float(x, dtype, i + j * W, W), best[j]);
+  float top = hmax(max(max(best[0], best[1]), max(best[2], best[3])));
+  for (; i < n; ++i) {
+    const float v = load_scalar(x, dtype, i);
+    top = v > top ? v : top;
+  }
+  return top;
+}
+
+i32 first_of(const void* x, DType dtype, i64 n, float peak) {
+  for (i64 i = 0; i < n; ++i)
+    if (load_scalar(x, dtype, i) == peak) return static_cast<i32>(i);
+  return -1;
+}
+
+Kept keep(const float* x, i64 vocab, float peak, const Filter& f) {
+  float* p = scratch_of<float>(Slot::probabilities, vocab);
+  Candidate* c = scratch_of<Candidate>(Slot::candidates, vocab + 1);
+  weigh(x, vocab, peak, f.temperature, p);
+  i64 count = 0;
+  if ((f.top_k > 0 && f.top_k < vocab) || f.top_p < 1) {
+    count = best_of(p, vocab, f, c);
+    heap_sort(c, count, [](const Candidate& l, const Candidate& r) { return l.index < r.index; });
+  } else {
+    count = gather_bins(p, vocab, 0, c);
+  }
+  const float least = f.min_p < 1 ? f.min_p : 1;  // weights are relative to the highest, which therefore stays
+  double total = 0;
+  i64 kept = 0;
+  for (i64 i = 0; i < count; ++i) {
+    if (!(c[i].p >= least)) continue;
+    c[kept++] = c[i];
+    total += static_cast<double>(c[i].p);
+  }
+  return {c, kept, total};
+}
+
+i32 draw(const Kept& kept, double share) {
+  const double target = share * kept.total;
+  double sum = 0;
+  for (i64 i = 0; i < kept.count; ++i) {
+    sum += static_cast<double>(kept.tokens[i].p);
+    if (sum > target) return kept.tokens[i].index;
+  }
+  return kept.tokens[kept.count - 1].index;
+}
+
+i32 choose(const float* x, i64 vocab, const Filter& f, i64 seed, i64 position) {
+  const float peak = maximum(x, DType::f32, vocab);
+  if (peak == -kInfinity) return -1;  // nothing to choose
+  if (!(f.temperature > 0)) return first_of(x, DType::f32, vocab, peak);
+  return draw(keep(x, vocab, peak, f), uniform(static_cast<u64>(seed), position));
+}
+
 void sample(Pool& pool, const SampleArgs& a) {
-  parallel(pool, a.rows, a.rows * a.vocab * 8, [&](i64 row) { a.out[row] = choose(a, row); });
+  parallel(pool, a.rows, a.rows * a.vocab * 8, [&](i64 row) {
+    const float* x = a.logits + row * a.stride;
+    a.out[row] = choose(x, a.vocab, filter_of(a.draw, row), a.draw.seeds[row], a.draw.positions[row]);
+  });
+}
+
+void argmax(Pool& pool, const ArgmaxArgs& a) {
+  parallel(pool, a.rows, a.rows * a.vocab, [&](i64 row) {
+    const void* x = at(a.logits, a.dtype, row * a.stride);
+    const float peak = maximum(x, a.dtype, a.vocab);
+    a.out[row] = peak == -kInfinity ? -1 : first_of(x, a.dtype, a.vocab, peak);
+  });
 }
 
 }  // namespace ts::TS_ISA

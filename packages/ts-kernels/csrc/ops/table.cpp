@@ -28,6 +28,17 @@ const KernelTable table{
     attend_paged_few,
     attend_paged_many,
     write_kv,
+    argmax,
+    verify,
+    count_tokens,
+    apply_penalties,
+    apply_bias,
+    apply_mask,
+    logprobs,
+    causal_conv,
+    gated_delta,
+    gated_norm,
+    copy_states,
 };
 
 }  // namespace ts::TS_ISA

@@ -7,7 +7,7 @@
 """
 
 from .errors import ContractError, KernelError
-from .ops import activation, attention, gemm, kv_cache, mla, moe, norm, quantize, rope, sampling
+from .ops import activation, attention, gemm, kv_cache, linear_attention, mla, moe, norm, quantize, rope, sampling
 from .selection import override
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "attention",
     "gemm",
     "kv_cache",
+    "linear_attention",
     "mla",
     "moe",
     "norm",

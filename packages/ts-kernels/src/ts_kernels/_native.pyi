@@ -340,19 +340,175 @@ def sample(
     top_p: int,
     seeds: int,
     positions: int,
+    min_p: int,
     out: int,
 ) -> None:
-    """out int32 [rows]: one token a row. fp32 logits, temperature, top_p; int32 top_k; int64 seeds, positions.
+    """out int32 [rows]: one token a row. fp32 logits, temperature, top_p, min_p (0: off); int32 top_k; int64 seeds,
+    positions.
 
     temperature <= 0: argmax, lowest index on ties. Otherwise p = softmax(logits / temperature), and in order
       1. top_k (off where <= 0 or >= vocab): keep the k most probable (ties: the lower index is better);
       2. top_p (off where >= 1): of those, renormalised, keep the shortest best-first prefix whose mass is >= top_p
          (one at least);
-      3. draw by inverse CDF over the kept tokens in ascending index order: the first whose cumulative mass > u * total,
+      3. min_p: keep what has at least min_p times the weight of the most probable;
+      4. draw by inverse CDF over the kept tokens in ascending index order: the first whose cumulative mass > u * total,
          u = (mix(mix(seed) + position) >> 11) * 2^-53, all arithmetic modulo 2^64, where mix is splitmix64:
              z += 0x9E3779B97F4A7C15; z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9
              z = (z ^ z >> 27) * 0x94D049BB133111EB; return z ^ z >> 31
     """
+
+def argmax(logits: int, dtype: int, stride: int, rows: int, vocab: int, out: int) -> None:
+    """out int32 [rows]: the lowest index of the highest logit, -1 where nothing is above minus infinity."""
+
+def verify(
+    logits: int,
+    rows: int,
+    places: int,
+    vocab: int,
+    drafts: int,
+    counts: int,
+    draft_probs: int,
+    temperature: int,
+    top_k: int,
+    top_p: int,
+    seeds: int,
+    positions: int,
+    min_p: int,
+    accepted: int,
+    bonus: int,
+) -> None:
+    """Rejection sampling of the first counts[r] of `places - 1` drafts: accepted, bonus int32 [rows].
+
+    logits fp32 [rows, places, vocab]; drafts int32 [rows, places - 1]; draft_probs fp32 [rows, places - 1, vocab], 0
+    for greedy drafts. A draft falls where u * q >= p, u of the seed mix(seed + 0xD1B54A32D192ED03); its replacement is
+    drawn from max(p - q, 0) at a u of the seed mix(seed + 2 * 0xD1B54A32D192ED03); a bonus after all is `sample`'s.
+    """
+
+def count_tokens(
+    counts: int,
+    slots: int,
+    vocab: int,
+    slot_ids: int,
+    tokens: int,
+    token_stride: int,
+    rows: int,
+    tokens_per_row: int,
+    prompt: bool,
+) -> None:
+    """counts int16 [slots, vocab] in place: the sign bit (prompt), or one more in the other 15; negative: skip."""
+
+def apply_penalties(
+    logits: int,
+    stride: int,
+    rows: int,
+    vocab: int,
+    counts: int,
+    slots: int,
+    slot_ids: int,
+    repetition: int,
+    presence: int,
+    frequency: int,
+) -> None:
+    """fp32 logits in place; slot_ids int64 [rows], negative: skip."""
+
+def apply_bias(
+    logits: int, stride: int, batch: int, vocab: int, entries: int, rows: int, tokens: int, values: int
+) -> None:
+    """logits[rows[i], tokens[i]] += values[i]; rows, tokens int32 [entries], a negative row: skip."""
+
+def apply_mask(logits: int, stride: int, rows: int, vocab: int, mask: int, lines: int, line_ids: int) -> None:
+    """Minus infinity where the bit is 0: mask int32 [lines, ceil(vocab / 32)], line_ids int64 [rows] or 0."""
+
+def logprobs(
+    logits: int,
+    stride: int,
+    rows: int,
+    vocab: int,
+    tokens: int,
+    n: int,
+    chosen: int,
+    ranks: int,
+    top_ids: int,
+    top_values: int,
+) -> None:
+    """Log-softmax at tokens int32 [rows], their ranks, and the best n with their values."""
+
+def causal_conv(
+    x: int,
+    x_stride: int,
+    tokens: int,
+    dtype: int,
+    weight: int,
+    weight_dtype: int,
+    states: int,
+    state_count: int,
+    slots: int,
+    cu_q: int,
+    fresh: int,
+    rows: int,
+    channels: int,
+    width: int,
+    out: int,
+) -> None:
+    """Depthwise convolution with SiLU; weight [channels, width].
+
+    states fp32 [state_count, width - 1, channels], in place.
+    slots int64 [rows], negative: zeros. cu_q int32 [rows + 1], 0: one token a row. fresh bool [rows], 0: none.
+    """
+
+def gated_delta(
+    q: int,
+    q_stride: int,
+    k: int,
+    k_stride: int,
+    v: int,
+    v_stride: int,
+    tokens: int,
+    dtype: int,
+    a: int,
+    a_stride: int,
+    b: int,
+    b_stride: int,
+    gate_dtype: int,
+    a_log: int,
+    dt_bias: int,
+    states: int,
+    state_count: int,
+    slots: int,
+    cu_q: int,
+    fresh: int,
+    rows: int,
+    key_heads: int,
+    value_heads: int,
+    key_dim: int,
+    value_dim: int,
+    scale: float,
+    out: int,
+) -> None:
+    """The gated delta rule, token by token; states fp32 [state_count, value_heads, key_dim, value_dim] in place.
+
+    Strides are of tokens, a token's heads are dense. slots, cu_q, fresh as in `causal_conv`.
+    """
+
+def gated_rms_norm(
+    x: int,
+    x_stride: int,
+    z: int,
+    z_stride: int,
+    weight: int,
+    weight_dtype: int,
+    eps: float,
+    out: int,
+    rows: int,
+    dim: int,
+    dtype: int,
+) -> None:
+    """out[rows, dim] = rms_norm(x) * weight * silu(z). `out` is dense."""
+
+def copy_states(
+    source: int, source_slots: int, target: int, target_slots: int, from_: int, to: int, count: int, bytes: int
+) -> None:
+    """target[to[i]] = source[from[i]], `bytes` each; negative slots: skip."""
 
 # Direct calls take and give tensors: they check them, allocate the result and compute, in one call. Each gives
 # NotImplemented where an argument is not on the CPU or not of the rank, sizes, dtype and layout that the kernel wants.

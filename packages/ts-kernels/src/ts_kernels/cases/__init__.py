@@ -9,12 +9,14 @@ from collections.abc import Iterator
 
 import torch
 
-from . import activation, attention, gemm, kv_cache, mla, moe, norm, quantize, rope, sampling
+from . import activation, attention, gemm, kv_cache, linear_attention, mla, moe, norm, quantize, rope, sampling
 from .common import LARGE, MINIATURE, Case, Maker, Sizes
 
 __all__ = ["LARGE", "MINIATURE", "Case", "Sizes", "all_cases"]
 
-_FAMILIES = (norm, rope, activation, kv_cache, quantize, gemm, moe, mla, attention, sampling)
+_FAMILIES = (
+    norm, rope, activation, kv_cache, quantize, gemm, moe, mla, attention, linear_attention, sampling,
+)  # fmt: skip
 
 
 def all_cases(

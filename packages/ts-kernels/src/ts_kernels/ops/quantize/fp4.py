@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ... import contract
+from ...contract import E4M3_MAX
 from .base import QuantizedWeight, check_rank, check_scale, split
-from .fp8 import E4M3, E4M3_MAX, to_e4m3
+from .fp8 import E4M3, to_e4m3
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 E8M0_NAN = 255

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .fp8 import BLOCK, E4M3_MAX, to_e4m3
+from ...contract import E4M3_MAX
+from .fp8 import BLOCK, to_e4m3
 
 LEAST = 1e-12  # the scale of a row of zeros
 

@@ -5,8 +5,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...contract import E4M3_MAX
 from .._tensors import rows
-from .fp8 import BLOCK, E4M3, E4M3_MAX
+from .fp8 import BLOCK, E4M3
 from .reference import LEAST
 
 

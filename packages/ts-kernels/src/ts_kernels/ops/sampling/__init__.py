@@ -1,4 +1,7 @@
-"""Sampling of the next token. Legend: B rows, V vocabulary."""
+"""Sampling of the next token: the draw, what is done to logits before it, what is read from them, and speculation.
+
+Legend: B rows, V vocabulary.
+"""
 
 import torch
 from torch import Tensor
@@ -6,12 +9,28 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._arguments import FP32, check
 from . import reference
+from .edit import apply_bias, apply_mask, apply_penalties, count_tokens, pack_mask
+from .report import Logprobs, argmax, logprobs
+from .speculation import Verified, verify
 
-__all__ = ["sample"]
+__all__ = [
+    "Logprobs",
+    "Verified",
+    "apply_bias",
+    "apply_mask",
+    "apply_penalties",
+    "argmax",
+    "count_tokens",
+    "logprobs",
+    "pack_mask",
+    "sample",
+    "verify",
+]
 
 _SAMPLE = Operation(
-    "sampling.sample", dtypes=("logits",), dims=("V",), summary="temperature, top-k, top-p and the draw"
+    "sampling.sample", dtypes=("logits",), dims=("V",), summary="temperature, top-k, top-p, min-p and the draw"
 )
 _PARAMETERS = {
     "temperature": torch.float32,
@@ -30,20 +49,22 @@ def sample(
     seeds: Tensor,
     positions: Tensor,
     *,
+    min_p: Tensor | None = None,
     impl: str | None = None,
 ) -> Tensor:
     """Choose one token a row: int32 [B].
 
-    logits fp32 [B, V]; temperature, top_p fp32 [B]; top_k int32 [B]; seeds, positions int64 [B].
+    logits fp32 [B, V]; temperature, top_p, min_p fp32 [B]; top_k int32 [B]; seeds, positions int64 [B].
 
     Temperature 0 (or below) takes the highest logit, the lowest index of equals. Otherwise, in this order: softmax of
     logits / temperature; top_k keeps the k most probable (off at 0 or below, or from V up; of equals the lower index);
     top_p keeps the shortest prefix, best first, of what is left whose renormalised mass reaches it (one token at least;
-    off from 1 up); the draw is the inverse CDF over the kept tokens in index order, at a number that depends on (seed,
-    position) alone (splitmix64), so a request draws the same tokens in any batch. NaN logits count as -inf; a row that
+    off from 1 up); min_p drops what is less probable than it times the most probable (off at 0; at most 1); the draw is
+    the inverse CDF over the kept tokens in index order, at a number that depends on (seed, position) alone
+    (splitmix64), so a request draws the same tokens in any batch. NaN logits count as -inf; a row that
     has nothing above -inf gives -1. Raises ``ContractError``.
     """
-    if impl is None:
+    if impl is None and min_p is None:
         done = _SAMPLE.direct(logits, temperature, top_k, top_p, seeds, positions)
         if done is not NotImplemented:
             return done  # type: ignore[no-any-return]
@@ -57,8 +78,9 @@ def sample(
         and logits.device == temperature.device == top_k.device == top_p.device == seeds.device == positions.device
     ):
         _reject(logits, temperature=temperature, top_k=top_k, top_p=top_p, seeds=seeds, positions=positions)
+    check("sampling.sample", logits.device, min_p=(min_p, (logits.shape[0],), FP32))
     kernel = _SAMPLE.kernel(logits.device, (logits.dtype,), (logits.shape[1],), "dense", impl)
-    result: Tensor = kernel(logits, temperature, top_k, top_p, seeds, positions)
+    result: Tensor = kernel(logits, temperature, top_k, top_p, seeds, positions, min_p)
     return result
 
 
@@ -77,3 +99,4 @@ _register.reference(_SAMPLE, reference.sample)
 _register.native(
     _SAMPLE, "sampling.cpu:sample", {"logits": frozenset({torch.float32})}, direct="sampling.cpu:direct_sample"
 )
+_register.triton(_SAMPLE, "sampling.triton.draw:sample", {"logits": frozenset({torch.float32})})

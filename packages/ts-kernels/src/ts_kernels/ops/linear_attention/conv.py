@@ -1,0 +1,92 @@
+"""The depthwise convolution before the delta rule. Legend: T tokens, R rows, C channels, W width, S slots."""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from ... import contract
+from ...selection import Operation
+from .. import _register
+from .._arguments import BOOL, FLOATS, FP32, INT32, INT64, check
+from . import reference
+
+_DTYPES, _DIMS = ("x", "weight"), ("C", "W")
+_CONV = Operation(
+    "linear_attention.causal_conv", dtypes=_DTYPES, dims=_DIMS, summary="depthwise convolution and SiLU, several rows"
+)
+_STEP = Operation(
+    "linear_attention.causal_conv_step", dtypes=_DTYPES, dims=_DIMS, summary="the same for one token a row"
+)
+
+
+def causal_conv(
+    x: Tensor,
+    weight: Tensor,
+    states: Tensor,
+    slots: Tensor,
+    cu_q: Tensor,
+    fresh: Tensor | None = None,
+    *,
+    impl: str | None = None,
+) -> Tensor:
+    """Convolve each row's tokens after the inputs that its state holds, then SiLU: a new [T, C] of x's dtype.
+
+    x [T, C] fp32 or bf16 (may be a column slice), row r's tokens are x[cu_q[r]:cu_q[r+1]]; cu_q int32 [R+1] from 0 to
+    T. weight [C, W]. states fp32 [S, W-1, C], the last inputs, oldest first, updated in place; slots int64 [R],
+    distinct; a row with a negative slot is padding and gives zeros. fresh bool [R]: rows that start from zeros,
+    whatever their slot holds. Raises ``ContractError``.
+    """
+    contract.shape(_CONV.name, "cu_q", cu_q, "R+1")
+    _check(_CONV.name, x, weight, states, slots, cu_q.shape[0] - 1)
+    rows = slots.shape[0]
+    check(_CONV.name, x.device, cu_q=(cu_q, (rows + 1,), INT32), fresh=(fresh, (rows,), BOOL))
+    if contract.debug():
+        check_spans(_CONV.name, cu_q, x.shape[0])
+    kernel = _CONV.kernel(x.device, (x.dtype, weight.dtype), tuple(weight.shape), "dense", impl)
+    result: Tensor = kernel(x, weight, states, slots, cu_q, fresh)
+    return result
+
+
+def causal_conv_step(x: Tensor, weight: Tensor, states: Tensor, slots: Tensor, *, impl: str | None = None) -> Tensor:
+    """``causal_conv`` of one token a row: x [R, C]. Raises ``ContractError``."""
+    contract.shape(_STEP.name, "x", x, "R", "C")
+    _check(_STEP.name, x, weight, states, slots, x.shape[0])
+    kernel = _STEP.kernel(x.device, (x.dtype, weight.dtype), tuple(weight.shape), "dense", impl)
+    result: Tensor = kernel(x, weight, states, slots)
+    return result
+
+
+def _check(operation: str, x: Tensor, weight: Tensor, states: Tensor, slots: Tensor, rows: int) -> None:
+    contract.shape(operation, "x", x, "T", "C")
+    contract.shape(operation, "weight", weight, x.shape[1], "W")
+    channels, width = weight.shape
+    if width < 2 or channels < 1:
+        contract.fail(operation, "weight", "[C, W] with C at least 1 and W at least 2", weight)
+    check(
+        operation,
+        x.device,
+        x=(x, x.shape, FLOATS),
+        weight=(weight, weight.shape, FLOATS),
+        states=(states, ("S", width - 1, channels), FP32),
+        slots=(slots, (rows,), INT64),
+    )
+    contract.dense_rows(operation, "x", x)
+    contract.contiguous(operation, "states", states)
+    if contract.debug():
+        contract.in_range(operation, "slots", slots, -(2**62), states.shape[0])
+
+
+def check_spans(operation: str, cu_q: Tensor, tokens: int) -> None:
+    """Debug mode: cu_q goes from 0 to the number of tokens and never falls."""
+    spans = cu_q.tolist()
+    if spans[0] != 0 or spans[-1] != tokens or any(b < a for a, b in itertools.pairwise(spans)):
+        contract.fail(operation, "cu_q", f"from 0 to {tokens} without a fall", cu_q)
+
+
+_register.reference(_CONV, reference.causal_conv)
+_register.reference(_STEP, reference.causal_conv_step)
+_TYPES = {"x": frozenset(FLOATS), "weight": frozenset({torch.float32, torch.bfloat16})}
+for _operation, _name in ((_CONV, "causal_conv"), (_STEP, "causal_conv_step")):
+    _register.native(_operation, f"linear_attention.cpu:{_name}", _TYPES)
+    _register.triton(_operation, f"linear_attention.triton.conv:{_name}", _TYPES)

@@ -1,0 +1,211 @@
+"""Wrong arguments of sampling and linear attention: each error names the argument and what was expected of it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from ts_kernels import ContractError, linear_attention, platform, sampling, settings
+from ts_kernels.selection import OPERATIONS
+
+META = torch.device("meta")
+CASES: list[tuple[Callable[..., object], list[Any], int, Any, str]] = []
+
+
+def f32(*shape: int) -> Tensor:
+    return torch.zeros(shape)
+
+
+def i16(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int16)
+
+
+def i32(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int32)
+
+
+def i64(*shape: int) -> Tensor:
+    return torch.arange(shape[0])
+
+
+def count(*arguments: Tensor) -> None:
+    sampling.count_tokens(*arguments, prompt=False)
+
+
+def wrong(call: Callable[..., object], good: list[Any], *changes: tuple[int, Any, str]) -> None:
+    CASES.extend((call, good, place, value, message) for place, value, message in changes)
+
+
+wrong(
+    sampling.argmax,
+    [f32(2, 8)],
+    (0, f32(8), r"logits must be \[B, V\]"),
+    (0, f32(2, 0), r"logits must be \[B, V\] with V at least 1"),
+    (0, f32(2, 8).half(), "logits must be float32 or bfloat16"),
+)
+wrong(
+    count,
+    [i16(3, 8), i64(2), i32(2, 5)],
+    (0, i32(3, 8), "counts must be int16"),
+    (0, i16(8, 3).t(), "counts must be contiguous"),
+    (1, i32(2), "slots must be int64"),
+    (2, i32(3, 5), r"tokens must be \[2, N\]"),
+)
+wrong(
+    sampling.apply_penalties,
+    [f32(2, 8), i16(3, 8), i64(2), f32(2), f32(2), f32(2)],
+    (0, f32(2, 8).bfloat16(), "logits must be float32"),
+    (0, f32(8, 2).t(), "logits must be contiguous in its last dimension"),
+    (1, i16(3, 7), r"counts must be \[S, 8\]"),
+    (2, i64(3), r"slots must be \[2\]"),
+    (3, f32(3), r"repetition must be \[2\]"),
+    (5, f32(2).double(), "frequency must be float32"),
+)
+wrong(
+    sampling.apply_bias,
+    [f32(2, 8), i32(3), torch.arange(3).int(), f32(3)],
+    (1, i64(3), "rows must be int32"),
+    (2, i32(4), r"tokens must be \[3\]"),
+    (3, torch.zeros(3, device=META), "values must be on cpu like the first argument"),
+)
+wrong(
+    sampling.apply_mask,
+    [f32(2, 33), i32(2, 2), i64(2)],
+    (1, i32(2, 1), r"mask must be \[M, 2\]"),
+    (1, i32(2, 4)[:, ::2], "mask must be contiguous"),
+    (2, i32(2), "rows must be int64"),
+)
+wrong(sampling.apply_mask, [f32(2, 33), i32(2, 2)], (1, i32(3, 2), r"mask must be \[2, 2\]"))
+wrong(
+    sampling.logprobs,
+    [f32(2, 8), i32(2), 3],
+    (1, i64(2), "tokens must be int32"),
+    (2, 9, "n must be from 0 to V = 8, got 9"),
+    (2, -1, "n must be from 0"),
+)
+DRAW = [f32(2), i32(2), f32(2), i64(2), i64(2)]
+wrong(
+    sampling.verify,
+    [f32(2, 4, 8), i32(2, 3), i32(2), f32(2, 3, 8), *DRAW],
+    (0, f32(2, 8), r"logits must be \[B, K\+1, V\]"),
+    (0, f32(2, 1, 8), "with K and V at least 1"),
+    (0, f32(4, 2, 8).transpose(0, 1), "logits must be contiguous"),
+    (1, i32(2, 4), r"drafts must be \[2, 3\]"),
+    (2, i64(2), "counts must be int32"),
+    (3, f32(2, 3, 7), r"draft_probs must be \[2, 3, 8\]"),
+    (4, f32(3), r"temperature must be \[2\]"),
+    (8, i32(2), "positions must be int64"),
+)
+wrong(
+    lambda low: sampling.sample(f32(2, 8), *DRAW, min_p=low),
+    [f32(2)],
+    (0, f32(3), r"min_p must be \[2\]"),
+    (0, i32(2), "min_p must be float32"),
+)
+SPANS = torch.tensor([0, 3, 5], dtype=torch.int32)
+wrong(
+    linear_attention.causal_conv,
+    [f32(5, 8), f32(8, 4), f32(3, 3, 8), i64(2), SPANS, torch.tensor([True, False])],
+    (0, f32(8), r"x must be \[T, C\]"),
+    (1, f32(7, 4), r"weight must be \[8, W\]"),
+    (1, f32(8, 1), "W at least 2"),
+    (2, f32(3, 4, 8), r"states must be \[S, 3, 8\]"),
+    (2, f32(3, 3, 8).bfloat16(), "states must be float32"),
+    (2, f32(3, 8, 3).transpose(1, 2), "states must be contiguous"),
+    (3, i64(3), r"slots must be \[2\]"),
+    (4, SPANS.long(), "cu_q must be int32"),
+    (5, i32(2), "fresh must be bool"),
+)
+wrong(
+    linear_attention.causal_conv_step,
+    [f32(2, 8), f32(8, 4), f32(3, 3, 8), i64(2)],
+    (0, f32(3, 8), r"slots must be \[3\]"),
+)
+DELTA = [f32(5, 2, 16), f32(5, 2, 16), f32(5, 4, 8), f32(5, 4), f32(5, 4), f32(4), f32(4), f32(3, 4, 16, 8), i64(2)]
+wrong(
+    linear_attention.gated_delta,
+    [*DELTA, SPANS],
+    (0, f32(5, 16), r"q must be \[T, H, K\]"),
+    (1, f32(5, 2, 15), r"k must be \[5, 2, 16\]"),
+    (1, f32(5, 2, 16).bfloat16(), "k must be float32"),
+    (2, f32(5, 3, 8), "v must be .* G a multiple of H = 2"),
+    (3, f32(5, 2), r"a must be \[5, 4\]"),
+    (4, f32(5, 4).bfloat16(), "b must be float32"),
+    (5, f32(4).bfloat16(), "a_log must be float32"),
+    (7, f32(3, 4, 8, 16), r"states must be \[S, 4, 16, 8\]"),
+    (8, i64(3), r"slots must be \[2\]"),
+    (9, torch.zeros(4, dtype=torch.int32), r"slots must be \[3\]"),
+)
+wrong(
+    linear_attention.gated_rms_norm,
+    [f32(5, 8), f32(5, 8), f32(8), 1e-6],
+    (1, f32(4, 8), r"z must be \[5, 8\]"),
+    (1, f32(5, 8).bfloat16(), "z must be float32"),
+    (2, f32(7), r"weight must be \[8\]"),
+)
+wrong(
+    linear_attention.copy_states,
+    [f32(4, 3, 8), f32(4, 3, 8), torch.tensor([0, 1]), torch.tensor([2, 3])],
+    (0, f32(4), r"source must be \[S, ...\]"),
+    (1, f32(4, 3, 7), r"target must be \[S, 3, 8\]"),
+    (1, f32(4, 8, 3).transpose(1, 2), "target must be contiguous"),
+    (2, i32(2), "from_slots must be int64"),
+    (3, i64(3), r"to_slots must be \[2\]"),
+)
+
+
+@pytest.mark.parametrize(("call", "good", "place", "value", "message"), CASES)
+def test_wrong_argument(call: Callable[..., object], good: list[Any], place: int, value: object, message: str) -> None:
+    call(*good)
+    bad = [*good]
+    bad[place] = value
+    with pytest.raises(ContractError, match=message):
+        call(*bad)
+
+
+@pytest.fixture
+def debug(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """TS_KERNELS_DEBUG=1."""
+    monkeypatch.setattr(settings, "_current", [settings.Settings(debug=True)])
+    for operation in OPERATIONS.values():
+        operation.forget()
+    yield
+    for operation in OPERATIONS.values():
+        operation.forget()
+
+
+OUT_OF_RANGE: list[tuple[Callable[..., object], list[Any], str]] = [
+    (count, [i16(3, 8), torch.tensor([3]), i32(1, 2)], r"slots must be in .*, 3\)"),
+    (count, [i16(3, 8), i64(1), i32(1, 2) + 8], r"tokens must be in .*, 8\)"),
+    (sampling.apply_bias, [f32(2, 8), i32(1) + 2, i32(1), f32(1)], r"rows must be in .*, 2\)"),
+    (sampling.apply_bias, [f32(2, 8), i32(1), i32(1) - 1, f32(1)], r"tokens must be in \[0, 8\)"),
+    (sampling.apply_mask, [f32(1, 8), i32(2, 1), torch.tensor([2])], r"rows must be in .*, 2\)"),
+    (sampling.logprobs, [f32(1, 8), i32(1) + 8, 1], r"tokens must be in .*, 8\)"),
+    (
+        sampling.verify,
+        [f32(1, 2, 8), i32(1, 1), i32(1) + 2, None, *(t[:1] for t in DRAW)],
+        r"counts must be in .*, 2",
+    ),
+    (linear_attention.causal_conv_step, [f32(1, 8), f32(8, 4), f32(3, 3, 8), torch.tensor([3])], r"slots must be in"),
+    (linear_attention.gated_delta, [*DELTA, torch.tensor([0, 4, 4]).int()], "cu_q must be from 0 to 5 without a fall"),
+    (linear_attention.gated_delta, [*DELTA, torch.tensor([0, 6, 5]).int()], "cu_q must be from 0 to 5 without a fall"),
+    (
+        linear_attention.copy_states,
+        [f32(2, 8), f32(3, 8), torch.tensor([1]), torch.tensor([3])],
+        r"to_slots must be in .*, 3\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "arguments", "message"), OUT_OF_RANGE)
+def test_debug_mode_reads_values(debug: None, call: Callable[..., object], arguments: list[Any], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        call(*arguments)
+
+
+@pytest.mark.skipif(platform.native_error() is not None, reason="native kernels are not built")
+@pytest.mark.parametrize(("call", "arguments", "message"), OUT_OF_RANGE)
+def test_native_kernels_check_what_they_follow(call: Callable[..., object], arguments: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.partition(" ")[0]):
+        call(*arguments)
