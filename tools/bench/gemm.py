@@ -85,7 +85,7 @@ def read_bandwidth(options: argparse.Namespace) -> float:
     """GB/s at which ``threads`` threads read 64 MB, a weight's size, out of 512 that take turns: the best of all."""
     from ts_kernels import _native
 
-    block = mmap.mmap(-1, SIZE)
+    block = mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory gets no large pages
     block.madvise(mmap.MADV_HUGEPAGE)
     address, part = torch.frombuffer(block, dtype=torch.uint8).fill_(1).data_ptr(), TURN // options.threads
     offsets = itertools.cycle(range(0, SIZE, TURN))
