@@ -76,7 +76,7 @@ def test_a_capture_that_fails_is_told() -> None:
 
 def test_lengths_and_activations_change() -> None:
     sizes = replace(cases.MINIATURE, rows=3, context=53)
-    (case,) = (c for c in cases.all_cases(sizes) if c.operation == "mla.decode")
+    case = next(c for c in cases.all_cases(sizes) if c.operation == "mla.decode")
     held = dict(graphs._held(case.run))
     q, lengths = held["q"], held["lengths"]
     assert isinstance(q, Tensor)

@@ -1,5 +1,6 @@
 """Plugins: versions, failures, the example package, and FlashInfer's with a module that records its calls."""
 
+import math
 import os
 import subprocess
 import sys
@@ -206,20 +207,22 @@ class Recorder:
     def plan(self, *arguments: Any) -> None:
         self.planned = arguments
 
-    def run(self, q_nope: Tensor, q_pe: Tensor, ckv: Tensor, kpe: Tensor) -> Tensor:
+    def run(self, q_nope: Tensor, q_pe: Tensor, ckv: Tensor, kpe: Tensor, return_lse: bool) -> tuple[Tensor, Tensor]:
         """Latent attention as their documentation defines it, by the index arrays of the plan."""
         self.ran = (q_nope, q_pe, ckv, kpe)
-        _, starts, indices, lengths, *_, page_size, causal, scale, _, _ = self.planned
-        out = torch.full_like(q_nope, torch.nan)
+        bounds, starts, indices, lengths, *_, page_size, causal, scale, _, _ = self.planned
+        out, lse = torch.full_like(q_nope, torch.nan), torch.full(q_nope.shape[:2], torch.nan)
+        assert return_lse
         for row, length in enumerate(lengths.tolist()):
             pages = indices[starts[row] : starts[row + 1]].long()
             assert len(pages) == -(-length // page_size)
             k, r = (part[pages].flatten(0, 1)[:length].float() for part in (ckv, kpe))
-            if length:
-                scores = q_nope[row].float() @ k.t() + q_pe[row].float() @ r.t()
-                out[row] = ((scores * scale).softmax(-1) @ k).to(out.dtype)
-        assert not causal
-        return out
+            for token in range(bounds[row], bounds[row + 1]):
+                seen = length - (bounds[row + 1] - 1 - token) if causal else length
+                scores = (q_nope[token].float() @ k[:seen].t() + q_pe[token].float() @ r[:seen].t()) * scale
+                out[token] = (scores.softmax(-1) @ k[:seen]).to(out.dtype)
+                lse[token] = scores.logsumexp(-1) / math.log(2)
+        return out, lse
 
 
 @pytest.fixture
@@ -250,27 +253,32 @@ def test_flashinfer_norms_and_activation(fake: Recorder, close: Callable[..., No
         norm.rms_norm(X, W, 1e-5, impl="flashinfer")
 
 
-def test_flashinfer_mla_gets_the_pages_and_the_absorbed_queries(fake: Recorder, close: Callable[..., None]) -> None:
-    heads, nope, rope, v, latent, page_size, lengths = 4, 32, 64, 16, 512, 16, [37, 0, 16, 1]
-    weight = mla.prepare_kv_b(
-        (torch.randn(heads * (nope + v), latent) * 0.05).bfloat16(), heads, nope, v, keep_source=True
-    )
+@pytest.mark.parametrize("q_len", [1, 3])
+def test_flashinfer_mla_gets_the_pages_and_the_absorbed_queries(
+    fake: Recorder, close: Callable[..., None], q_len: int
+) -> None:
+    heads, rope, latent, page_size, lengths = 4, 64, 512, 16, [37, 0, 16, 3]
     cache = torch.full((12, page_size, latent + rope), torch.nan, dtype=torch.bfloat16)
     tables = torch.randperm(12)[:12].view(4, 3).int()
     for row, length in enumerate(lengths):
         entries = cache[tables[row].long()].flatten(0, 1)
         entries[:length] = torch.randn(length, latent + rope).bfloat16()
         cache[tables[row].long()] = entries.view(3, page_size, -1)
-    q, sizes = torch.randn(4, heads, nope + rope).bfloat16(), torch.tensor(lengths, dtype=torch.int32)
-    want = mla.decode(q, cache, weight, tables, sizes, 0.05, impl="reference")
-    close(mla.decode(q, cache, weight, tables, sizes, 0.05, impl="flashinfer"), want)
-    assert fake.planned[0].tolist() == [0, 1, 2, 3, 4]
+    queries = torch.randn(4 * q_len, heads, latent + rope).bfloat16().split([latent, rope], -1)
+    sizes = torch.tensor(lengths, dtype=torch.int32)
+    common = {"q_len": q_len, "return_lse": True}
+    want = mla.decode_absorbed(*queries, cache, tables, sizes, 0.05, impl="reference", **common)
+    have = mla.decode_absorbed(*queries, cache, tables, sizes, 0.05, impl="flashinfer", **common)
+    close(have[0], want[0])
+    assert have[1].isneginf().any(1).tolist() == want[1].isneginf().any(1).tolist()
+    close(have[1].nan_to_num(neginf=0), want[1].nan_to_num(neginf=0), torch.bfloat16)
+    assert fake.planned[0].tolist() == [0, q_len, 2 * q_len, 3 * q_len, 4 * q_len]
     assert fake.planned[1].tolist() == [0, 3, 3, 4, 5]
-    assert fake.planned[4:10] == (heads, latent, rope, page_size, False, 0.05)
+    assert fake.planned[4:10] == (heads, latent, rope, page_size, q_len > 1, 0.05)
     assert fake.planned[10:] == (torch.bfloat16, torch.bfloat16)
     assert all(t.dtype == torch.int32 for t in fake.planned[:4])
     assert [t.shape[-1] for t in fake.ran] == [latent, rope, latent, rope]
-    close(want[1], torch.zeros_like(want[1]))
+    assert not have[0][q_len : 2 * q_len].any()
 
 
 def test_flashinfer_serves_only_where_it_is_asked_for(fake: Recorder) -> None:

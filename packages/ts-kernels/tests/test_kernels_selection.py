@@ -287,8 +287,8 @@ def test_registration_mistakes() -> None:
         registry.register(spec(operation="a.c"))
 
 
-# The native expert layer does these steps within one call.
-STEPS = {"moe.permute", "moe.grouped_linear", "moe.combine"}
+# The native expert layer does its steps within one call; parts of an attention are merged on GPUs.
+STEPS = {"moe.permute", "moe.grouped_linear", "moe.combine", "attention.merge"}
 
 
 def test_every_operation_has_a_reference_and_a_native_kernel() -> None:

@@ -77,6 +77,8 @@ class Case:
     """``run(impl)`` gives the operation's results; ``torch`` is the baseline, None where torch has none.
 
     ``bytes`` and ``flops`` are what a call must at least read and write, and compute, for the bench; None: not said.
+    ``roundings`` is how many times an implementation may round to the activations' dtype on the way to the result: the
+    tolerance is that many times the format's.
     """
 
     operation: str
@@ -84,6 +86,7 @@ class Case:
     torch: Callable[[], object] | None
     bytes: int | None = None
     flops: int | None = None
+    roundings: int = 1
 
 
 def nbytes(*tensors: Tensor) -> int:

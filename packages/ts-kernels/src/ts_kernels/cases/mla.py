@@ -30,13 +30,14 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         absorbed,
         bytes=2 * (s.rows * s.context * width + up) + nbytes(q) + s.rows * s.heads * s.v * q.element_size(),
         flops=2 * s.rows * (up + s.heads * s.context * (width + s.latent)),
+        roundings=2,
     )
     speculated = make(4 * s.rows, s.heads, s.head)
 
     def speculate(impl: str | None) -> tuple[Tensor, ...]:
         return mla.decode(speculated, cache, kv_b, tables, lengths, scale, q_len=4, return_lse=True, impl=impl)
 
-    yield Case("mla.decode", speculate, None)
+    yield Case("mla.decode", speculate, None, roundings=2)
     latents, ropes = make(s.rows, s.heads, s.latent, scale=s.nope**-0.5), make(s.rows, s.heads, s.rope)
     quantized, one = cache.to(torch.float8_e4m3fn), torch.ones(1, device=make.device)
 
@@ -45,7 +46,8 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
             latents, ropes, quantized, tables, lengths, scale, cache_scale=one, return_lse=True, impl=impl
         )
 
-    yield Case("mla.decode_absorbed", absorb, None)
+    moved = s.rows * s.context * width + nbytes(latents, ropes, latents)
+    yield Case("mla.decode_absorbed", absorb, None, bytes=moved, roundings=2)
     prompt = make(s.prompt, s.heads, s.head)
     cu_q = torch.tensor([0, s.prompt], dtype=torch.int32, device=make.device)
     yield Case(
@@ -54,6 +56,7 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         _torch_prefill(prompt, entries, w_uk, w_uv, scale),
         bytes=2 * (s.context * width + up) + nbytes(prompt) + s.prompt * s.heads * s.v * q.element_size(),
         flops=2 * s.context * up + 2 * s.heads * (s.head + s.v) * s.prompt * (2 * s.context - s.prompt + 1) // 2,
+        roundings=2,
     )
 
 

@@ -22,10 +22,12 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         p = p.masked_fill(p.cumsum(-1) - p >= 0.95, 0)
         return index.gather(1, torch.multinomial(p, 1))
 
-    draw = (logits, heat, top_k, top_p, seeds, positions)
-    yield Case("sampling.sample", lambda impl: (sampling.sample(*draw, impl=impl),), plain, bytes=nbytes(logits))
+    draw = (heat, top_k, top_p, seeds, positions)
+    yield Case(
+        "sampling.sample", lambda impl: (sampling.sample(logits, *draw, impl=impl),), plain, bytes=nbytes(logits)
+    )
     if make.dtype == torch.float32:  # once is enough: the activations' dtype is not that of logits
-        yield Case("sampling.sample", lambda impl: (sampling.sample(*draw, min_p=min_p, impl=impl),), None)
+        yield Case("sampling.sample", lambda impl: (sampling.sample(logits, *draw, min_p=min_p, impl=impl),), None)
     yield Case(
         "sampling.argmax",
         lambda impl: (sampling.argmax(logits, impl=impl),),
@@ -91,5 +93,5 @@ def _speculation(s: Sizes, make: Maker) -> Iterator[Case]:
     target = make(s.rows, _DRAFTS + 1, s.vocab, scale=3.0).float()
     probs = (target[:, :-1] + make(s.rows, _DRAFTS, s.vocab, scale=0.3).float()).softmax(-1)
     drafts, counts = probs.argmax(-1).int(), off + _DRAFTS
-    given = (target, drafts, counts, probs, heat, off, top_p, seeds, positions)
-    yield Case("sampling.verify", lambda impl: sampling.verify(*given, impl=impl), None)
+    given = (drafts, counts, probs, heat, off, top_p, seeds, positions)
+    yield Case("sampling.verify", lambda impl: sampling.verify(target, *given, impl=impl), None)

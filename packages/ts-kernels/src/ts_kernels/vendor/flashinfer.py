@@ -2,18 +2,17 @@
 
 They have not been run on hardware here, so they serve only where an override names them (``impl="flashinfer"``).
 Arguments follow docs.flashinfer.ai (flashinfer.norm, flashinfer.activation, flashinfer.mla).
-Legend: B rows, H heads, N no-position width, R rotary width, V value width, L latent width.
+Its log-sum-exp is to base 2. Legend: H heads, R rotary width, L latent width.
 """
 
 import functools
 import importlib
-import weakref
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..ops.mla.weights import KvBWeight
 from ..plugins import Plugin, Registrar, installed
 from ..registry import Band, Capability, Kernel, KernelSpec, Trait
 
@@ -42,49 +41,49 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     return result
 
 
-def mla_decode(
-    q: Tensor, cache: Tensor, weight: KvBWeight, block_tables: Tensor, seq_lens: Tensor, scale: float
+def mla_decode_absorbed(
+    q_latent: Tensor,
+    q_rope: Tensor,
+    cache: Tensor,
+    block_tables: Tensor,
+    seq_lens: Tensor,
+    scale: float,
+    *,
+    q_len: int,
+    cache_scale: Tensor | None,
+    lse: Tensor | None,
 ) -> Tensor:
-    """``mla.decode`` through BatchMLAPagedAttentionWrapper on absorbed queries. It plans on the host at every call."""
-    w_uk_HNL, w_uv_HVL = _absorbed(weight, q.dtype)
-    latent, batch, page_size = weight.latent, q.shape[0], cache.shape[1]
-    if not batch:
-        return q.new_empty(0, weight.heads * weight.v)
-    q_latent = torch.einsum("bhn,hnl->bhl", q[..., : weight.nope], w_uk_HNL)
+    """``mla.decode_absorbed`` through BatchMLAPagedAttentionWrapper, which plans on the host at every call."""
+    del cache_scale  # of FP8 caches, which this does not take
+    latent, rows, page_size = q_latent.shape[2], seq_lens.shape[0], cache.shape[1]
+    if not rows:
+        return torch.empty_like(q_latent)
     pages = (seq_lens + page_size - 1) // page_size
-    used = torch.arange(block_tables.shape[1], device=q.device) < pages[:, None]
-    starts = torch.zeros(batch + 1, dtype=torch.int32, device=q.device)
+    used = torch.arange(block_tables.shape[1], device=cache.device) < pages[:, None]
+    starts = torch.zeros(rows + 1, dtype=torch.int32, device=cache.device)
     starts[1:] = pages.cumsum(0)
-    wrapper = _wrapper(q.device)
+    wrapper = _wrapper(cache.device)
     wrapper.plan(
-        torch.arange(batch + 1, dtype=torch.int32, device=q.device),
+        torch.arange(0, (rows + 1) * q_len, q_len, dtype=torch.int32, device=cache.device),
         starts,
         block_tables[used],
         seq_lens,
-        weight.heads,
+        q_latent.shape[1],
         latent,
         cache.shape[2] - latent,
         page_size,
-        False,  # one query a row sees every key
+        q_len > 1,  # causal: one query a row sees every key
         scale,
-        q.dtype,
+        q_latent.dtype,
         cache.dtype,
     )
-    mixed = wrapper.run(q_latent, q[..., weight.nope :].contiguous(), cache[..., :latent], cache[..., latent:])
-    mixed = torch.where((seq_lens > 0)[:, None, None], mixed, 0)
-    return torch.einsum("bhl,hvl->bhv", mixed, w_uv_HVL).flatten(1)
-
-
-_halves: "weakref.WeakKeyDictionary[KvBWeight, tuple[Tensor, Tensor]]" = weakref.WeakKeyDictionary()
-
-
-def _absorbed(weight: KvBWeight, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(w_uk, w_uv) in the queries' dtype, made once a weight."""
-    held = _halves.get(weight)
-    if held is None or held[0].dtype != dtype:
-        w_uk_HNL, w_uv_HVL = weight.split()
-        held = _halves[weight] = w_uk_HNL.to(dtype), w_uv_HVL.to(dtype)
-    return held
+    halves = cache[..., :latent], cache[..., latent:]
+    out, log2 = wrapper.run(q_latent.contiguous(), q_rope.contiguous(), *halves, return_lse=True)
+    padding = (seq_lens == 0).repeat_interleave(q_len)
+    if lse is not None:
+        lse.copy_((log2 * math.log(2)).masked_fill(padding[:, None], -math.inf))
+    result: Tensor = out.masked_fill(padding[:, None, None], 0)
+    return result
 
 
 @functools.cache
@@ -119,10 +118,9 @@ def register(registrar: Registrar) -> None:
     registrar.register(_spec("activation.silu_mul", silu_mul, registrar.operation("activation.silu_mul").dtypes))
     registrar.register(
         _spec(
-            "mla.decode",
-            mla_decode,
-            ("q", "cache"),
-            formats=frozenset({"dense", "dense+packed"}),
+            "mla.decode_absorbed",
+            mla_decode_absorbed,
+            ("q_latent", "cache"),
             traits=(Trait("L=512 and R=64", lambda dims: dims["L"] == 512 and dims["R"] == 64),),
         )
     )
