@@ -68,11 +68,10 @@ def _check(case: cases.Case, impl: str, record: Callable[[Call], Recording]) -> 
         before = case.run("reference")
         change(case.run)
         have, wanted = recording.replay(), case.run("reference")
-        error = max(checking.difference(h, w) for h, w in zip(have, wanted, strict=True))
-        limit = case.roundings * checking.tolerance(dtype, wanted)
-        if all(checking.difference(b, w) <= limit for b, w in zip(before, wanted, strict=True)):
+        error, passed = checking.compare(case, have, wanted, dtype)
+        if checking.compare(case, before, wanted, dtype)[1]:
             raise AssertionError("the change of the inputs does not show in the result")
-        yield Outcome(case.operation, impl, "graph", dtype, error, error <= limit)
+        yield Outcome(case.operation, impl, "graph", dtype, error, passed)
     except NoKernelError:
         return
     except Exception as error:
