@@ -60,3 +60,11 @@ def test_mlp(device: torch.device, close: Close) -> None:
     gate_up, down = weight_of("mxfp4", 2 * 96, 64, device), weight_of("mxfp4", 64, 96, device)
     mlp, x = gemm.prepare_mlp(gate_up, down), torch.randn(5, 64, device=device)
     close(gemm.mlp(x, mlp, impl="triton"), gemm.mlp(x, mlp, impl="reference"))
+
+
+@pytest.mark.parametrize("ids", [torch.int32, torch.int64])
+@pytest.mark.parametrize(("tokens", "width"), [(0, 8), (1, 1), (5, 100), (3, 2600)])
+def test_gather_rows(device: torch.device, tokens: int, width: int, ids: torch.dtype) -> None:
+    table = torch.randn(9, width, device=device)
+    chosen = torch.randint(9, (tokens,), generator=torch.Generator().manual_seed(tokens)).to(device, ids)
+    assert torch.equal(gemm.gather_rows(table, chosen, impl="triton"), table[chosen.long()])

@@ -10,7 +10,7 @@ _PREFILL = {"SPLIT": 1, "BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}
 
 
 def aot_builds() -> list[Build]:
-    """Every format, decode and prefill; INT4 also with zero points in groups of 128; the sum of K's parts."""
+    """Every format, decode and prefill; INT4 also with zero points in groups of 128; the sum of K's parts; rows."""
     builds = [_linear(kind, kind, {}) for kind in _VALUES]
     builds.append(_linear("int4-zp", "int4", {"ZERO": True, "GROUP": 128}))
     add = Build(
@@ -19,7 +19,14 @@ def aot_builds() -> list[Build]:
         signature={"parts": "*fp32", "bias": "*fp32", "out": "*bf16", "size": "i32", "N": "i32"},
         constexprs={"BIAS": True, "SPLIT": 8, "BLOCK": 1024},
     )
-    return [build for pair in builds for build in pair] + [add]
+    gather = Build(
+        name="gemm.gather_rows",
+        kernel="gemm.triton.rows:gather_kernel",
+        signature={"table": "*bf16", "ids": "*i64", "out": "*bf16", "D": "i32"},
+        constexprs={"BLOCK": 2048},
+        aligned=("table", "ids", "out", "D"),
+    )
+    return [build for pair in builds for build in pair] + [add, gather]
 
 
 def _linear(name: str, kind: str, changes: dict[str, object]) -> tuple[Build, Build]:
@@ -28,6 +35,8 @@ def _linear(name: str, kind: str, changes: dict[str, object]) -> tuple[Build, Bu
         "x": "*bf16", "w": _VALUES[kind], "scale": scale, "zero": "*i32", "column": "*fp32", "bias": "*fp32",
         "M": "i32", "N": "i32", "K": "i32", "x_stride": "i32",
     }  # fmt: skip
+    # Rows and widths are multiples of 16 in every model here, and Triton then knows it.
+    aligned = (*(name for name, kind in signature.items() if kind.startswith("*")), "out", "N", "K", "x_stride")
     constexprs: dict[str, object] = {
         "KIND": kind, "ZERO": False, "WORDS": _VALUES[kind] == "*i32", "GROUP": _GROUPS.get(kind, 0),
         "BLOCK_SCALE": kind == "fp8", "COLUMN": kind in ("int8", "nvfp4"), "UPCAST": False, **changes,
@@ -40,6 +49,7 @@ def _linear(name: str, kind: str, changes: dict[str, object]) -> tuple[Build, Bu
             constexprs={**constexprs, **_DECODE, "BIAS": False, "BLOCK_K": 64 if constexprs["ZERO"] else 128},
             num_warps=4,
             num_stages=3,
+            aligned=aligned,
         ),
         Build(
             name=f"gemm.linear.{name}.prefill",
@@ -48,5 +58,6 @@ def _linear(name: str, kind: str, changes: dict[str, object]) -> tuple[Build, Bu
             constexprs={**constexprs, **_PREFILL, "BIAS": True},
             num_warps=8,
             num_stages=3,
+            aligned=aligned,
         ),
     )

@@ -145,3 +145,4 @@ _register.triton(
     {"x": contract.FLOATS, "weight": contract.FLOATS},
     formats=frozenset({"dense", "dense+packed"}) | forms("source", "source+packed"),
 )
+_register.triton(_GATHER, "gemm.triton:gather_rows", {"table": contract.FLOATS, "out": contract.FLOATS})
