@@ -1,5 +1,6 @@
 """What all weight formats share. Legend: N outputs, K inputs, G groups of K that share a scale."""
 
+import abc
 import dataclasses
 from typing import ClassVar, Self
 
@@ -12,7 +13,7 @@ SCALES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class QuantizedWeight:
+class QuantizedWeight(abc.ABC):
     """Weights [..., N, K] of which some tensors hold codes and others scales; any leading sizes, the same in each.
 
     ``kind`` names the format for selection, ``group`` says how many inputs share a scale. ``weight[e]`` is the part at
@@ -29,18 +30,18 @@ class QuantizedWeight:
     kind: ClassVar[str]
 
     @property
+    @abc.abstractmethod
     def shape(self) -> tuple[int, ...]:
         """(..., N, K) of the matrices that it stands for."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def group(self) -> int:
         """Inputs that share a scale."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def dequantize(self) -> Tensor:
         """The matrices, fp32 [..., N, K]; exact but for fp32's own rounding of code times scale."""
-        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
