@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from ts_kernels import gemm, mla, moe, platform
+from ts_kernels import gemm, mla, moe, platform, quantize
 from ts_kernels.cases import LARGE
 from ts_kernels.cases.common import Maker
 from ts_kernels.cases.mla import paged_cache
@@ -78,7 +78,7 @@ class Bench:
             for rows in (1, 32):
                 if self.wanted(f"linear bf16 {rows}x{n}x{k}"):
                     yield self.linear(rows, n, k, quantized=False)
-                if hasattr(gemm, "quantize_int4") and self.wanted(f"linear int4 {rows}x{n}x{k}"):
+                if self.wanted(f"linear int4 {rows}x{n}x{k}"):
                     yield self.linear(rows, n, k, quantized=True)
         for rows in (1, 16):
             if self.wanted(f"experts int4 {rows} rows"):
@@ -94,7 +94,7 @@ class Bench:
     def linear(self, rows: int, n: int, k: int, *, quantized: bool) -> Pair:
         """x @ weight.T."""
         x, weight = self.make(rows, k), self.make.weight(n, k)
-        source: Any = moe.quantize_int4(weight) if quantized else weight
+        source: Any = quantize.quantize_int4(weight) if quantized else weight
         prepared = gemm.prepare(source)
         kind, data = (Q4_0, self.ggml.quantize(weight)) if quantized else (BF16, weight)
         # It rearranges quantized weights only; a bf16 one in such a buffer makes it crash.
@@ -137,7 +137,7 @@ class Bench:
         down = self.make.weight(s.experts, s.hidden, s.expert_inter)
         weights = torch.full((rows, s.top_k), 1.0 / s.top_k)
         ids = torch.stack([self.make.shuffled(s.experts)[: s.top_k] for _ in range(rows)]).int()
-        layer = moe.prepare_experts(moe.quantize_int4(gate_up), moe.quantize_int4(down))
+        layer = moe.prepare_experts(quantize.quantize_int4(gate_up), quantize.quantize_int4(down))
         theirs = [self.routed(x, ids, gate_up, down, repack) for repack in (False, True)]
         each = torch.stack([_expert(x, gate_up, down, ids[:, place]) for place in range(s.top_k)], 1)
         return Pair(
