@@ -8,6 +8,7 @@ one thread, ``--clock cpu`` counts the thread's own time, which other processes 
 """
 
 import argparse
+import functools
 import itertools
 import json
 import mmap
@@ -106,11 +107,11 @@ def measure(options: argparse.Namespace, rows: int, bandwidth: float) -> Iterato
     for dtype in (torch.float32, torch.bfloat16):
         x, plain = torch.randn(rows, options.k).to(dtype), weight.to(dtype)
         name = str(dtype).removeprefix("torch.")
-        theirs = best(options, lambda x=x, plain=plain: F.linear(x, plain))
+        theirs = best(options, functools.partial(F.linear, x, plain))
         yield report(options, rows, name, "torch", theirs, theirs, plain.nbytes, bandwidth)
         for format in options.formats.split(","):
             packed = gemm.prepare(FORMATS[format](weight))
-            ours = best(options, lambda x=x, packed=packed: gemm.linear(x, packed))
+            ours = best(options, functools.partial(gemm.linear, x, packed))
             yield report(options, rows, name, format, ours, theirs, packed.nbytes, bandwidth)
 
 
