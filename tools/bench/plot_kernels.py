@@ -1,7 +1,8 @@
 """Bars of what the kernel benchmarks measured on a CPU: ratios to torch and llama.cpp, shares of the read bandwidth.
 
 Usage: uv run python -m tools.bench.plot_kernels FOLDER PLOT.png
-FOLDER holds kernels-gemm.json, kernels-attention.json and kernels-llama.json, as the benchmarks' --json writes them.
+FOLDER holds kernels-gemv.json (one row), kernels-gemm.json, kernels-attention.json and kernels-llama.json, as the
+benchmarks' --json writes them.
 """
 
 import json
@@ -19,17 +20,16 @@ def plot(folder: Path, target: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    gemm, attention, llama = (
-        json.loads((folder / f"kernels-{name}.json").read_text()) for name in ("gemm", "attention", "llama")
-    )
+    names = ("gemv", "gemm", "attention", "llama")
+    gemv, gemm, attention, llama = (json.loads((folder / f"kernels-{name}.json").read_text()) for name in names)
     to_torch = [(case["case"], case["torch_us"] / case["us"]) for case in attention if "torch_us" in case]
     of_memory = [(case["case"], case["gb_s"] / case["bandwidth"]) for case in attention if "gb_s" in case]
     charts = (
-        ("times torch's speed", products(gemm, "torch_ratio") + to_torch),
+        ("times torch's speed", products(gemv, "torch_ratio") + products(gemm, "torch_ratio", 512) + to_torch),
         ("times llama.cpp's speed", [(line["what"], line["ratio"]) for line in llama["lines"]]),
-        ("share of the read bandwidth, one token", products(gemm, "share_of_read", 1) + of_memory),
+        ("share of the read bandwidth, one token", products(gemv, "share_of_read") + of_memory),
     )
-    figure, axes = plt.subplots(1, 3, figsize=(17, 7.5))
+    figure, axes = plt.subplots(1, 3, figsize=(17, 9))
     for axis, (title, bars) in zip(axes, charts, strict=True):
         shown = axis.barh([name for name, _ in bars], [value for _, value in bars])
         axis.bar_label(shown, fmt="{:.2f}", fontsize=7)
