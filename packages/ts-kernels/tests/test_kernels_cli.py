@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,3 +173,18 @@ def test_readme_example_runs() -> None:
     assert blocks
     for block in blocks:
         exec(compile(block, str(README), "exec"), {})
+
+
+def test_many_forms_are_told_in_short(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", "moe.experts", "--arch", "sm_90", "--format", "int4:source"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(
+        r"takes weights as int4:packed or int4:source\+packed or one of \d+ other forms, given int4:source", out
+    )
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m ts_kernels.cli list | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("native kernels")
+    assert done.stderr == ""

@@ -1,6 +1,7 @@
 """``ts-kernels``: list what is registered, explain a choice, check kernels, time, tune and compile."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KernelError, KeyError) as error:
         print(f"ts-kernels: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 

@@ -147,7 +147,7 @@ class KernelSpec:
                     need, f"{argument} must be {_names(allowed)}, is {_names({given})}" if given and wrong else None
                 )
             )
-        forms = f"weights as {' or '.join(sorted(self.formats))}"
+        forms = f"weights as {_forms(self.formats, query.format)}"
         wrong = query.format not in self.formats
         found.append(Verdict(forms, f"takes {forms}, given {query.format}" if wrong else None))
         return found + [_held(trait, query) for trait in self.traits]
@@ -165,6 +165,16 @@ def _held(trait: Trait, query: Query) -> Verdict:
         return Verdict(trait.text, f"needs {trait.text}, which could not be told: {type(error).__name__}: {error}")
     sizes = ", ".join(f"{name}={size}" for name, size in query.dims.items())
     return Verdict(trait.text, f"needs {trait.text}, given {sizes}")
+
+
+def _forms(formats: frozenset[str], given: str) -> str:
+    """All of them, or where they are many those of the kind that was given, and how many there are besides."""
+    names = sorted(formats)
+    if len(names) > 6:
+        kind = given.partition(":")[0]
+        near = [name for name in names if name.partition(":")[0] == kind and "shared" not in name] or names[:3]
+        return f"{' or '.join(near)} or one of {len(names) - len(near)} other forms"
+    return " or ".join(names)
 
 
 def _names(dtypes: frozenset[torch.dtype] | set[torch.dtype]) -> str:
