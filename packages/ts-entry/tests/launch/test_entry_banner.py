@@ -48,11 +48,15 @@ def test_on_a_terminal_progress_is_redrawn_in_place() -> None:
 
 
 def test_a_terminal_that_has_gone_does_not_stop_the_server() -> None:
+    tried = []
+
     class Gone(Terminal):
         def write(self, text: str) -> int:
+            tried.append(text)
             raise BrokenPipeError
 
     Banner(Gone()).progress("engine", "loading")
+    assert "loading" in tried[0]
 
 
 @pytest.mark.parametrize(("done", "total", "start"), [(0, 0, "[...."), (5, 10, "[############...."), (12, 10, "[####")])
