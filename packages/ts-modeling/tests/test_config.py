@@ -6,17 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ts_modeling import ConfigError, load_model, read_config
+import torch
+from ts_modeling import ConfigError, KimiK25Config, Mesh, load_model, read_config
 from ts_modeling.cli import main, named_config
 from ts_modeling.models.kimi_k25 import checkpoint_table
-from ts_modeling.registry import config_from
+from ts_modeling.quantization import PLAIN, PackedInt
+from ts_modeling.registry import Built, build, config_from
 from ts_modeling.testing import INT4, text_config, write_checkpoint
 
+INT4_32 = PackedInt(4, 32)
 YARN = {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8}
 
 
 def nested(**changes: Any) -> dict[str, Any]:
     return {"architectures": ["KimiK25ForConditionalGeneration"], "text_config": text_config(**changes)}
+
+
+def whole(config: KimiK25Config) -> Built:
+    return build(config, Mesh.single(), dtype=torch.float32, device=torch.device("cpu"), positions=8)
 
 
 def refusal(raw: dict[str, Any]) -> str:
@@ -29,7 +36,7 @@ def test_the_published_model_is_understood() -> None:
     config = named_config("kimi-k2.5")
     assert (config.num_hidden_layers, config.n_routed_experts, config.num_attention_heads) == (61, 384, 64)
     assert config.nested
-    assert config.int4_group(0) == config.int4_group(60) == 32
+    assert config.scheme(0, "mlp.experts.0.gate_proj") == config.scheme(60, "mlp.experts.0.up_proj") == INT4_32
     assert config.softmax_scale == pytest.approx(192**-0.5 * (0.1 * 4.1588830833596715 + 1) ** 2)
     names = {entry.name for entry in checkpoint_table(config).entries}
     assert "language_model.model.layers.60.mlp.experts.383.down_proj.weight_packed" in names
@@ -75,7 +82,6 @@ def test_rope_parameters_of_newer_files_are_read() -> None:
         ("num_experts_per_tok", 9, "num_experts_per_tok = 9"),
         ("n_group", 3, "n_group = 3"),
         ("topk_group", 2, "topk_group = 2"),
-        ("moe_intermediate_size", 40, "moe_intermediate_size = 40 is no multiple of the INT4 group 32"),
         ("num_key_value_heads", 2, "num_key_value_heads"),
         ("model_type", "llama", "model_type 'llama'"),
         ("rope_scaling", {"type": "linear", "factor": 2.0}, "rope_scaling.type 'linear'"),
@@ -124,8 +130,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("config_groups.group_0.targets", ["Embedding"]),
         ("config_groups.group_0.input_activations", {"num_bits": 8}),
         ("config_groups.group_0.weights.num_bits", 8),
-        ("config_groups.group_0.weights.symmetric", False),
-        ("config_groups.group_0.weights.group_size", 128),
+        ("config_groups.group_0.weights.symmetric", None),
+        ("config_groups.group_0.weights.group_size", 48),
         ("config_groups.group_0.weights.actorder", "group"),
         ("kv_cache_scheme", {"num_bits": 8}),
         ("ignore", "lm_head"),
@@ -140,19 +146,26 @@ def test_other_quantizations_are_refused_by_field(path: str, value: Any) -> None
 
 def test_the_ignore_list_decides_what_is_int4() -> None:
     raw = nested()
-    scheme = config_from(raw).quantization
-    assert scheme is not None
-    assert scheme.covers("model.layers.3.mlp.experts.7.up_proj")
+    quantization = config_from(raw).quantization
+    assert quantization is not None
+    assert quantization.scheme_of("model.layers.3.mlp.experts.7.up_proj") == INT4_32
     for name in ("lm_head", "model.layers.0.self_attn.o_proj", "model.layers.0.mlp.up_proj"):
-        assert not scheme.covers(name)
+        assert quantization.scheme_of(name) == PLAIN
     raw["text_config"]["quantization_config"] = changed("ignore", ["re:.*experts.*", *INT4["ignore"]])
-    assert config_from(raw).int4_group(1) is None
+    assert config_from(raw).scheme(1, "mlp.experts.0.gate_proj") == PLAIN
 
 
-def test_int4_where_the_model_has_none_is_refused() -> None:
+def test_formats_that_differ_within_a_stack_are_refused_by_name() -> None:
     raw = nested()
-    raw["text_config"]["quantization_config"] = changed("ignore", ["lm_head"])
-    assert "covers model.layers.0.self_attn.q_a_proj" in refusal(raw)
+    raw["text_config"]["quantization_config"] = changed("ignore", ["model.layers.0.self_attn.q_a_proj"])
+    with pytest.raises(ConfigError, match=r"q_a_proj is plain, .*kv_a_proj_with_mqa is INT4"):
+        whole(config_from(raw))
+
+
+def test_a_width_that_groups_do_not_divide_is_refused_by_name() -> None:
+    raw = nested(moe_intermediate_size=40)
+    with pytest.raises(ConfigError, match="moe_intermediate_size = 40 is no multiple of 32, as INT4, groups of 32"):
+        whole(config_from(raw))
 
 
 def test_other_architectures_are_refused() -> None:

@@ -83,11 +83,33 @@ def test_mistyped_tensors_are_named(folder: Path) -> None:
 def test_types_that_no_kernel_reads_are_refused(folder: Path) -> None:
     edit(
         folder,
-        lambda t: t.update({O_PROJ: t[O_PROJ].half(), f"{DOWN}.weight_scale": t[f"{DOWN}.weight_scale"].float()}),
+        lambda t: t.update({O_PROJ: t[O_PROJ].double(), f"{DOWN}.weight_scale": t[f"{DOWN}.weight_scale"].int()}),
     )
     message = refusal(folder)
-    assert f"{O_PROJ} is float16" in message
-    assert f"{DOWN}.weight_scale is float32, expected bfloat16" in message
+    assert f"{O_PROJ} is float64" in message
+    assert f"{DOWN}.weight_scale is int32, expected bfloat16 or float32 or float16" in message
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [("float32", True), ("bfloat16", False)])
+def test_half_precision_becomes_the_type_of_the_activations(folder: Path, dtype: str, exact: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    half = (torch.randn(64, 64, generator=generator) / 8).half()
+    edit(folder, lambda t: t.update({O_PROJ: half}))
+    stored = load_model(folder, dtype=dtype)
+    edit(folder, lambda t: t.update({O_PROJ: half.float()}))
+    assert stored.dtype == getattr(torch, dtype)
+    kept = load_model(folder, dtype=dtype)
+    rows = Sequences(1, 8)
+    batch = rows.batch(prefills=[(0, [3, 1, 4, 1, 5])])
+    one, other = (model.forward(batch, model.new_cache(rows.num_pages, 4)) for model in (stored, kept))
+    assert torch.equal(one, other) == exact
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scales_that_are_no_numbers_are_named(folder: Path, value: float) -> None:
+    name = f"{DOWN}.weight_scale"
+    edit(folder, lambda t: t[name][3].fill_(value))
+    assert f"{name} holds scales that are not finite" in refusal(folder)
 
 
 def test_a_weight_shape_that_disagrees_is_named(folder: Path) -> None:

@@ -82,7 +82,8 @@ def load_model(
         if load_format == "dummy":
             fill_with_dummies(built.model, device=place)
         else:
-            load_weights(built.model, CheckpointFolder(folder), table_of(config), device=place, progress=progress)
+            weights = CheckpointFolder(folder)
+            load_weights(built.model, weights, table_of(config), device=place, progress=progress, dtype=activations)
     code, forward = lower(built.program, Communicator(built.program))
     assert forward is not None
     spec = kv_spec(config, itemsize=kv.itemsize)

@@ -4,7 +4,7 @@ from .dummy import fill_with_dummies
 from .folder import CheckpointFolder, read_json
 from .loader import Progress, load_weights
 from .safetensors import SafetensorsFile, TensorInfo
-from .table import Entry, Table
+from .table import Entry, Table, fused_entries, linear_entries
 
 __all__ = [
     "CheckpointFolder",
@@ -14,6 +14,8 @@ __all__ = [
     "Table",
     "TensorInfo",
     "fill_with_dummies",
+    "fused_entries",
+    "linear_entries",
     "load_weights",
     "read_json",
 ]

@@ -1,13 +1,18 @@
 """Random weights, for measuring without a checkpoint."""
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
 from ..layers.leaf import Buffer, Leaf
 
+MOST_FP8: Final = 0x78
+"""The first code of e4m3 above 256, so that random ones are all finite."""
+
 
 def fill_with_dummies(model: nn.Module, *, device: torch.device, seed: int = 0) -> None:
-    """Give every leaf random weights of sensible scale (bf16, INT4 where the model is quantized)."""
+    """Give every leaf random weights of sensible scale, made on ``device`` in the formats that the leaf has."""
     generator = torch.Generator(device=device).manual_seed(seed)
     for leaf in model.modules():
         if isinstance(leaf, Leaf):
@@ -17,12 +22,22 @@ def fill_with_dummies(model: nn.Module, *, device: torch.device, seed: int = 0) 
 
 
 def _dummy(buffer: Buffer, generator: torch.Generator, device: torch.device) -> Tensor:
-    if buffer.init == "int4":
-        low, high = torch.iinfo(torch.int32).min, torch.iinfo(torch.int32).max
-        return torch.randint(low, high, buffer.shape, dtype=torch.int32, generator=generator, device=device)
-    out = torch.empty(buffer.shape, dtype=torch.bfloat16, device=device)
+    if buffer.init == "codes":
+        return _codes(buffer, generator, device)
+    out = torch.empty(buffer.shape, dtype=buffer.dtypes[0], device=device)
     if buffer.init == "normal":
         return out.normal_(0.0, buffer.shape[-1] ** -0.5, generator=generator)
-    if buffer.init == "int4_scale":  # 4-bit values have a standard deviation of 4.6
-        return out.fill_((32 * buffer.shape[-1]) ** -0.5 / 4.6)
+    if buffer.init == "fill":
+        return out.fill_(buffer.value)
     return out.fill_(1.0 if buffer.init == "ones" else 0.0)
+
+
+def _codes(buffer: Buffer, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Random bits."""
+    dtype = buffer.dtypes[0]
+    if dtype.is_floating_point:
+        high = torch.randint(2, buffer.shape, dtype=torch.uint8, generator=generator, device=device) << 7
+        low = torch.randint(MOST_FP8, buffer.shape, dtype=torch.uint8, generator=generator, device=device)
+        return (high | low).view(dtype)
+    limits = torch.iinfo(dtype)
+    return torch.randint(limits.min, limits.max, buffer.shape, dtype=dtype, generator=generator, device=device)

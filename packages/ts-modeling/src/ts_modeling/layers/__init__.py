@@ -9,6 +9,7 @@ from .moe import Experts, ExpertsWithShared, MoE, MoEShape, Router
 from .norm import AddRMSNorm, HeadColumnsNorm, RMSNorm
 from .rotary import Yarn, rotary_table
 from .rows import SelectRows
+from .stack import Span, Stack, local_size, span
 
 __all__ = [
     "MLP",
@@ -30,6 +31,10 @@ __all__ = [
     "Router",
     "SelectRows",
     "Slot",
+    "Span",
+    "Stack",
     "Yarn",
+    "local_size",
     "rotary_table",
+    "span",
 ]

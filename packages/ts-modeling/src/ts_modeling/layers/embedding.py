@@ -8,8 +8,9 @@ from torch import Tensor
 from ts_kernels import gemm
 
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Shard, Spec
+from ..quantization import PLAIN, Scheme
 from .leaf import Buffer, Leaf, Slot, cut
-from .linear import local_size
+from .stack import Span, Stack, local_size, span
 
 
 class Embedding(Leaf):
@@ -47,15 +48,14 @@ class Embedding(Leaf):
 
 
 class LMHead(Leaf):
-    """Logits in float32, with the vocabulary cut over ``axis``."""
+    """Logits in float32, with the vocabulary cut over ``axis``. The checkpoint's part is ``head``."""
 
-    def __init__(self, hidden: Dim, vocabulary: Dim, mesh: Mesh, *, axis: str) -> None:
+    def __init__(self, hidden: Dim, vocabulary: Dim, mesh: Mesh, *, axis: str, scheme: Scheme = PLAIN) -> None:
         super().__init__()
         assert vocabulary.size is not None
         assert hidden.size is not None
-        self.shape = (vocabulary.size, hidden.size)
-        self.rows = local_size("vocabulary", vocabulary.size, mesh, axis)
-        self.start = mesh.index(mesh.atoms(axis)) * self.rows
+        rows = span("vocabulary", vocabulary.size, mesh, axis, scheme.row_unit)
+        self.stack = Stack("", scheme, {"head": rows}, Span.whole(hidden.size, "hidden_size"))
         self.boundary = Boundary(
             (Spec(TOKENS, hidden, **{axis: Replicate()}),),
             (Spec(TOKENS, vocabulary, **{axis: Shard(vocabulary.name)}),),
@@ -68,12 +68,12 @@ class LMHead(Leaf):
 
     def buffers_wanted(self) -> dict[str, Buffer]:
         """This rank's rows of the head."""
-        return {"weight": Buffer((self.rows, self.shape[1]))}
+        return self.stack.buffers()
 
     def slot(self, part: str) -> Slot:
         """The head's rows on this rank."""
-        return Slot("weight", self.shape, (cut(self.start, self.rows),))
+        return self.stack.slot(part)
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Bring the weight to the form that the kernels want."""
-        self.weight = gemm.prepare(tensors.pop("weight"))
+        self.weight = gemm.prepare(self.stack.source(tensors))

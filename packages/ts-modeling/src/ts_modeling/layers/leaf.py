@@ -9,22 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from ..placement import Boundary
+from ..quantization.scheme import FLOATS
 
-Init = Literal["normal", "ones", "zeros", "int4", "int4_scale"]
-FLOATS = (torch.bfloat16, torch.float32)
-"""Types of plain weights that the kernels read."""
+Init = Literal["normal", "ones", "zeros", "codes", "fill"]
+Moves = tuple[tuple[tuple[slice, ...], tuple[int | slice, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """One tensor that a leaf wants filled before ``prepare``: this rank's shape.
 
-    ``dtypes`` are those that the checkpoint may hold (the buffer takes the one found); ``init`` is for dummy weights.
+    ``dtypes`` are those that the checkpoint may hold; the buffer takes the one found, but fp16 becomes the type of the
+    activations unless ``half``. ``init`` is for dummy weights: random codes, or ``fill`` with ``value``. ``scale``
+    tensors must be finite.
     """
 
     shape: tuple[int, ...]
     dtypes: tuple[torch.dtype, ...] = FLOATS
     init: Init = "normal"
+    value: float = 0.0
+    scale: bool = False
+    half: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -34,15 +39,24 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where one checkpoint tensor of (global) ``shape`` goes: ``buffer[put] = tensor[take]``.
+    """Where one checkpoint tensor of (global) ``shape`` goes: ``buffer[put] = tensor[take]``, and so for ``more``.
 
-    ``take`` None: this rank holds none of it, and only its shape is checked.
+    ``take`` None: this rank holds none of it, and only its shape is checked. ``says``: it holds no weights but these
+    numbers, which are checked. ``transposed``: the file has the last two dimensions the other way round.
     """
 
     buffer: str
     shape: tuple[int, ...]
     take: tuple[slice, ...] | None = ()
     put: tuple[int | slice, ...] = ()
+    more: Moves = ()
+    says: tuple[int, ...] | None = None
+    transposed: bool = False
+
+    @property
+    def moves(self) -> Moves:
+        """All pairs of (take, put)."""
+        return () if self.take is None else ((self.take, self.put), *self.more)
 
 
 class Leaf(nn.Module):

@@ -4,32 +4,24 @@ Legend: T tokens, K inputs, N outputs.
 """
 
 from collections.abc import Mapping
-from math import prod
-from typing import Final
 
 from torch import Tensor
 from ts_kernels import gemm
 
-from ..errors import MeshError
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Shard, Spec
-from .leaf import Buffer, Leaf, Slot, cut
-
-WHOLE: Final = "whole"
-
-
-def local_size(what: str, size: int, mesh: Mesh, axis: str | None) -> int:
-    """``size`` cut over ``axis``. Raises ``MeshError`` naming what does not divide."""
-    ranks = mesh.size(axis) if axis else 1
-    if size % ranks:
-        raise MeshError(f"{what} = {size} does not divide over {axis}={ranks}; choose a size of {axis} that divides it")
-    return size // ranks
+from ..quantization import PLAIN, Scheme
+from .leaf import Buffer, Leaf, Slot
+from .stack import Stack, span
 
 
 class Linear(Leaf):
-    """``x_TK @ weight_NK.T``, several checkpoint matrices stacked along N (``parts``: name -> rows).
+    """``x_TK @ weight_NK.T + bias_N``, several checkpoint matrices of one ``scheme`` stacked along N (``parts``: name
+    -> rows).
 
     ``columns`` cuts N (each part on its own) over that axis and gives a Shard; ``rows`` cuts K, takes a Shard and gives
-    a Partial sum; neither keeps the weight whole on every rank.
+    a Partial sum; neither keeps the weight whole on every rank. ``copies`` names parts whose rows that many neighbours
+    of ``columns`` share (key heads fewer than ranks); their ``parts`` count every copy. Checkpoint parts are called
+    ``PART.KEY`` (see ``Stack``) and, with ``bias``, ``PART.bias``.
     """
 
     def __init__(
@@ -41,16 +33,21 @@ class Linear(Leaf):
         *,
         columns: str | None = None,
         rows: str | None = None,
+        bias: bool = False,
+        scheme: Scheme = PLAIN,
+        copies: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         assert takes.size is not None
         assert gives.size == sum(parts.values())
         assert columns is None or rows is None
-        self.parts, self.k = dict(parts), takes.size
-        self.n_local = {name: local_size(f"{gives.name} of {name}", n, mesh, columns) for name, n in parts.items()}
-        self.k_local = local_size(takes.name, self.k, mesh, rows)
-        self.n_index = mesh.index(mesh.atoms(columns)) if columns else 0
-        self.k_index = mesh.index(mesh.atoms(rows)) if rows else 0
+        shared = copies or {}
+        spans = {
+            name: span(f"{gives.name} of {name}", n, mesh, columns, scheme.row_unit, shared.get(name, 1))
+            for name, n in parts.items()
+        }
+        inputs = span(takes.name, takes.size, mesh, rows, scheme.column_unit)
+        self.stack = Stack("", scheme, spans, inputs, bias=bias)
         before, after = Spec(TOKENS, takes), Spec(TOKENS, gives)
         if columns:
             before = Spec(TOKENS, takes, **{columns: Replicate()})
@@ -65,21 +62,19 @@ class Linear(Leaf):
         return gemm.linear(x_TK, self.weight)
 
     def buffers_wanted(self) -> dict[str, Buffer]:
-        """The stacked weight."""
-        return {"weight": Buffer((sum(self.n_local.values()), self.k_local))}
+        """The stacked weight, and the bias where this rank adds it."""
+        return self.stack.buffers()
 
     def slot(self, part: str) -> Slot:
-        """Rows of the stack that belong to ``part``."""
-        local = self.n_local[part]
-        names = list(self.parts)
-        start = sum(self.n_local[name] for name in names[: names.index(part)])
-        take = (cut(self.n_index * local, local), cut(self.k_index * self.k_local, self.k_local))
-        return Slot("weight", (self.parts[part], self.k), take, (cut(start, local),))
+        """Rows of the stack that belong to a part."""
+        return self.stack.slot(part)
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Bring the weight to the form that the kernels want."""
-        self.weight = gemm.prepare(tensors.pop("weight"))
+        bias = self.stack.bias(tensors)
+        self.weight = gemm.prepare(self.stack.source(tensors), bias=bias)
 
     def extra_repr(self) -> str:
         """Shape, for printing."""
-        return f"{self.k} -> {prod((sum(self.parts.values()),))}"
+        rows = sum(part.size for part in self.stack.parts.values())
+        return f"{self.stack.k.size} -> {rows}, {self.stack.scheme}"

@@ -4,7 +4,8 @@ Legend: T tokens, H heads of this rank, N no-position width, R rotary width, V v
 Q query latent width, C fused projection (Q + L + R, or L + R without query latent).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,14 +13,19 @@ from torch import Tensor, nn
 from ts_kernels import kv_cache, mla, rope
 
 from ..placement import OPAQUE, TOKENS, Boundary, Dim, Mesh, Replicate, Shard, Spec
-from .leaf import Buffer, Leaf, Slot, cut
-from .linear import Linear, local_size
+from ..quantization import PLAIN, Scheme, dequantized
+from .leaf import Buffer, Leaf, Slot
+from .linear import Linear
 from .norm import HeadColumnsNorm
+from .stack import Span, Stack, span
 
 
 @dataclass(frozen=True, kw_only=True)
 class MLAShape:
-    """Widths of one attention layer; ``q_latent`` None projects queries directly."""
+    """Widths of one attention layer; ``q_latent`` None projects queries directly.
+
+    ``schemes``: formats of ``qkv_a``, ``q``, ``kv_b`` and ``o``, plain where left out.
+    """
 
     hidden: int
     heads: int
@@ -30,6 +36,11 @@ class MLAShape:
     value: int
     latent_eps: float
     scale: float
+    schemes: Mapping[str, Scheme] = field(default_factory=dict)
+
+    def scheme(self, name: str) -> Scheme:
+        """Format of one projection."""
+        return self.schemes.get(name, PLAIN)
 
 
 class LatentAttention(Leaf):
@@ -42,8 +53,11 @@ class LatentAttention(Leaf):
     def __init__(self, shape: MLAShape, queries: Dim, fused: Dim, outputs: Dim, mesh: Mesh, cos_sin: Tensor) -> None:
         super().__init__()
         self.shape, self.cos_sin = shape, cos_sin
-        self.heads = local_size("num_attention_heads", shape.heads, mesh, "attn_tp")
-        self.start = mesh.index(mesh.atoms("attn_tp")) * self.heads
+        heads, per_head = span("num_attention_heads", shape.heads, mesh, "attn_tp"), shape.nope + shape.value
+        scheme = shape.scheme("kv_b")
+        rows = span("rows of kv_b", shape.heads * per_head, mesh, "attn_tp", scheme.row_unit)
+        self.heads = heads.length
+        self.kv_b_stack = Stack("kv_b.", scheme, {"kv_b": rows}, Span.whole(shape.kv_latent, "kv_lora_rank"))
         self.width = shape.nope + shape.rope
         self.latent_start = shape.q_latent or 0
         self.boundary = Boundary(
@@ -84,24 +98,17 @@ class LatentAttention(Leaf):
 
     def buffers_wanted(self) -> dict[str, Buffer]:
         """The latent's gain, and the up-projection of this rank's heads."""
-        s = self.shape
-        rows = self.heads * (s.nope + s.value)
-        return {"norm": Buffer((s.kv_latent,), init="ones"), "kv_b": Buffer((rows, s.kv_latent))}
+        return {"norm": Buffer((self.shape.kv_latent,), init="ones")} | self.kv_b_stack.buffers()
 
     def slot(self, part: str) -> Slot:
-        """``norm`` or ``kv_b``."""
-        s = self.shape
-        if part == "norm":
-            return Slot("norm", (s.kv_latent,))
-        per_head = s.nope + s.value
-        take = (cut(self.start * per_head, self.heads * per_head),)
-        return Slot("kv_b", (s.heads * per_head, s.kv_latent), take)
+        """``norm``, or ``kv_b`` with a key after it."""
+        return Slot("norm", (self.shape.kv_latent,)) if part == "norm" else self.kv_b_stack.slot(part)
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
-        """Split the up-projection into the forms that decoding and prefill want."""
+        """Split the up-projection into the forms that decoding and prefill want; no kernel reads it quantized."""
         s = self.shape
         self.norm_weight = tensors.pop("norm").float()
-        self.kv_b = mla.prepare_kv_b(tensors.pop("kv_b"), self.heads, s.nope, s.value)
+        self.kv_b = mla.prepare_kv_b(dequantized(self.kv_b_stack.source(tensors)), self.heads, s.nope, s.value)
 
 
 class MLAAttention(nn.Module):
@@ -115,16 +122,16 @@ class MLAAttention(nn.Module):
         parts = {"q_a": shape.q_latent} if shape.q_latent else {}
         parts["kv_a"] = shape.kv_latent + shape.rope
         fused = Dim("latents", sum(parts.values()))
-        self.qkv_a = Linear(hidden, fused, parts, mesh)
+        self.qkv_a = Linear(hidden, fused, parts, mesh, scheme=shape.scheme("qkv_a"))
         self.q_a_norm: HeadColumnsNorm | None = None
         source = hidden
         if shape.q_latent:
             source = Dim("query_latent", shape.q_latent)
             self.q_a_norm = HeadColumnsNorm(fused, source, shape.latent_eps, dtype)
         assert queries.size is not None
-        self.q = Linear(source, queries, {"q": queries.size}, mesh, columns="attn_tp")
+        self.q = Linear(source, queries, {"q": queries.size}, mesh, columns="attn_tp", scheme=shape.scheme("q"))
         self.attend = LatentAttention(shape, queries, fused, outputs, mesh, cos_sin)
-        self.o = Linear(outputs, hidden, {"o": shape.hidden}, mesh, rows="attn_tp")
+        self.o = Linear(outputs, hidden, {"o": shape.hidden}, mesh, rows="attn_tp", scheme=shape.scheme("o"))
 
     def forward(self, x_TD: Tensor, batch: Any, cache: Tensor) -> Tensor:
         """[T, D] -> [T, D], a Partial sum over ``attn_tp``."""

@@ -1,25 +1,40 @@
 """Gated MLP. Legend: T tokens, D hidden, I intermediate of this rank."""
 
+import math
+
 from torch import Tensor
 from ts_kernels import gemm
 
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Spec
-from .leaf import Buffer, Leaf, Slot, cut
-from .linear import local_size
+from ..quantization import PLAIN, Scheme, of_one_format
+from .leaf import Buffer, Leaf, Slot
+from .stack import Span, Stack, span
 
 
 class MLP(Leaf):
     """``down(silu(gate(x)) * up(x))`` with the intermediate dimension cut over ``axis``; gives a Partial sum.
 
-    Checkpoint parts are ``gate``, ``up`` and ``down``.
+    Checkpoint parts are ``gate``, ``up`` and ``down`` with a key after them (see ``Stack``); ``down_scheme`` is
+    ``scheme`` unless given.
     """
 
-    def __init__(self, hidden: Dim, intermediate: int, mesh: Mesh, *, axis: str) -> None:
+    def __init__(
+        self,
+        hidden: Dim,
+        intermediate: int,
+        mesh: Mesh,
+        *,
+        axis: str,
+        scheme: Scheme = PLAIN,
+        down_scheme: Scheme | None = None,
+    ) -> None:
         super().__init__()
         assert hidden.size is not None
-        self.hidden, self.intermediate = hidden.size, intermediate
-        self.inner = local_size("intermediate_size", intermediate, mesh, axis)
-        self.start = mesh.index(mesh.atoms(axis)) * self.inner
+        down = down_scheme or scheme
+        unit = math.lcm(scheme.row_unit, down.column_unit)
+        inner, width = span("intermediate_size", intermediate, mesh, axis, unit), Span.whole(hidden.size, "hidden_size")
+        self.gate_up = Stack("gate_up.", scheme, {"gate": inner, "up": inner}, width)
+        self.down = Stack("down.", down, {"down": width}, inner)
         takes, gives = Spec(TOKENS, hidden, **{axis: Replicate()}), Spec(TOKENS, hidden, **{axis: Partial()})
         self.boundary = Boundary((takes,), (gives,))
 
@@ -29,18 +44,12 @@ class MLP(Leaf):
 
     def buffers_wanted(self) -> dict[str, Buffer]:
         """Gate rows then up rows, and down."""
-        gate_up = Buffer((2 * self.inner, self.hidden))
-        return {"gate_up": gate_up, "down": Buffer((self.hidden, self.inner))}
+        return self.gate_up.buffers() | self.down.buffers()
 
     def slot(self, part: str) -> Slot:
         """This rank's rows of ``gate`` or ``up``, or columns of ``down``."""
-        mine = cut(self.start, self.inner)
-        if part == "down":
-            return Slot("down", (self.hidden, self.intermediate), (slice(None), mine))
-        put = cut(self.inner if part == "up" else 0, self.inner)
-        return Slot("gate_up", (self.intermediate, self.hidden), (mine,), (put,))
+        return (self.down if part.startswith("down.") else self.gate_up).slot(part)
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Bring both matrices to the form that the kernels want."""
-        gate_up = gemm.prepare(tensors.pop("gate_up"))
-        self.weight = gemm.prepare_mlp(gate_up, tensors.pop("down"))
+        self.weight = gemm.prepare_mlp(*of_one_format(self.gate_up.source(tensors), self.down.source(tensors)))

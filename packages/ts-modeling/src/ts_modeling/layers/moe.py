@@ -3,22 +3,26 @@
 Legend: T tokens, D hidden, E experts, I intermediate of one expert, k experts a token. ``moe_ep`` cuts E, ``moe_tp`` I.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from ts_kernels import gemm, moe
 
-from ..errors import MeshError
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Spec
-from .leaf import Buffer, Leaf, Slot, cut
-from .linear import local_size
+from ..quantization import PLAIN, Scheme, of_one_format
+from .leaf import Buffer, Leaf, Slot
 from .mlp import MLP
+from .stack import Span, Stack, span
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoEShape:
-    """Sizes and routing of one mixture layer; ``int4_group`` is the quantization group, None for plain weights."""
+    """Sizes, routing and formats of one mixture layer; a ``down`` scheme left out is that of gate and up.
+
+    ``activation`` is SiLU unless given; ``interleaved``: rows of the checkpoint's joint ``gate_up`` lie in turn.
+    """
 
     hidden: int
     experts: int
@@ -29,7 +33,13 @@ class MoEShape:
     top_groups: int
     scale: float
     normalize: bool
-    int4_group: int | None
+    scheme: Scheme = PLAIN
+    down_scheme: Scheme | None = None
+    shared_scheme: Scheme = PLAIN
+    shared_down_scheme: Scheme | None = None
+    bias: bool = False
+    interleaved: bool = False
+    activation: moe.Gated | None = None
 
 
 def _replicated(*dims: Dim) -> Spec:
@@ -74,21 +84,24 @@ class Router(Leaf):
 class Experts(Leaf):
     """The routed experts of this rank; gives the sum over them, Partial on both axes.
 
-    Checkpoint tensors are called ``E.gate``, ``E.up``, ``E.down`` with ``.packed``, ``.scale`` or ``.weight`` after it.
+    Checkpoint parts are ``gate`` and ``up`` (``gate_up`` where interleaved) and ``down``, with a key after them and the
+    expert's number before them, or none where one tensor holds all experts (see ``Stack``).
     """
 
     def __init__(self, shape: MoEShape, mesh: Mesh) -> None:
         super().__init__()
         self.shape = shape
-        self.experts = local_size("n_routed_experts", shape.experts, mesh, "moe_ep")
-        self.inner = local_size("moe_intermediate_size", shape.intermediate, mesh, "moe_tp")
-        if shape.int4_group and self.inner % shape.int4_group:
-            raise MeshError(
-                f"moe_intermediate_size = {shape.intermediate} over moe_tp={mesh.size('moe_tp')} leaves {self.inner} "
-                f"a rank, which cuts INT4 groups of {shape.int4_group}; lower moe_tp and raise moe_ep"
-            )
-        self.first = mesh.index(mesh.atoms("moe_ep")) * self.experts
-        self.inner_start = mesh.index(mesh.atoms("moe_tp")) * self.inner
+        experts = span("n_routed_experts", shape.experts, mesh, "moe_ep")
+        scheme, down = shape.scheme, shape.down_scheme or shape.scheme
+        unit = math.lcm(scheme.row_unit, down.column_unit)
+        inner = span("moe_intermediate_size", shape.intermediate, mesh, "moe_tp", unit)
+        width, bias = Span.whole(shape.hidden, "hidden_size"), shape.bias
+        parts = {"gate": inner, "up": inner}
+        if shape.interleaved:
+            parts = {"gate_up": Span(2 * inner.size, 2 * inner.start, 2 * inner.length)}
+        self.gate_up = Stack("gate_up.", scheme, parts, width, experts=experts, bias=bias)
+        self.down = Stack("down.", down, {"down": width}, inner, experts=experts, bias=bias)
+        self.first = experts.start
         hidden, chosen = Dim("hidden", shape.hidden), Dim("chosen", shape.top_k)
         self.boundary = Boundary(
             (_replicated(TOKENS, hidden), _replicated(TOKENS, chosen), _replicated(TOKENS, chosen)),
@@ -105,40 +118,24 @@ class Experts(Leaf):
 
     def buffers_wanted(self) -> dict[str, Buffer]:
         """Stacks over this rank's experts: gate rows then up rows, and down."""
-        e, d, i, group = self.experts, self.shape.hidden, self.inner, self.shape.int4_group
-        if not group:
-            return {"gate_up.weight": Buffer((e, 2 * i, d)), "down.weight": Buffer((e, d, i))}
-        return {
-            "gate_up.packed": Buffer((e, 2 * i, d // 8), (torch.int32,), "int4"),
-            "gate_up.scale": Buffer((e, 2 * i, d // group), (torch.bfloat16,), "int4_scale"),
-            "down.packed": Buffer((e, d, i // 8), (torch.int32,), "int4"),
-            "down.scale": Buffer((e, d, i // group), (torch.bfloat16,), "int4_scale"),
-        }
+        return self.gate_up.buffers() | self.down.buffers()
 
     def slot(self, part: str) -> Slot:
-        """Place of one expert's matrix, or of its packed values or scales."""
-        number, matrix, kind = part.split(".")
-        shape, expert = self.shape, int(number) - self.first
-        per = {"packed": 8, "scale": shape.int4_group or 1, "weight": 1}[kind]
-        take: tuple[slice, ...]
-        if matrix == "down":
-            full = (shape.hidden, shape.intermediate // per)
-            take, put = (slice(None), cut(self.inner_start // per, self.inner // per)), slice(None)
-        else:
-            full = (shape.intermediate, shape.hidden // per)
-            take, put = (cut(self.inner_start, self.inner),), cut(self.inner if matrix == "up" else 0, self.inner)
-        stack = "down" if matrix == "down" else "gate_up"
-        here = 0 <= expert < self.experts
-        return Slot(f"{stack}.{kind}", full, take if here else None, (expert, put) if here else ())
+        """Place of a tensor of one expert or of all."""
+        return (self.down if part.rsplit(".", 2)[-2] == "down" else self.gate_up).slot(part)
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Bring the stacks to the form that the kernels want."""
-        if self.shape.int4_group:
-            gate_up = moe.Int4Weight(tensors.pop("gate_up.packed"), tensors.pop("gate_up.scale"))
-            down = moe.Int4Weight(tensors.pop("down.packed"), tensors.pop("down.scale"))
-            self.weights = moe.prepare_experts(gate_up, down)
-        else:
-            self.weights = moe.prepare_experts(tensors.pop("gate_up.weight"), tensors.pop("down.weight"))
+        biases = self.gate_up.bias(tensors), self.down.bias(tensors)
+        gate_up, down = of_one_format(self.gate_up.source(tensors), self.down.source(tensors))
+        self.weights = moe.prepare_experts(
+            gate_up,
+            down,
+            gate_up_bias=biases[0],
+            down_bias=biases[1],
+            activation=self.shape.activation,
+            interleaved=self.shape.interleaved,
+        )
 
 
 class ExpertsWithShared(Leaf):
@@ -152,6 +149,8 @@ class ExpertsWithShared(Leaf):
     def forward(self, x_TD: Tensor, weights_Tk: Tensor, ids_Tk: Tensor) -> Tensor:
         """As ``Experts``, plus the shared expert's output."""
         routed, shared = self.parts
+        if shared.weight.gate_up.kind != "dense":  # no kernel takes a quantized shared expert along
+            return routed.forward(x_TD, weights_Tk, ids_Tk) + shared.forward(x_TD)
         return moe.experts(x_TD, weights_Tk, routed.local(ids_Tk), routed.weights, shared=shared.weight)
 
     def buffers_wanted(self) -> dict[str, Buffer]:
@@ -167,7 +166,14 @@ class MoE(nn.Module):
         super().__init__()
         self.router = Router(shape)
         self.experts = Experts(shape, mesh)
-        self.shared = MLP(Dim("hidden", shape.hidden), shape.shared_intermediate, mesh, axis="dense_tp")
+        self.shared = MLP(
+            Dim("hidden", shape.hidden),
+            shape.shared_intermediate,
+            mesh,
+            axis="dense_tp",
+            scheme=shape.shared_scheme,
+            down_scheme=shape.shared_down_scheme,
+        )
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """[T, D] -> [T, D]; both branches give Partial sums, which one reduction serves where their axes agree."""

@@ -7,7 +7,7 @@ import msgspec
 
 from ...errors import ConfigError
 from ...layers import Yarn
-from ...quantization import Int4Scheme, parse_quantization
+from ...quantization import Quantization, Scheme, parse_quantization, scheme_of
 
 Width = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
@@ -62,7 +62,7 @@ class KimiK25Config(msgspec.Struct, frozen=True, kw_only=True):
     max_position_embeddings: Annotated[int, msgspec.Meta(ge=1, le=1 << 26)]
     num_nextn_predict_layers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     yarn: Yarn | None = None
-    quantization: Int4Scheme | None = None
+    quantization: Quantization | None = None
     nested: bool = False
     """Whether this is the text part of a multimodal checkpoint, whose tensors have names with ``language_model.``."""
 
@@ -76,11 +76,9 @@ class KimiK25Config(msgspec.Struct, frozen=True, kw_only=True):
         """Whether ``layer`` has a plain MLP."""
         return layer < self.first_k_dense_replace
 
-    def int4_group(self, layer: int) -> int | None:
-        """Quantization group of the routed experts of ``layer``, None where they are not quantized."""
-        scheme = self.quantization
-        name = f"model.layers.{layer}.mlp.experts.0.gate_proj"
-        return scheme.group_size if scheme and scheme.covers(name) else None
+    def scheme(self, layer: int, *modules: str) -> Scheme:
+        """How the Linear modules of a layer (``mlp.experts.0.gate_proj``), stacked into one, are stored."""
+        return scheme_of(self.quantization, *(f"model.layers.{layer}.{module}" for module in modules))
 
 
 def parse_config(raw: Mapping[str, Any]) -> KimiK25Config:
@@ -163,7 +161,6 @@ def _parse_yarn(raw: Any, where: str) -> Yarn | None:
 def _check_together(config: KimiK25Config, text: Mapping[str, Any], where: str) -> None:
     """Fields that only make sense with one another."""
     experts, groups = config.n_routed_experts, config.n_group
-    group = config.quantization.group_size if config.quantization else 1
     checks = (
         (
             text.get("num_key_value_heads") in (None, config.num_attention_heads),
@@ -180,14 +177,6 @@ def _check_together(config: KimiK25Config, text: Mapping[str, Any], where: str) 
         (
             config.num_experts_per_tok <= config.topk_group * (experts // groups),
             f"num_experts_per_tok = {config.num_experts_per_tok} exceeds the experts that routing may choose from",
-        ),
-        (
-            config.hidden_size % group == 0,
-            f"hidden_size = {config.hidden_size} is no multiple of the INT4 group {group}",
-        ),
-        (
-            config.moe_intermediate_size % group == 0,
-            f"moe_intermediate_size = {config.moe_intermediate_size} is no multiple of the INT4 group {group}",
         ),
     )
     for holds, message in checks:

@@ -23,6 +23,7 @@ from ...layers import (
     rotary_table,
 )
 from ...placement import SAMPLES, TOKENS, Dim, Mesh, Replicate, Shard, Spec
+from ...quantization import Scheme, scheme_of
 from .config import KimiK25Config
 
 LATENT_EPS = 1e-6
@@ -46,7 +47,7 @@ class KimiK25(nn.Module):
         )
         self.select_x, self.select_residual = SelectRows(hidden), SelectRows(hidden)
         self.norm = AddRMSNorm(hidden, config.rms_norm_eps, dtype)
-        self.head = LMHead(hidden, vocabulary, mesh, axis="attn_tp")
+        self.head = LMHead(hidden, vocabulary, mesh, axis="attn_tp", scheme=scheme_of(config.quantization, "lm_head"))
         self.gives = Spec(SAMPLES, vocabulary, attn_tp=Replicate())
 
     def forward(self, batch: Any, cache: Any) -> Tensor:
@@ -67,11 +68,12 @@ class DecoderLayer(nn.Module):
         super().__init__()
         hidden, eps = Dim("hidden", config.hidden_size), config.rms_norm_eps
         self.input_norm = AddRMSNorm(hidden, eps, dtype) if index else RMSNorm(hidden, eps, dtype)
-        self.attention = MLAAttention(attention_shape(config), mesh, cos_sin=cos_sin, dtype=dtype)
+        self.attention = MLAAttention(attention_shape(config, index), mesh, cos_sin=cos_sin, dtype=dtype)
         self.post_norm = AddRMSNorm(hidden, eps, dtype)
         self.mlp: nn.Module
         if config.is_dense(index):
-            self.mlp = MLP(hidden, config.intermediate_size, mesh, axis="dense_tp")
+            gate_up, down = mlp_schemes(config, index, "mlp")
+            self.mlp = MLP(hidden, config.intermediate_size, mesh, axis="dense_tp", scheme=gate_up, down_scheme=down)
         else:
             self.mlp = MoE(moe_shape(config, index), mesh)
 
@@ -86,8 +88,15 @@ class DecoderLayer(nn.Module):
         return self.mlp(x_TD), residual_TD
 
 
-def attention_shape(config: KimiK25Config) -> MLAShape:
-    """Widths of every attention layer."""
+def mlp_schemes(config: KimiK25Config, layer: int, name: str) -> tuple[Scheme, Scheme]:
+    """Formats of gate and up, and of down."""
+    return config.scheme(layer, f"{name}.gate_proj", f"{name}.up_proj"), config.scheme(layer, f"{name}.down_proj")
+
+
+def attention_shape(config: KimiK25Config, layer: int) -> MLAShape:
+    """Widths and formats of one attention layer."""
+    first, second = (("q_a_proj",), "q_b_proj") if config.q_lora_rank else ((), "q_proj")
+    stacked = {"qkv_a": (*first, "kv_a_proj_with_mqa"), "q": (second,), "kv_b": ("kv_b_proj",), "o": ("o_proj",)}
     return MLAShape(
         hidden=config.hidden_size,
         heads=config.num_attention_heads,
@@ -98,11 +107,13 @@ def attention_shape(config: KimiK25Config) -> MLAShape:
         value=config.v_head_dim,
         latent_eps=LATENT_EPS,
         scale=config.softmax_scale,
+        schemes={part: config.scheme(layer, *(f"self_attn.{n}" for n in names)) for part, names in stacked.items()},
     )
 
 
 def moe_shape(config: KimiK25Config, layer: int) -> MoEShape:
-    """Sizes and routing of one mixture layer."""
+    """Sizes, routing and formats of one mixture layer."""
+    routed, shared = (mlp_schemes(config, layer, f"mlp.{name}") for name in ("experts.0", "shared_experts"))
     return MoEShape(
         hidden=config.hidden_size,
         experts=config.n_routed_experts,
@@ -113,7 +124,10 @@ def moe_shape(config: KimiK25Config, layer: int) -> MoEShape:
         top_groups=config.topk_group,
         scale=config.routed_scaling_factor,
         normalize=config.norm_topk_prob,
-        int4_group=config.int4_group(layer),
+        scheme=routed[0],
+        down_scheme=routed[1],
+        shared_scheme=shared[0],
+        shared_down_scheme=shared[1],
     )
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from ...checkpoint.table import Entry, Table
-from ...errors import ConfigError
+from ...checkpoint.table import Entry, Table, linear_entries
+from ...quantization import scheme_of
 from .config import KimiK25Config
 
 MATRICES = (("gate_proj", "gate"), ("up_proj", "up"), ("down_proj", "down"))
@@ -12,15 +12,7 @@ SKIPPED = ("vision_tower.", "mm_projector.", "multi_modal_projector.")
 
 
 def checkpoint_table(config: KimiK25Config) -> Table:
-    """Every tensor of the text model; vision and multi-token-prediction tensors are known and left for others.
-
-    Raises ``ConfigError`` where the quantization covers a module that this model keeps in its stored type.
-    """
-    covered = next((n for n in _plain_linears(config) if config.quantization and config.quantization.covers(n)), None)
-    if covered:
-        raise ConfigError(
-            f"config.json: quantization_config covers {covered}; only routed experts may be INT4: add it to `ignore`"
-        )
+    """Every tensor of the text model; vision and multi-token-prediction tensors are known and left for others."""
     prefix = "language_model." if config.nested else ""
     first = config.num_hidden_layers
     extra = tuple(f"{prefix}model.layers.{i}." for i in range(first, first + config.num_nextn_predict_layers))
@@ -32,62 +24,45 @@ def checkpoint_table(config: KimiK25Config) -> Table:
 def _entries(config: KimiK25Config, prefix: str) -> Iterator[Entry]:
     yield Entry(f"{prefix}model.embed_tokens.weight", "embed", "weight")
     for layer in range(config.num_hidden_layers):
-        yield from _layer(config, layer, f"{prefix}model.layers.{layer}")
+        yield from _layer(config, layer, prefix)
     yield Entry(f"{prefix}model.norm.weight", "norm", "weight")
-    yield Entry(f"{prefix}lm_head.weight", "head", "weight")
+    yield from linear_entries(f"{prefix}lm_head", "head", "head", scheme_of(config.quantization, "lm_head"))
 
 
-def _layer(config: KimiK25Config, layer: int, name: str) -> Iterator[Entry]:
-    module = f"layers.{layer}"
+def _layer(config: KimiK25Config, layer: int, prefix: str) -> Iterator[Entry]:
+    name, module = f"{prefix}model.layers.{layer}", f"layers.{layer}"
     yield Entry(f"{name}.input_layernorm.weight", f"{module}.input_norm", "weight")
-    yield from _attention(config, f"{name}.self_attn", f"{module}.attention")
+    yield from _attention(config, layer, f"{name}.self_attn", f"{module}.attention")
     yield Entry(f"{name}.post_attention_layernorm.weight", f"{module}.post_norm", "weight")
     if config.is_dense(layer):
-        yield from _mlp(f"{name}.mlp", f"{module}.mlp")
+        yield from _mlp(config, layer, prefix, "mlp", f"{module}.mlp")
         return
     yield Entry(f"{name}.mlp.gate.weight", f"{module}.mlp.router", "weight")
     yield Entry(f"{name}.mlp.gate.e_score_correction_bias", f"{module}.mlp.router", "bias")
-    yield from _mlp(f"{name}.mlp.shared_experts", f"{module}.mlp.shared")
+    yield from _mlp(config, layer, prefix, "mlp.shared_experts", f"{module}.mlp.shared")
     yield from _experts(config, layer, f"{name}.mlp.experts", f"{module}.mlp.experts")
 
 
-def _attention(config: KimiK25Config, name: str, module: str) -> Iterator[Entry]:
+def _attention(config: KimiK25Config, layer: int, name: str, module: str) -> Iterator[Entry]:
+    query = "q_b_proj" if config.q_lora_rank else "q_proj"
+    linears = [(query, "q", "q"), ("kv_a_proj_with_mqa", "qkv_a", "kv_a"), ("kv_b_proj", "attend", "kv_b")]
     if config.q_lora_rank:
-        yield Entry(f"{name}.q_a_proj.weight", f"{module}.qkv_a", "q_a")
+        linears.append(("q_a_proj", "qkv_a", "q_a"))
         yield Entry(f"{name}.q_a_layernorm.weight", f"{module}.q_a_norm", "weight")
-    yield Entry(f"{name}.{'q_b_proj' if config.q_lora_rank else 'q_proj'}.weight", f"{module}.q", "q")
-    yield Entry(f"{name}.kv_a_proj_with_mqa.weight", f"{module}.qkv_a", "kv_a")
     yield Entry(f"{name}.kv_a_layernorm.weight", f"{module}.attend", "norm")
-    yield Entry(f"{name}.kv_b_proj.weight", f"{module}.attend", "kv_b")
-    yield Entry(f"{name}.o_proj.weight", f"{module}.o", "o")
+    for linear, leaf, part in (*linears, ("o_proj", "o", "o")):
+        scheme = config.scheme(layer, f"self_attn.{linear}")
+        yield from linear_entries(f"{name}.{linear}", f"{module}.{leaf}", part, scheme)
 
 
-def _mlp(name: str, module: str) -> Iterator[Entry]:
+def _mlp(config: KimiK25Config, layer: int, prefix: str, name: str, module: str) -> Iterator[Entry]:
     for matrix, part in MATRICES:
-        yield Entry(f"{name}.{matrix}.weight", module, part)
+        stem = f"{name}.{matrix}"
+        yield from linear_entries(f"{prefix}model.layers.{layer}.{stem}", module, part, config.scheme(layer, stem))
 
 
 def _experts(config: KimiK25Config, layer: int, name: str, module: str) -> Iterator[Entry]:
-    quantized = config.int4_group(layer) is not None
-    inner, outer = config.moe_intermediate_size, config.hidden_size
+    schemes = {matrix: config.scheme(layer, f"mlp.experts.0.{matrix}") for matrix, _ in MATRICES}
     for expert in range(config.n_routed_experts):
         for matrix, part in MATRICES:
-            stem, target = f"{name}.{expert}.{matrix}", f"{expert}.{part}"
-            if not quantized:
-                yield Entry(f"{stem}.weight", module, f"{target}.weight")
-                continue
-            yield Entry(f"{stem}.weight_packed", module, f"{target}.packed")
-            yield Entry(f"{stem}.weight_scale", module, f"{target}.scale")
-            yield Entry(f"{stem}.weight_shape", module, "", says=(outer, inner) if part == "down" else (inner, outer))
-
-
-def _plain_linears(config: KimiK25Config) -> Iterator[str]:
-    """Linear modules that are never quantized, for one layer of each kind, named relative to the text model."""
-    yield "lm_head"
-    queries = ("q_a_proj", "q_b_proj") if config.q_lora_rank else ("q_proj",)
-    kinds = {config.is_dense(layer): layer for layer in reversed(range(config.num_hidden_layers))}
-    for dense, layer in reversed(kinds.items()):
-        for projection in (*queries, "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"):
-            yield f"model.layers.{layer}.self_attn.{projection}"
-        mlp = "mlp" if dense else "mlp.shared_experts"
-        yield from (f"model.layers.{layer}.{mlp}.{matrix}" for matrix, _ in MATRICES)
+            yield from linear_entries(f"{name}.{expert}.{matrix}", module, f"{expert}.{part}", schemes[matrix])

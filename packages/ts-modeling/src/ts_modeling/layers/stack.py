@@ -1,0 +1,182 @@
+"""Checkpoint matrices of one format stacked along N into one weight of this rank, perhaps for several experts.
+
+Legend: E experts, N outputs, K inputs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from ts_kernels.ops.gemm import Source
+
+from ..errors import ConfigError, MeshError
+from ..placement import Mesh
+from ..quantization import BIAS, Field, Scheme, dequantized
+from .leaf import Buffer, Init, Slot, cut
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """``length`` of ``size`` (rows, columns or experts of the checkpoint) from ``start``: what this rank holds.
+
+    ``what`` is its name in ``config.json``, for errors.
+    """
+
+    size: int
+    start: int
+    length: int
+    what: str = "inputs"
+
+    @classmethod
+    def whole(cls, size: int, what: str = "inputs") -> "Span":
+        """All of it."""
+        return cls(size, 0, size, what)
+
+
+def local_size(what: str, size: int, mesh: Mesh, axis: str | None, unit: int = 1) -> int:
+    """``size`` cut over ``axis`` at multiples of ``unit``. Raises ``MeshError`` naming what does not divide."""
+    ranks = mesh.size(axis) if axis else 1
+    if size % ranks:
+        raise MeshError(f"{what} = {size} does not divide over {axis}={ranks}; choose a size of {axis} that divides it")
+    if ranks > 1 and size // ranks % unit:
+        fine = [n for n in range(1, size // unit + 1) if size % n == 0 and size // n % unit == 0]
+        sizes = f"sizes of {axis} that do not: {', '.join(map(str, fine))}" if fine else f"{axis} must be 1"
+        raise MeshError(
+            f"{what} = {size} over {axis}={ranks} leaves {size // ranks} a rank, which cuts groups of {unit} that "
+            f"share a scale; {sizes}"
+        )
+    return size // ranks
+
+
+def span(what: str, size: int, mesh: Mesh, axis: str | None, unit: int = 1, copies: int = 1) -> Span:
+    """This rank's part of ``size`` cut over ``axis``; ``copies`` neighbours hold the same one (size counts them).
+
+    Raises ``MeshError`` naming what does not divide.
+    """
+    local = local_size(what, size, mesh, axis, unit)
+    index = mesh.index(mesh.atoms(axis)) if axis else 0
+    return Span(size // copies, index // copies * local, local, what)
+
+
+class Stack:
+    """Buffers ``name`` + key [(E,) N, K]-like of ``parts`` (name -> rows), all cut to the columns ``k``.
+
+    Checkpoint tensors are called ``PART.KEY``: the key of a scheme's field, ``shape``, or ``bias``. One that holds
+    several parts is called ``PART+PART.KEY``; one of expert E ``E.PART.KEY``, while one of all experts has no number.
+    Where ``k`` is cut, one rank's addend of the sum carries the bias. Raises ``ConfigError`` where the format cannot
+    hold ``k`` columns.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        scheme: Scheme,
+        parts: Mapping[str, Span],
+        k: Span,
+        *,
+        experts: Span | None = None,
+        bias: bool = False,
+    ) -> None:
+        self.name, self.scheme, self.parts, self.k, self.experts = name, scheme, dict(parts), k, experts
+        self.has_bias, self.adds_bias = bias, bias and k.start == 0
+        if k.size % scheme.column_unit and not scheme.ragged:
+            raise ConfigError(
+                f"config.json: {k.what} = {k.size} is no multiple of {scheme.column_unit}, as {scheme} needs for "
+                f"{' and '.join(parts)}: add them to `ignore`"
+            )
+        self.rows = sum(part.length for part in parts.values())
+        *first, _ = parts.values()
+        self.joined = all(part.length % scheme.row_unit == 0 for part in first)
+        """Whether blocks of the stack are blocks of its parts."""
+
+    def buffers(self) -> dict[str, Buffer]:
+        """Tensors to fill."""
+        fields = (*self.scheme.fields, BIAS) if self.adds_bias else self.scheme.fields
+        return {self.name + field.key: self._buffer(field) for field in fields}
+
+    def slot(self, part: str) -> Slot:
+        """Where the checkpoint tensor of that name goes."""
+        *number, joined, key = part.split(".")
+        expert, names = int(number[0]) if number else None, joined.split("+")
+        n = sum(self.parts[name].size for name in names)
+        if key == "shape":
+            return Slot("", (2,), None, says=(n, self.k.size))
+        field = next(f for f in (*self.scheme.fields, BIAS) if f.key == key)
+        assert key != "bias" or self.has_bias, f"{part}: there is no bias"
+        shape = field.shape(n, self.k.size)
+        if key == "bias" and not self.adds_bias:
+            every = (self.experts.size,) if self.experts and expert is None else ()
+            return Slot("", (*every, *shape), None)
+        lead: tuple[slice, ...] = ()
+        put: tuple[int | slice, ...] = ()
+        if self.experts and expert is None:
+            shape, lead, put = (self.experts.size, *shape), (cut(self.experts.start, self.experts.length),), (_ALL,)
+        elif self.experts and expert is not None:
+            here = expert - self.experts.start
+            if not 0 <= here < self.experts.length:
+                return Slot(self.name + key, shape, None)
+            put = (here,)
+        first, *more = self._moves(field, names)
+        moves = [((*lead, *take), (*put, rows)) for take, rows in (first, *more)]
+        return Slot(self.name + key, shape, *moves[0], more=tuple(moves[1:]))
+
+    def bias(self, tensors: dict[str, Tensor]) -> Tensor | None:
+        """The bias [(E,) N], which leaves ``tensors``; None where there is none or another rank adds it."""
+        return tensors.pop(self.name + BIAS.key).squeeze(-1) if self.adds_bias else None
+
+    def source(self, tensors: dict[str, Tensor]) -> Source:
+        """The kernels' weight of the filled buffers, which leave ``tensors``.
+
+        Parts that do not end at a block's bound cannot share blocks, and are dequantized to bf16.
+        """
+        mine = {field.key: tensors.pop(self.name + field.key) for field in self.scheme.fields}
+        if self.joined:
+            return self.scheme.source(mine, self.k.length)
+        pieces, lead = [], (_ALL,) if self.experts else ()
+        for name in self.parts:
+            piece = {f.key: mine[f.key][(*lead, self._held(f, name))] for f in self.scheme.fields}
+            pieces.append(dequantized(self.scheme.source(piece, self.k.length)))
+        return torch.cat(pieces, dim=-2)
+
+    def _buffer(self, field: Field) -> Buffer:
+        shape = (self._offset(field, None), *field.shape(0, self.k.length)[1:])
+        lead = (self.experts.length,) if self.experts else ()
+        init: Init = "normal" if field.dummy == "normal" else "codes" if field.dummy == "codes" else "fill"
+        value = field.value(self.k.size)
+        return Buffer((*lead, *shape), field.dtypes, init, value, scale=field.scale, half=field.scale)
+
+    def _moves(self, field: Field, names: list[str]) -> list[tuple[tuple[slice, ...], slice]]:
+        """Rows and columns of a stored tensor of ``names``, and the rows of the buffer that they go to."""
+        columns = _units(self.k.start, self.k.length, field.columns) if field.columns else _ALL
+        out: list[tuple[tuple[slice, ...], slice]] = []
+        before = 0
+        for name in names:
+            part = self.parts[name]
+            assert not (field.rows and before % field.rows), f"{names}: {name} begins within a block"
+            rows = _units(before + part.start, part.length, field.rows) if field.rows else _ALL
+            out.append(((rows, columns), self._held(field, name)))
+            before += part.size
+        return out
+
+    def _held(self, field: Field, name: str) -> slice:
+        """Rows of the buffer that belong to a part."""
+        start = self._offset(field, name)
+        return cut(start, _stored(self.parts[name].length, field))
+
+    def _offset(self, field: Field, name: str | None) -> int:
+        """Stored rows before a part, or of all parts."""
+        names = list(self.parts)
+        before = names if name is None else names[: names.index(name)]
+        return sum(_stored(self.parts[other].length, field) for other in before)
+
+
+_ALL = slice(None)
+
+
+def _stored(rows: int, field: Field) -> int:
+    return -(-rows // field.rows) if field.rows else rows
+
+
+def _units(start: int, length: int, unit: int) -> slice:
+    return slice(start // unit, -(-(start + length) // unit))

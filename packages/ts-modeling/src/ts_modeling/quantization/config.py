@@ -1,0 +1,92 @@
+"""``quantization_config`` of a ``config.json``: which Linear module is stored how."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import ConfigError
+from .scheme import PLAIN, Scheme
+
+NAME: Final = "config.json: quantization_config"
+OUTER: Final = (("", "language_model."), ("model.", "model.language_model."))
+"""How multimodal checkpoints call the modules of their text model, in names and in lists of names."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One format and the modules that it is for: ``Linear``, names, or regular expressions after ``re:``."""
+
+    targets: tuple[str, ...]
+    scheme: Scheme
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Formats by module name. The first group that names a module wins; groups for ``Linear`` come last."""
+
+    groups: tuple[Group, ...]
+    ignore: tuple[str, ...] = ()
+
+    def scheme_of(self, *modules: str) -> Scheme:
+        """How the Linear modules of these names (relative to the text model) are stored.
+
+        Several are stacked into one, and so must agree. Raises ``ConfigError`` naming two that do not.
+        """
+        schemes = {name: self._one(name) for name in modules}
+        first = modules[0]
+        for name, scheme in schemes.items():
+            if scheme != schemes[first]:
+                raise ConfigError(
+                    f"{NAME}: {first} is {schemes[first]}, {name} is {scheme}; matrices that are stacked must have one "
+                    "format: quantize both alike, or `ignore` both"
+                )
+        return schemes[first]
+
+    def _one(self, module: str) -> Scheme:
+        if any(_matches(pattern, module) for pattern in self.ignore):
+            return PLAIN
+        named = (g.scheme for g in self.groups if any(_matches(t, module) for t in g.targets))
+        linear = (g.scheme for g in self.groups if "Linear" in g.targets)
+        return next(named, None) or next(linear, PLAIN)
+
+
+def scheme_of(quantization: Quantization | None, *modules: str) -> Scheme:
+    """``quantization.scheme_of``, or plain where there is none."""
+    return quantization.scheme_of(*modules) if quantization else PLAIN
+
+
+def expect(raw: Any, field: str, values: tuple[Any, ...], where: str) -> Any:
+    """``raw[field]`` if it is one of ``values``. Raises ``ConfigError`` naming it."""
+    value = mapping(raw, where).get(field)
+    if value not in values:
+        allowed = " or ".join(repr(v) for v in values)
+        raise ConfigError(f"{where}.{field} = {value!r} is not supported; only {allowed} is")
+    return value
+
+
+def mapping(raw: Any, where: str) -> Mapping[str, Any]:
+    """``raw`` if it is an object. Raises ``ConfigError``."""
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{where} is a {type(raw).__name__}; expected an object")
+    return raw
+
+
+def patterns(raw: Any, where: str) -> tuple[str, ...]:
+    """A list of names and regular expressions. Raises ``ConfigError``."""
+    if not isinstance(raw, list) or not all(isinstance(entry, str) for entry in raw):
+        raise ConfigError(f"{where} must be a list of names")
+    for entry in raw:
+        if entry.startswith("re:"):
+            try:
+                re.compile(entry[3:])
+            except re.error as error:
+                raise ConfigError(f"{where}: {entry!r} is no regular expression: {error}") from None
+    return tuple(raw)
+
+
+def _matches(pattern: str, module: str) -> bool:
+    names = (module, *(outer + module.removeprefix(own) for own, outer in OUTER))
+    if pattern.startswith("re:"):
+        return any(re.match(pattern[3:], name) for name in names)
+    return pattern in names
