@@ -7,13 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from ts_modeling import ConfigError, KimiK25Config, Mesh, load_model, read_config
+from ts_modeling import ConfigError, Mesh, load_model, read_config
 from ts_modeling.cli import main, named_config
-from ts_modeling.models.kimi_k25 import checkpoint_table
+from ts_modeling.models.kimi_k25 import KimiK25Config, checkpoint_table
 from ts_modeling.quantization import PLAIN, PackedInt
 from ts_modeling.registry import Built, build, config_from
 from ts_modeling.testing import INT4, text_config, write_checkpoint
 
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 INT4_32 = PackedInt(4, 32)
 YARN = {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8}
 
@@ -34,8 +41,9 @@ def refusal(raw: dict[str, Any]) -> str:
 
 def test_the_published_model_is_understood() -> None:
     config = named_config("kimi-k2.5")
+    assert isinstance(config, KimiK25Config)
     assert (config.num_hidden_layers, config.n_routed_experts, config.num_attention_heads) == (61, 384, 64)
-    assert config.nested
+    assert config.prefix == "language_model."
     assert config.scheme(0, "mlp.experts.0.gate_proj") == config.scheme(60, "mlp.experts.0.up_proj") == INT4_32
     assert config.softmax_scale == pytest.approx(192**-0.5 * (0.1 * 4.1588830833596715 + 1) ** 2)
     names = {entry.name for entry in checkpoint_table(config).entries}
@@ -45,9 +53,9 @@ def test_the_published_model_is_understood() -> None:
 
 def test_plain_and_nested_mean_the_same() -> None:
     plain, inner = config_from(text_config()), config_from(nested())
-    assert (plain.nested, inner.nested) == (False, True)
+    assert (plain.prefix, inner.prefix) == ("", "language_model.")
     assert plain.hidden_size == inner.hidden_size
-    assert plain.yarn == inner.yarn
+    assert plain.rope == inner.rope
 
 
 def test_rope_parameters_of_newer_files_are_read() -> None:
@@ -84,13 +92,16 @@ def test_rope_parameters_of_newer_files_are_read() -> None:
         ("topk_group", 2, "topk_group = 2"),
         ("num_key_value_heads", 2, "num_key_value_heads"),
         ("model_type", "llama", "model_type 'llama'"),
-        ("rope_scaling", {"type": "linear", "factor": 2.0}, "rope_scaling.type 'linear'"),
+        ("rope_scaling", {"type": "dynamic", "factor": 2.0}, "rope_scaling.type 'dynamic'"),
+        ("rope_scaling", {"type": "longrope", "factor": 2.0}, "rope_scaling.type 'longrope'"),
+        ("rope_scaling", {"type": "linear", "factor": 2.0, "beta_fast": 2.0}, "beta_fast = 2.0 is not supported"),
+        ("rope_scaling", {"full_attention": {"rope_type": "yarn"}}, "for each type of layer"),
+        ("rope_scaling", {**LLAMA3, "high_freq_factor": 1.0}, "high_freq_factor must exceed"),
         ("rope_scaling", {"type": "yarn", "factor": 2.0}, "original_max_position_embeddings"),
         ("rope_scaling", {"type": "yarn", "factor": 0.5, "original_max_position_embeddings": 8}, "factor"),
-        ("rope_scaling", {**YARN, "attention_factor": 2.0}, "attention_factor = 2.0"),
         ("rope_scaling", "yarn", "rope_scaling"),
-        ("rope_scaling", {**YARN, "attention_factor": 1.0}, "attention_factor = 1.0"),
-        ("rope_scaling", {**YARN, "truncate": False}, "truncate = False"),
+        ("rope_scaling", {**YARN, "attention_factor": 0}, "attention_factor"),
+        ("rope_scaling", {**YARN, "truncate": "no"}, "truncate"),
         ("rope_scaling", {**YARN, "partial_rotary_factor": []}, "partial_rotary_factor = []"),
         ("num_key_value_heads", [4], "num_key_value_heads"),
         ("model_type", ["deepseek_v3"], "model_type ['deepseek_v3']"),
@@ -169,7 +180,10 @@ def test_a_width_that_groups_do_not_divide_is_refused_by_name() -> None:
 
 
 def test_other_architectures_are_refused() -> None:
-    assert "LlamaForCausalLM" in refusal({"architectures": ["LlamaForCausalLM"]})
+    message = refusal({"architectures": ["DeepseekV4ForCausalLM"]})
+    assert "'DeepseekV4ForCausalLM'" in message
+    assert "the nearest is DeepseekV3ForCausalLM; known are DeepseekV3ForCausalLM, " in message
+    assert "nearest" not in refusal({"architectures": ["Zzz"]})
     assert "architectures" in refusal({})
     assert "architectures" in refusal({"architectures": [["KimiK25ForConditionalGeneration"]]})
 

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 from ts_modeling import LoadedModel, load_model
-from ts_modeling.testing import Sequences, oracle, oracle_logits, write_checkpoint
+from ts_modeling.testing import (
+    oracle,
+    oracle_logits,
+    run_chunked,
+    run_decodes,
+    run_mixed,
+    run_whole,
+    write_checkpoint,
+)
 
 NO_YARN: dict[str, Any] = {"rope_scaling": None}
 DEEP_YARN = {
@@ -50,24 +58,6 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return load_model(folder, dtype="float32"), oracle(folder)
 
 
-def run_whole(model: LoadedModel, tokens: list[int]) -> Tensor:
-    rows = Sequences(1, len(tokens))
-    return model.forward(rows.batch(prefills=[(0, tokens)]), model.new_cache(rows.num_pages, rows.page_size))
-
-
-def run_chunked(model: LoadedModel, tokens: list[int]) -> Tensor:
-    rows = Sequences(1, len(tokens), seed=3)
-    cache = model.new_cache(rows.num_pages, rows.page_size)
-    chunks = [tokens[:13], tokens[13:14], tokens[14:31], tokens[31:]]
-    return torch.cat([model.forward(rows.batch(prefills=[(0, chunk)]), cache) for chunk in chunks])
-
-
-def run_decodes(model: LoadedModel, tokens: list[int]) -> Tensor:
-    rows = Sequences(1, len(tokens), page_size=8, seed=5)
-    cache = model.new_cache(rows.num_pages, rows.page_size)
-    return torch.cat([model.forward(rows.batch(decodes=[(0, [token])]), cache) for token in tokens])
-
-
 @pytest.mark.parametrize("run", [run_whole, run_chunked, run_decodes])
 def test_logits_equal_transformers(
     pair: tuple[LoadedModel, Any], run: Callable[[LoadedModel, list[int]], Tensor]
@@ -79,21 +69,9 @@ def test_logits_equal_transformers(
 def test_mixed_batches_equal_transformers(pair: tuple[LoadedModel, Any]) -> None:
     """Two decodes beside two prefill chunks, pages shuffled, cache poisoned."""
     model, reference = pair
-    rows = Sequences(4, 48, seed=11)
-    cache = model.new_cache(rows.num_pages, rows.page_size)
-    for layer in cache:
-        layer.fill_(float("nan"))
-    expected = {0: oracle_logits(reference, PROMPT), 1: oracle_logits(reference, OTHER)}
-    expected |= {2: expected[0], 3: expected[1]}
-    model.forward(rows.batch(prefills=[(0, PROMPT[:20]), (1, OTHER[:9]), (3, OTHER[:5])]), cache)
-    for step in range(6):
-        third, fourth = PROMPT[step * 7 : step * 7 + 7], OTHER[5 + step * 3 : 8 + step * 3]
-        batch = rows.batch(
-            decodes=[(1, [OTHER[9 + step]]), (0, [PROMPT[20 + step]])], prefills=[(2, third), (3, fourth)], every=False
-        )
-        logits = model.forward(batch, cache)
-        wanted = [expected[1][9 + step], expected[0][20 + step], expected[2][step * 7 + 6], expected[3][7 + step * 3]]
-        close(logits, torch.stack(wanted))
+    expected = [oracle_logits(reference, prompt) for prompt in (PROMPT, OTHER)]
+    for row, position, logits in run_mixed(model, PROMPT, OTHER):
+        close(logits, expected[row % 2][position])
 
 
 def test_automatic_types_stay_close(tmp_path: Path) -> None:

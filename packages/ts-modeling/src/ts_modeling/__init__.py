@@ -1,24 +1,29 @@
 """Models written for one device and compiled for any mesh; see ``load_model``."""
 
-from .batch import ForwardBatch, KvSpec
+from .batch import ForwardBatch, StateRows
+from .configuration import ModelConfig
 from .errors import CheckpointError, CompileError, ConfigError, MeshError, ModelingError, PlacementError
+from .kv import CacheGroup, KvSpec, LayerCache
 from .load import LoadedModel, load_model
-from .models.kimi_k25 import KimiK25Config
 from .placement import Mesh
-from .registry import read_config
+from .registry import kv_spec, read_config
 
 __all__ = [
+    "CacheGroup",
     "CheckpointError",
     "CompileError",
     "ConfigError",
     "ForwardBatch",
-    "KimiK25Config",
     "KvSpec",
+    "LayerCache",
     "LoadedModel",
     "Mesh",
     "MeshError",
+    "ModelConfig",
     "ModelingError",
     "PlacementError",
+    "StateRows",
+    "kv_spec",
     "load_model",
     "read_config",
 ]

@@ -9,11 +9,24 @@ from torch import Tensor
 
 
 @dataclass(slots=True)
+class StateRows:
+    """Slots of the rows' running states, each row its own; a decode row always continues one."""
+
+    decode: Tensor
+    """int64 [B]."""
+    prefill: Tensor
+    """int64 [P]."""
+    fresh: Tensor
+    """Prefill rows that begin a sequence, and so start from zeros whatever their slot holds; bool [P]."""
+
+
+@dataclass(slots=True)
 class ForwardBatch:
     """Decode rows come first, one token each, then the tokens of the prefill rows in row order.
 
     Sequence lengths count the tokens of this step. Unused halves may hold empty tensors. On a mesh with ``attn_dp`` a
-    rank's batch holds its own group's tokens, and ``dp_sizes`` the number of tokens of every group.
+    rank's batch holds its own group's tokens, and ``dp_sizes`` the number of tokens of every group. Full attention and
+    windows share block tables: a window's older pages are simply not read.
     """
 
     tokens: Tensor
@@ -37,18 +50,5 @@ class ForwardBatch:
     sample_indices: Tensor | None
     """Token rows whose logits are wanted, int64 [S]; None for all of them."""
     dp_sizes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KvSpec:
-    """What a model caches for each token: ``layers`` latents of ``width`` elements."""
-
-    layers: int
-    width: int
-    itemsize: int
-    """Bytes of one element."""
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Of all layers together."""
-        return self.layers * self.width * self.itemsize
+    states: StateRows | None = None
+    """Where each row's running state lies; only models with state groups read it."""

@@ -10,9 +10,9 @@ import torch
 
 from .checkpoint import read_json
 from .compiler import explain, lower
+from .configuration import ModelConfig
 from .errors import ConfigError, ModelingError
 from .load import DTYPES
-from .models.kimi_k25 import KimiK25Config
 from .placement import Mesh
 from .registry import build, config_from, read_config
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def named_config(model: str) -> KimiK25Config:
+def named_config(model: str) -> ModelConfig:
     """Configuration of a model that comes with the package, a checkpoint folder, or a config.json file."""
     path = NAMED.get(model, Path(model))
     if path.is_file():

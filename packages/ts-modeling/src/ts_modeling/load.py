@@ -1,27 +1,23 @@
 """From a checkpoint folder to a compiled model that runs."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from .batch import ForwardBatch, KvSpec
+from .batch import ForwardBatch
 from .checkpoint import CheckpointFolder, Progress, fill_with_dummies, load_weights
 from .communication import Communicator
 from .compiler import Forward, lower
+from .configuration import ModelConfig
 from .errors import ConfigError
-from .models.kimi_k25 import KimiK25Config
+from .kv import KvSpec, LayerCache
 from .placement import Mesh
 from .registry import build, kv_spec, read_config, table_of
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-HOST_ALIGNMENT: Final = 64
-"""Bytes."""
 FORMATS: Final = ("auto", "safetensors", "dummy")
 
 
@@ -32,7 +28,7 @@ class LoadedModel:
     ``forward(batch, cache)`` takes a ``ForwardBatch`` and the tensors of ``new_cache`` and returns logits, fp32 [S, V].
     """
 
-    config: KimiK25Config
+    config: ModelConfig
     kv_spec: KvSpec
     code: str
     """Source of ``forward``."""
@@ -42,15 +38,11 @@ class LoadedModel:
     kv_dtype: torch.dtype
     device: torch.device
 
-    def new_cache(self, num_pages: int, page_size: int) -> list[Tensor]:
-        """Zeroed paged cache, one [pages, page_size, width] tensor a layer.
-
-        On the CPU the system clears memory when it is first touched: clearing 2 GiB here takes 3 s of each start.
-        """
-        shape = (num_pages, page_size, self.kv_spec.width)
-        if self.device.type == "cpu":
-            return [_host_zeros(shape, self.kv_dtype) for _ in range(self.kv_spec.layers)]
-        return [torch.zeros(shape, dtype=self.kv_dtype, device=self.device) for _ in range(self.kv_spec.layers)]
+    def new_cache(self, num_pages: int, page_size: int, *, num_states: int = 0) -> list[LayerCache]:
+        """Zeroed cache in layer order, as ``kv_spec`` describes it; ``num_states`` slots of running states."""
+        return self.kv_spec.new_cache(
+            num_pages=num_pages, page_size=page_size, num_states=num_states, device=self.device
+        )
 
 
 def load_model(
@@ -77,8 +69,9 @@ def load_model(
     config = read_config(folder)
     activations, kv = choose_dtypes(dtype, kv_dtype, place)
     positions = min(max_positions or config.max_position_embeddings, config.max_position_embeddings)
+    place_on = mesh or Mesh.single()
     with torch.no_grad():
-        built = build(config, mesh or Mesh.single(), dtype=activations, device=place, positions=positions)
+        built = build(config, place_on, dtype=activations, device=place, positions=positions)
         if load_format == "dummy":
             fill_with_dummies(built.model, device=place)
         else:
@@ -86,7 +79,7 @@ def load_model(
             load_weights(built.model, weights, table_of(config), device=place, progress=progress, dtype=activations)
     code, forward = lower(built.program, Communicator(built.program))
     assert forward is not None
-    spec = kv_spec(config, itemsize=kv.itemsize)
+    spec = kv_spec(config, place_on, dtype=kv)
     return LoadedModel(config, spec, code, forward, activations, kv, place)
 
 
@@ -100,14 +93,6 @@ def choose_dtypes(
     automatic = torch.float32 if device.type == "cpu" else torch.bfloat16
     activations = _dtype("dtype", dtype, automatic)
     return activations, _dtype("kv_dtype", kv_dtype, torch.bfloat16 if dtype == "auto" else activations)
-
-
-def _host_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Zeros that take no memory before they are written, aligned as torch's own tensors are."""
-    size = math.prod(shape) * dtype.itemsize
-    raw = torch.from_numpy(np.zeros(size + HOST_ALIGNMENT, np.uint8))
-    start = -raw.data_ptr() % HOST_ALIGNMENT
-    return raw[start : start + size].view(dtype).view(shape)
 
 
 def _dtype(field: str, value: str | torch.dtype, automatic: torch.dtype) -> torch.dtype:

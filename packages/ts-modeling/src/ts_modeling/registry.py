@@ -1,5 +1,6 @@
-"""Which model a ``config.json`` asks for, and how to build it."""
+"""Which model a ``config.json`` asks for, and how to build it. A new model is one more entry of ``FAMILIES``."""
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,21 @@ from torch import nn
 
 from .checkpoint import Table, read_json
 from .compiler import Program, compile_model
+from .configuration import ModelConfig
 from .errors import ConfigError
-from .models import kimi_k25
-from .models.kimi_k25.model import kv_spec
+from .kv import KvSpec
+from .models import kimi_k25, llama, minimax_m2, qwen3, qwen3_moe
+from .models.family import Family
 from .placement import Mesh
 
-ARCHITECTURES: Final = ("KimiK25ForConditionalGeneration", "DeepseekV3ForCausalLM")
+FAMILIES: Final[tuple[Family[Any], ...]] = (
+    kimi_k25.FAMILY,
+    llama.FAMILY,
+    minimax_m2.FAMILY,
+    qwen3.FAMILY,
+    qwen3_moe.FAMILY,
+)
+ARCHITECTURES: Final[Mapping[str, Family[Any]]] = {name: f for f in FAMILIES for name in f.architectures}
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class Built:
     program: Program
 
 
-def read_config(folder: Path) -> kimi_k25.KimiK25Config:
+def read_config(folder: Path) -> ModelConfig:
     """Typed configuration of a checkpoint folder. Raises ``ConfigError`` naming the file or the field."""
     path = folder / "config.json"
     if not path.is_file():
@@ -34,26 +44,39 @@ def read_config(folder: Path) -> kimi_k25.KimiK25Config:
     return config_from(read_json(path, ConfigError))
 
 
-def config_from(raw: Mapping[str, Any]) -> kimi_k25.KimiK25Config:
+def config_from(raw: Mapping[str, Any]) -> ModelConfig:
     """Typed configuration from the content of ``config.json``."""
-    architectures = raw.get("architectures")
-    if not isinstance(architectures, list) or not any(name in ARCHITECTURES for name in architectures):
-        raise ConfigError(f"config.json: architectures = {architectures!r}; supported are {', '.join(ARCHITECTURES)}")
-    return kimi_k25.parse_config(raw)
+    named = raw.get("architectures")
+    names = [n for n in named if isinstance(n, str)] if isinstance(named, list) else []
+    known = next((ARCHITECTURES[name] for name in names if name in ARCHITECTURES), None)
+    if known is None:
+        raise ConfigError(f"config.json: architectures = {named!r} is not supported{_nearest(names)}")
+    config: ModelConfig = known.parse_config(raw)
+    return config
 
 
-def build(
-    config: kimi_k25.KimiK25Config, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
-) -> Built:
+def build(config: ModelConfig, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int) -> Built:
     """Construct and compile the model for ``mesh``. Raises ``CompileError`` or ``MeshError``."""
-    model = kimi_k25.KimiK25(config, mesh, dtype=dtype, device=device, positions=positions)
-    program = compile_model(model, mesh, inputs=model.inputs, gives=model.gives)
-    return Built(model, program)
+    model = family_of(config).model(config, mesh, dtype=dtype, device=device, positions=positions)
+    return Built(model, compile_model(model, mesh, inputs=model.inputs, gives=model.gives))
 
 
-def table_of(config: kimi_k25.KimiK25Config) -> Table:
+def table_of(config: ModelConfig) -> Table:
     """Checkpoint tensors of the model. Raises ``ConfigError`` for a quantization that the model does not have."""
-    return kimi_k25.checkpoint_table(config)
+    return family_of(config).checkpoint_table(config)
 
 
-__all__ = ["ARCHITECTURES", "Built", "build", "config_from", "kv_spec", "read_config", "table_of"]
+def kv_spec(config: ModelConfig, mesh: Mesh, *, dtype: torch.dtype) -> KvSpec:
+    """What a rank of ``mesh`` caches in ``dtype``. Raises ``MeshError`` for heads that do not divide."""
+    return family_of(config).kv_spec(config, mesh, dtype)
+
+
+def family_of(config: ModelConfig) -> Family[Any]:
+    """The model whose configuration this is."""
+    return next(family for family in FAMILIES if type(config) is family.config)
+
+
+def _nearest(names: list[str]) -> str:
+    close = [match for name in names for match in difflib.get_close_matches(name, ARCHITECTURES, n=1)]
+    meant = f"; the nearest is {close[0]}" if close else ""
+    return f"{meant}; known are {', '.join(sorted(ARCHITECTURES))}"

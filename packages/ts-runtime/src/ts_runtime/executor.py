@@ -2,7 +2,7 @@
 
 import numpy as np
 from torch import Tensor
-from ts_modeling import LoadedModel
+from ts_modeling import LayerCache, LoadedModel
 from ts_protocol.messages import StepPlan
 from ts_protocol.wire import IntArray
 
@@ -20,7 +20,7 @@ class Executor:
     def __init__(
         self,
         model: LoadedModel,
-        cache: list[Tensor],
+        cache: list[LayerCache],
         pool: PoolSize,
         *,
         device: Device,

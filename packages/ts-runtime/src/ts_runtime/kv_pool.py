@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-from ts_modeling import LoadedModel
+from ts_modeling import LayerCache, LoadedModel
 
 from ts_runtime.devices import GIB, Device
 from ts_runtime.errors import CacheMemoryError, SettingsError
@@ -73,8 +72,9 @@ def size_pool(
 
 def allocate(
     model: LoadedModel, device: Device, *, requested_tokens: int, max_model_len: int, page_size: int
-) -> tuple[PoolSize, list[Tensor]]:
-    """Size the pool for the device's free memory and allocate it.
+) -> tuple[PoolSize, list[LayerCache]]:
+    """Size the pool for the device's free memory and allocate it. Windows are kept as full pages: that is correct, and
+    only takes more memory.
 
     Raises:
         CacheMemoryError: it does not fit.

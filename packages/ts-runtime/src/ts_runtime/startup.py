@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ts_modeling import LoadedModel, load_model, read_config
+from ts_modeling import LoadedModel, Mesh, kv_spec, load_model, read_config
 from ts_protocol.config import WorkerConfig
 from ts_protocol.control import ControlSender
 from ts_protocol.messages import ROW_SAMPLE, KvCapacity, SamplingParams, SlotAdmit, StepPlan
 from ts_protocol.wire import bitmap_of
 
 from ts_runtime.devices import Device, open_device
+from ts_runtime.errors import SettingsError
 from ts_runtime.executor import Executor
 from ts_runtime.kv_pool import PoolSize, allocate, longest_sequence
 from ts_runtime.settings import thread_count
@@ -42,8 +43,13 @@ def start(config: WorkerConfig, control: ControlSender) -> Started:
     threads = thread_count(config.threads)
     torch.set_num_threads(threads)  # the native kernels take the same number when they load
     control.progress("reading config", detail=config.checkpoint)
-    positions = read_config(Path(config.checkpoint)).max_position_embeddings
-    max_model_len = longest_sequence(config.max_model_len, positions)
+    model_config = read_config(Path(config.checkpoint))
+    if kv_spec(model_config, Mesh.single(), dtype=torch.bfloat16).bytes_per_state:
+        raise SettingsError(
+            f"checkpoint = {config.checkpoint}: its layers with a running state (linear attention) are not served yet; "
+            "ts_modeling.load_model runs it"
+        )
+    max_model_len = longest_sequence(config.max_model_len, model_config.max_position_embeddings)
     model, weight_bytes = _load(config, control, device, max_model_len)
     control.progress("allocating cache")
     pool, cache = allocate(

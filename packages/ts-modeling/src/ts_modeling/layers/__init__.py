@@ -1,23 +1,29 @@
 """Layers: annotated leaves, and plain modules made of them."""
 
+from .attention import AttentionShape, GroupedAttention, PagedAttention, kv_group
 from .embedding import Embedding, LMHead
-from .leaf import Buffer, Leaf, Slot
+from .leaf import AnnotatedModel, Buffer, Leaf, Slot
 from .linear import Linear
+from .mixture import GatedShared, Mixture, SoftmaxRouter
 from .mla import LatentAttention, MLAAttention, MLAShape
 from .mlp import MLP
 from .moe import Experts, ExpertsWithShared, MoE, MoEShape, Router
 from .norm import AddRMSNorm, HeadColumnsNorm, RMSNorm
-from .rotary import Yarn, rotary_table
+from .rotary import Rope, Yarn, rotary_table
 from .rows import SelectRows
 from .stack import Span, Stack, local_size, span
 
 __all__ = [
     "MLP",
     "AddRMSNorm",
+    "AnnotatedModel",
+    "AttentionShape",
     "Buffer",
     "Embedding",
     "Experts",
     "ExpertsWithShared",
+    "GatedShared",
+    "GroupedAttention",
     "HeadColumnsNorm",
     "LMHead",
     "LatentAttention",
@@ -25,15 +31,20 @@ __all__ = [
     "Linear",
     "MLAAttention",
     "MLAShape",
+    "Mixture",
     "MoE",
     "MoEShape",
+    "PagedAttention",
     "RMSNorm",
+    "Rope",
     "Router",
     "SelectRows",
     "Slot",
+    "SoftmaxRouter",
     "Span",
     "Stack",
     "Yarn",
+    "kv_group",
     "local_size",
     "rotary_table",
     "span",

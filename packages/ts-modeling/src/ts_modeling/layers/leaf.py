@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..placement import Boundary
+from ..placement import Boundary, Spec
 from ..quantization.scheme import FLOATS
 
 Init = Literal["normal", "ones", "zeros", "codes", "fill"]
@@ -77,6 +77,14 @@ class Leaf(nn.Module):
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Take the filled buffers, each one gone from ``tensors`` once it is no longer needed."""
+
+
+class AnnotatedModel(nn.Module):
+    """A whole model: modules and leaves, and the annotations of its ends."""
+
+    inputs: ClassVar[Mapping[str, Spec]]
+    """Of the expressions that hold placed inputs, such as ``batch.tokens``."""
+    gives: Spec
 
 
 def cut(start: int, length: int) -> slice:

@@ -27,12 +27,12 @@ class MoEShape:
     hidden: int
     experts: int
     intermediate: int
-    shared_intermediate: int
     top_k: int
-    groups: int
-    top_groups: int
-    scale: float
     normalize: bool
+    groups: int = 1
+    top_groups: int = 1
+    scale: float = 1.0
+    shared_intermediate: int = 0
     scheme: Scheme = PLAIN
     down_scheme: Scheme | None = None
     shared_scheme: Scheme = PLAIN
@@ -42,7 +42,7 @@ class MoEShape:
     activation: moe.Gated | None = None
 
 
-def _replicated(*dims: Dim) -> Spec:
+def replicated(*dims: Dim) -> Spec:
     return Spec(*dims, moe_ep=Replicate(), moe_tp=Replicate())
 
 
@@ -54,8 +54,8 @@ class Router(Leaf):
         self.shape = shape
         chosen = Dim("chosen", shape.top_k)
         self.boundary = Boundary(
-            (_replicated(TOKENS, Dim("hidden", shape.hidden)),),
-            (_replicated(TOKENS, chosen), _replicated(TOKENS, chosen)),
+            (replicated(TOKENS, Dim("hidden", shape.hidden)),),
+            (replicated(TOKENS, chosen), replicated(TOKENS, chosen)),
             names=("weights", "ids"),
         )
 
@@ -104,7 +104,7 @@ class Experts(Leaf):
         self.first = experts.start
         hidden, chosen = Dim("hidden", shape.hidden), Dim("chosen", shape.top_k)
         self.boundary = Boundary(
-            (_replicated(TOKENS, hidden), _replicated(TOKENS, chosen), _replicated(TOKENS, chosen)),
+            (replicated(TOKENS, hidden), replicated(TOKENS, chosen), replicated(TOKENS, chosen)),
             (Spec(TOKENS, hidden, moe_ep=Partial(), moe_tp=Partial()),),
         )
 

@@ -9,31 +9,32 @@ from .leaf import Buffer, Leaf, Slot
 
 
 class _Norm(Leaf):
-    """The weight and epsilon that the norms share; ``x / rms(x) * weight`` with statistics in float32."""
+    """The weight and epsilon that the norms share; ``x / rms(x) * (offset + weight)`` with statistics in float32."""
 
-    def __init__(self, width: int, eps: float, dtype: torch.dtype) -> None:
+    def __init__(self, width: int, eps: float, dtype: torch.dtype, offset: float = 0.0) -> None:
         super().__init__()
-        self.width, self.eps, self.dtype = width, eps, dtype
+        self.width, self.eps, self.dtype, self.offset = width, eps, dtype, offset
 
     def buffers_wanted(self) -> dict[str, Buffer]:
         """The gain."""
-        return {"weight": Buffer((self.width,), init="ones")}
+        return {"weight": Buffer((self.width,), init="zeros" if self.offset else "ones")}
 
     def slot(self, part: str) -> Slot:
         """The gain, whole on every rank."""
         return Slot("weight", (self.width,))
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
-        """Hold the gain in the dtype of the activations."""
-        self.weight = tensors.pop("weight").to(self.dtype)
+        """Hold the gain in the dtype of the activations; one that is stored less an offset is added up in float32."""
+        weight = tensors.pop("weight")
+        self.weight = weight.float() + self.offset if self.offset else weight.to(self.dtype)
 
 
 class RMSNorm(_Norm):
     """Norm of the residual stream."""
 
-    def __init__(self, hidden: Dim, eps: float, dtype: torch.dtype) -> None:
+    def __init__(self, hidden: Dim, eps: float, dtype: torch.dtype, offset: float = 0.0) -> None:
         assert hidden.size is not None
-        super().__init__(hidden.size, eps, dtype)
+        super().__init__(hidden.size, eps, dtype, offset)
         self.boundary = Boundary((Spec(TOKENS, hidden),), (Spec(TOKENS, hidden),))
 
     def forward(self, x_TD: Tensor) -> Tensor:
@@ -44,9 +45,9 @@ class RMSNorm(_Norm):
 class AddRMSNorm(_Norm):
     """Adds a branch to the residual stream and norms the sum. The residual is updated in place."""
 
-    def __init__(self, hidden: Dim, eps: float, dtype: torch.dtype) -> None:
+    def __init__(self, hidden: Dim, eps: float, dtype: torch.dtype, offset: float = 0.0) -> None:
         assert hidden.size is not None
-        super().__init__(hidden.size, eps, dtype)
+        super().__init__(hidden.size, eps, dtype, offset)
         both = (Spec(TOKENS, hidden), Spec(TOKENS, hidden))
         self.boundary = Boundary(both, both, names=("hidden", "residual"))
 

@@ -3,6 +3,7 @@ transformers' implementation as the oracle.
 
 ``write_checkpoint`` makes a folder as a Kimi K2.5 checkpoint is laid out (a plain DeepSeek V3 with ``nested=False``),
 routed experts in INT4 unless told otherwise; ``oracle`` loads such a folder, dequantized, into transformers.
+``write_tiny`` makes a checkpoint of any other model, by way of transformers.
 """
 
 from .batches import Sequences
@@ -18,18 +19,28 @@ from .checkpoints import (
     write_checkpoint,
 )
 from .oracle import oracle, oracle_logits
+from .runs import new_cache, run_chunked, run_decodes, run_mixed, run_whole
+from .tiny import MODELS, tiny_config, write_tiny
 
 __all__ = [
     "INT4",
+    "MODELS",
     "TINY",
     "Sequences",
     "dequantized",
+    "new_cache",
     "oracle",
     "oracle_logits",
     "pack_int4",
     "random_tensors",
+    "run_chunked",
+    "run_decodes",
+    "run_mixed",
+    "run_whole",
     "save_tensors",
     "text_config",
+    "tiny_config",
     "unpack_int4",
     "write_checkpoint",
+    "write_tiny",
 ]

@@ -1,7 +1,19 @@
 """Kimi K2.5's text model (a DeepSeek V3): multi-head latent attention, mixture of experts with a shared expert."""
 
+from typing import Final
+
+from ..family import Family
 from .config import KimiK25Config, parse_config
-from .model import KimiK25
+from .model import KimiK25, kv_spec
 from .weights import checkpoint_table
 
-__all__ = ["KimiK25", "KimiK25Config", "checkpoint_table", "parse_config"]
+FAMILY: Final = Family(
+    architectures=("KimiK25ForConditionalGeneration", "DeepseekV3ForCausalLM"),
+    config=KimiK25Config,
+    parse_config=parse_config,
+    model=KimiK25,
+    checkpoint_table=checkpoint_table,
+    kv_spec=kv_spec,
+)
+
+__all__ = ["FAMILY", "KimiK25", "KimiK25Config", "checkpoint_table", "parse_config"]

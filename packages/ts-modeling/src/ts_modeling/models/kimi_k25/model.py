@@ -3,15 +3,17 @@
 Legend: T tokens, S sampled rows, D hidden, V vocabulary.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ...batch import KvSpec
+from ...kv import CacheGroup, KvSpec
 from ...layers import (
     MLP,
     AddRMSNorm,
+    AnnotatedModel,
     Embedding,
     LMHead,
     MLAAttention,
@@ -30,17 +32,17 @@ LATENT_EPS = 1e-6
 """Of the norms on the latents, whatever ``rms_norm_eps`` says: DeepSeek V3's code leaves them at this default."""
 
 
-class KimiK25(nn.Module):
+class KimiK25(AnnotatedModel):
     """Tokens in, logits of the sampled rows out."""
 
-    inputs: ClassVar[dict[str, Spec]] = {"batch.tokens": Spec(TOKENS, attn_dp=Shard("tokens"))}
+    inputs: ClassVar[Mapping[str, Spec]] = {"batch.tokens": Spec(TOKENS, attn_dp=Shard("tokens"))}
 
     def __init__(
         self, config: KimiK25Config, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
     ) -> None:
         super().__init__()
         hidden, vocabulary = Dim("hidden", config.hidden_size), Dim("vocabulary", config.vocab_size)
-        cos_sin = rotary_table(config.qk_rope_head_dim, positions, config.rope_theta, config.yarn).to(device)
+        cos_sin = rotary_table(config.qk_rope_head_dim, positions, config.rope).to(device)
         self.embed = Embedding(vocabulary, hidden, mesh, dtype=dtype, axis="attn_tp")
         self.layers = nn.ModuleList(
             DecoderLayer(config, i, mesh, dtype=dtype, cos_sin=cos_sin) for i in range(config.num_hidden_layers)
@@ -120,8 +122,8 @@ def moe_shape(config: KimiK25Config, layer: int) -> MoEShape:
         intermediate=config.moe_intermediate_size,
         shared_intermediate=config.moe_intermediate_size * config.n_shared_experts,
         top_k=config.num_experts_per_tok,
-        groups=config.n_group,
-        top_groups=config.topk_group,
+        groups=config.groups[0],
+        top_groups=config.groups[1],
         scale=config.routed_scaling_factor,
         normalize=config.norm_topk_prob,
         scheme=routed[0],
@@ -131,7 +133,8 @@ def moe_shape(config: KimiK25Config, layer: int) -> MoEShape:
     )
 
 
-def kv_spec(config: KimiK25Config, *, itemsize: int) -> KvSpec:
-    """One latent and one rotary key for each token and layer, shared by all heads."""
+def kv_spec(config: KimiK25Config, mesh: Mesh, dtype: torch.dtype) -> KvSpec:
+    """One latent and one rotary key for each token and layer, shared by all heads and so whole on every rank."""
     width = config.kv_lora_rank + config.qk_rope_head_dim
-    return KvSpec(layers=config.num_hidden_layers, width=width, itemsize=itemsize)
+    layers = tuple(range(config.num_hidden_layers))
+    return KvSpec((CacheGroup(kind="full", layers=layers, shapes=((width,),), dtype=dtype),))

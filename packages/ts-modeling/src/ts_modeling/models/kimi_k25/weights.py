@@ -13,9 +13,8 @@ SKIPPED = ("vision_tower.", "mm_projector.", "multi_modal_projector.")
 
 def checkpoint_table(config: KimiK25Config) -> Table:
     """Every tensor of the text model; vision and multi-token-prediction tensors are known and left for others."""
-    prefix = "language_model." if config.nested else ""
-    first = config.num_hidden_layers
-    extra = tuple(f"{prefix}model.layers.{i}." for i in range(first, first + config.num_nextn_predict_layers))
+    prefix = config.prefix
+    extra = tuple(f"{prefix}model.layers.{i}." for i in config.extra_layers)
     return Table(
         tuple(_entries(config, prefix)), skipped=(*SKIPPED, *extra), ignored_suffixes=(".rotary_emb.inv_freq",)
     )

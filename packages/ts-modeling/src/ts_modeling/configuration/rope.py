@@ -1,0 +1,103 @@
+"""``rope_scaling`` (or transformers 5's ``rope_parameters``) of a ``config.json``: typed, or refused by name."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from ..errors import ConfigError
+from ..layers.rotary import LinearScaling, Llama3Scaling, Rope, Scaling, Yarn
+
+Factor = Annotated[float, msgspec.Meta(ge=1, le=1e6)]
+Positions = Annotated[int, msgspec.Meta(ge=1, le=1 << 26)]
+Positive = Annotated[float, msgspec.Meta(gt=0, lt=1e12)]
+Magnitude = Annotated[float, msgspec.Meta(ge=0, le=1e3)]
+Theta = Annotated[float, msgspec.Meta(gt=1, le=1e12)]
+Part = Annotated[float, msgspec.Meta(gt=0, le=1)]
+ANY: Final = frozenset(
+    {"type", "rope_type", "rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved"}
+)
+"""Fields of every kind. Those of mrope say how images are placed; text has three equal positions."""
+
+
+class _Fields(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class _Linear(_Fields, frozen=True, kw_only=True):
+    factor: Factor
+
+
+class _Llama3(_Fields, frozen=True, kw_only=True):
+    factor: Factor
+    low_freq_factor: Positive
+    high_freq_factor: Positive
+    original_max_position_embeddings: Positions
+
+
+class _Yarn(_Fields, frozen=True, kw_only=True):
+    factor: Factor
+    original_max_position_embeddings: Positions
+    beta_fast: Positive = 32.0
+    beta_slow: Positive = 1.0
+    mscale: Magnitude = 0.0
+    mscale_all_dim: Magnitude = 0.0
+    attention_factor: Positive | None = None
+    truncate: bool = True
+
+
+KINDS: Final[Mapping[str, tuple[type[_Fields], type[Scaling]]]] = {
+    "linear": (_Linear, LinearScaling),
+    "llama3": (_Llama3, Llama3Scaling),
+    "yarn": (_Yarn, Yarn),
+}
+
+
+def parse_rope(text: Mapping[str, Any], where: str, *, theta: float | None = None, partial: float = 1.0) -> Rope:
+    """Read a text model's rotary fields; ``theta`` None means that the file must give it.
+
+    Raises ``ConfigError`` naming the field.
+    """
+    name = "rope_scaling" if text.get("rope_scaling") else "rope_parameters"
+    raw = text.get(name) or {}
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"config.json: {where}{name} is a {type(raw).__name__}; expected an object")
+    base = _one(raw, text, "rope_theta", Theta, where, theta)
+    part = _one(raw, text, "partial_rotary_factor", Part, where, partial)
+    return Rope(theta=base, partial=part, scaling=_scaling(raw, f"config.json: {where}{name}"))
+
+
+def _one(raw: Mapping[str, Any], text: Mapping[str, Any], field: str, kind: Any, where: str, default: Any) -> float:
+    """A number that stands in the rotary fields, beside them, or nowhere."""
+    places = (raw, text.get("rope_parameters") or {}, text)
+    value = next((p[field] for p in places if isinstance(p, Mapping) and p.get(field) is not None), default)
+    if value is None:
+        raise ConfigError(f"config.json: {where}{field} is missing; give the base of the rotary embedding")
+    try:
+        return float(msgspec.convert(value, kind))
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"config.json: {where}{field} = {value!r}: {error}") from None
+
+
+def _scaling(raw: Mapping[str, Any], name: str) -> Scaling | None:
+    kind = raw.get("rope_type", raw.get("type", "default"))
+    if any(isinstance(value, Mapping) for value in raw.values()):
+        raise ConfigError(f"{name} holds fields for each type of layer; only one rotary embedding for all is supported")
+    if kind == "default":
+        return None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConfigError(f"{name}.type {kind!r} is not supported; supported are default, {', '.join(KINDS)}")
+    fields, made = KINDS[kind]
+    given = {k: v for k, v in raw.items() if v is not None and k not in ANY}
+    unknown = sorted(given.keys() - set(fields.__struct_fields__))
+    if unknown:
+        raise ConfigError(f"{name}.{unknown[0]} = {given[unknown[0]]!r} is not supported with {kind}; leave it out")
+    try:
+        values = msgspec.structs.asdict(msgspec.convert(given, fields))
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    if "original_max_position_embeddings" in values:
+        values["original_max_positions"] = values.pop("original_max_position_embeddings")
+    if kind == "llama3" and values["high_freq_factor"] <= values["low_freq_factor"]:
+        raise ConfigError(f"{name}.high_freq_factor must exceed low_freq_factor = {values['low_freq_factor']}")
+    return made(**values)

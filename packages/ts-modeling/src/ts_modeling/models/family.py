@@ -1,0 +1,31 @@
+"""What a model's folder gives to the registry."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from ..checkpoint.table import Table
+from ..configuration import ModelConfig
+from ..kv import KvSpec
+from ..layers.leaf import AnnotatedModel
+from ..placement import Mesh
+
+C = TypeVar("C", bound=ModelConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family(Generic[C]):
+    """One model: what its checkpoints are called, and how to read, build, fill and cache it."""
+
+    architectures: tuple[str, ...]
+    """Names in ``config.json``, as transformers has them."""
+    config: type[C]
+    parse_config: Callable[[Mapping[str, Any]], C]
+    """Of the content of ``config.json``. Raises ``ConfigError`` naming the field."""
+    model: Callable[..., AnnotatedModel]
+    """Of (config, mesh, *, dtype, device, positions): without weights, for sequences of up to ``positions``."""
+    checkpoint_table: Callable[[C], Table]
+    kv_spec: Callable[[C, Mesh, torch.dtype], KvSpec]
+    """What one rank of a mesh caches, in that type."""

@@ -1,0 +1,39 @@
+"""Qwen3 for one device; the compiler places it on a mesh."""
+
+import torch
+from torch import Tensor
+
+from ...kv import KvSpec
+from ...layers import AttentionShape, GroupedAttention, rotary_table
+from ...placement import Mesh
+from ..decoder import Decoder, DecoderLayer
+from ..parts import attention_shape, dense_mlp, grouped_kv
+from .config import Qwen3Config
+
+
+class Qwen3(Decoder):
+    """Attention with normed heads, over a window in some layers, and a gated MLP."""
+
+    def __init__(
+        self, config: Qwen3Config, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
+    ) -> None:
+        cos_sin = rotary_table(config.rotary_width, positions, config.rope).to(device)
+        layers = (_layer(config, i, mesh, dtype, cos_sin) for i in range(config.num_hidden_layers))
+        super().__init__(config, mesh, layers, dtype=dtype)
+
+
+def _layer(config: Qwen3Config, index: int, mesh: Mesh, dtype: torch.dtype, cos_sin: Tensor) -> DecoderLayer:
+    attention = GroupedAttention(shape_of(config, index), mesh, cos_sin=cos_sin)
+    return DecoderLayer(config, index, attention, dense_mlp(config, index, config.intermediate_size, mesh), dtype=dtype)
+
+
+def shape_of(config: Qwen3Config, layer: int) -> AttentionShape:
+    """Of one layer's attention."""
+    bias = config.attention_bias
+    window = config.window(layer)
+    return attention_shape(config, layer, bias=bias, out_bias=bias, qk_norm="head", window=window)
+
+
+def kv_spec(config: Qwen3Config, mesh: Mesh, dtype: torch.dtype) -> KvSpec:
+    """Keys and values of every layer."""
+    return grouped_kv((shape_of(config, i) for i in range(config.num_hidden_layers)), mesh, dtype)

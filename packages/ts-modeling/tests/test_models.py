@@ -1,0 +1,75 @@
+"""Every model against transformers' implementation, on tiny random checkpoints that transformers saved."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from ts_modeling import LoadedModel, load_model
+from ts_modeling.testing import oracle_logits, run_chunked, run_decodes, run_mixed, run_whole, tiny_config, write_tiny
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+GAINED = {**YARN, "attention_factor": 1.25, "truncate": False, "beta_fast": 8.0, "beta_slow": 2.0}
+NEWER = {"rope_theta": ..., "rope_parameters": {"rope_theta": 500.0, "rope_type": "linear", "factor": 3.0}}
+WINDOWS = {"use_sliding_window": True, "sliding_window": 7}
+EVERY_HEAD = {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 24}
+ONE_KEY = {"hidden_size": 80, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 16}
+CASES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama-llama3-tied": {"rope_scaling": LLAMA3, "tie_word_embeddings": True},
+    "llama-yarn-biases": {"rope_scaling": YARN, "attention_bias": True, **ONE_KEY},
+    "llama-linear": {**NEWER, "head_dim": ..., "num_key_value_heads": ...},
+    "llama-dynamic-gain": {"rope_scaling": GAINED, "rms_norm_eps": 1e-3},
+    "qwen3": {},
+    "qwen3-windows": {**WINDOWS, "max_window_layers": 1, "rope_scaling": YARN},
+    "qwen3-types": {**WINDOWS, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "qwen3-tied-biases": {"tie_word_embeddings": True, "attention_bias": True, **EVERY_HEAD},
+    "qwen3_moe": {},
+    "qwen3_moe-plain-weights": {"norm_topk_prob": False, "num_experts": 7, "rope_scaling": YARN},
+    "qwen3_moe-sparse": {"decoder_sparse_step": 2, "num_hidden_layers": 4, "mlp_only_layers": [3], **WINDOWS},
+    "qwen3_moe-tied": {"tie_word_embeddings": True, "num_experts_per_tok": 5, **ONE_KEY},
+    "minimax_m2": {},
+    "minimax_m2-whole-heads": {"rotary_dim": 12, "num_experts_per_tok": 1, "rope_scaling": YARN},
+    "minimax_m2-one-key": {**ONE_KEY, "rotary_dim": 4, "num_local_experts": 5},
+    "minimax_m2-tied": {**EVERY_HEAD, "rotary_dim": 10, "tie_word_embeddings": True},
+}
+PROMPT = torch.randint(320, (45,), generator=torch.Generator().manual_seed(7)).tolist()
+OTHER = torch.randint(320, (45,), generator=torch.Generator().manual_seed(8)).tolist()
+
+
+def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
+    """Largest difference relative to the largest logit."""
+    assert ours.dtype == torch.float32
+    difference = float((ours - theirs).abs().max() / theirs.abs().max())
+    assert difference < tolerance, difference
+
+
+@pytest.fixture(scope="module", params=CASES)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedModel, Any]:
+    folder = tmp_path_factory.mktemp("tiny")
+    reference = write_tiny(folder, tiny_config(request.param.partition("-")[0], **CASES[request.param]))
+    return load_model(folder, dtype="float32"), reference
+
+
+@pytest.mark.parametrize("run", [run_whole, run_chunked, run_decodes])
+def test_logits_equal_transformers(
+    pair: tuple[LoadedModel, Any], run: Callable[[LoadedModel, list[int]], Tensor]
+) -> None:
+    model, reference = pair
+    close(run(model, PROMPT), oracle_logits(reference, PROMPT))
+
+
+def test_mixed_batches_equal_transformers(pair: tuple[LoadedModel, Any]) -> None:
+    """Two decodes beside two prefill chunks, pages shuffled, cache poisoned."""
+    model, reference = pair
+    expected = [oracle_logits(reference, prompt) for prompt in (PROMPT, OTHER)]
+    for row, position, logits in run_mixed(model, PROMPT, OTHER):
+        close(logits, expected[row % 2][position])
