@@ -14,11 +14,12 @@ from .compiler import Program, compile_model
 from .configuration import ModelConfig
 from .errors import ConfigError
 from .kv import KvSpec
-from .models import kimi_k25, llama, minimax_m2, qwen3, qwen3_moe
+from .models import gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_moe
 from .models.family import Family
 from .placement import Mesh
 
 FAMILIES: Final[tuple[Family[Any], ...]] = (
+    gpt_oss.FAMILY,
     kimi_k25.FAMILY,
     llama.FAMILY,
     minimax_m2.FAMILY,

@@ -4,7 +4,7 @@ Legend: T tokens, D hidden, E experts, I intermediate of one expert, k experts a
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from .stack import Span, Stack, span
 class MoEShape:
     """Sizes, routing and formats of one mixture layer; a ``down`` scheme left out is that of gate and up.
 
-    ``activation`` is SiLU unless given; ``interleaved``: rows of the checkpoint's joint ``gate_up`` lie in turn.
+    ``activation`` is SiLU unless given; ``interleaved``: rows of the checkpoint's joint ``gate_up`` lie in turn;
+    ``transposed``: plain tensors of all experts lie [E, inputs, outputs].
     """
 
     hidden: int
@@ -39,6 +40,7 @@ class MoEShape:
     shared_down_scheme: Scheme | None = None
     bias: bool = False
     interleaved: bool = False
+    transposed: bool = False
     activation: moe.Gated | None = None
 
 
@@ -122,7 +124,8 @@ class Experts(Leaf):
 
     def slot(self, part: str) -> Slot:
         """Place of a tensor of one expert or of all."""
-        return (self.down if part.rsplit(".", 2)[-2] == "down" else self.gate_up).slot(part)
+        slot = (self.down if part.rsplit(".", 2)[-2] == "down" else self.gate_up).slot(part)
+        return replace(slot, transposed=self.shape.transposed and part.endswith(".weight"))
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Bring the stacks to the form that the kernels want."""

@@ -25,6 +25,25 @@ COMMON: dict[str, Any] = {
 }
 """Fields that decoders share; sizes odd enough to notice mixed-up dimensions."""
 MODELS: dict[str, dict[str, Any]] = {
+    "gpt_oss": {
+        **COMMON,
+        "architectures": ["GptOssForCausalLM"],
+        "model_type": "gpt_oss",
+        "intermediate_size": 44,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "sliding_window": 7,
+        "attention_bias": True,
+        "swiglu_limit": 7.0,
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 32,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+        },
+    },
     "llama": {**COMMON, "architectures": ["LlamaForCausalLM"], "model_type": "llama", "intermediate_size": 100},
     "qwen3": {**COMMON, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "intermediate_size": 100},
     "qwen3_moe": {
@@ -73,7 +92,7 @@ def write_tiny(folder: Path, raw: dict[str, Any], *, seed: int = 0, shard: str =
     with torch.no_grad():
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             if "inv_freq" not in name:
-                tensor.copy_(_random(name, tensor, generator))
+                tensor.copy_(_random(name, tensor, generator, raw["model_type"] == "gpt_oss"))
     model = model.eval()
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=shard)
@@ -81,7 +100,7 @@ def write_tiny(folder: Path, raw: dict[str, Any], *, seed: int = 0, shard: str =
     return _float_again(model, config)
 
 
-def _random(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
+def _random(name: str, like: Tensor, generator: torch.Generator, transposed: bool) -> Tensor:
     """Matrices that keep the size of what they multiply, gains near one, biases small; rounded to bf16."""
     value = torch.randn(like.shape, generator=generator)
     if name.endswith("A_log"):
@@ -91,13 +110,9 @@ def _random(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
     elif like.dim() < 2:
         value = 0.3 * value
     else:
-        inputs = like.shape[-2] if _is_transposed(name, like) else like.shape[-1]
+        inputs = like.shape[-2] if transposed and like.dim() == 3 else like.shape[-1]
         value = value * inputs**-0.5
     return value.bfloat16().to(like.dtype)
-
-
-def _is_transposed(name: str, like: Tensor) -> bool:
-    return like.dim() == 3 and name.endswith("_proj") and like.shape[-2] < like.shape[-1]
 
 
 def _float_again(model: Any, config: Any) -> Any:
