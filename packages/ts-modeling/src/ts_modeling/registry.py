@@ -14,7 +14,7 @@ from .compiler import Program, compile_model
 from .configuration import ModelConfig
 from .errors import ConfigError
 from .kv import KvSpec
-from .models import gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_moe
+from .models import gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
 from .models.family import Family
 from .placement import Mesh
 
@@ -24,6 +24,7 @@ FAMILIES: Final[tuple[Family[Any], ...]] = (
     llama.FAMILY,
     minimax_m2.FAMILY,
     qwen3.FAMILY,
+    qwen3_5.FAMILY,
     qwen3_moe.FAMILY,
 )
 ARCHITECTURES: Final[Mapping[str, Family[Any]]] = {name: f for f in FAMILIES for name in f.architectures}

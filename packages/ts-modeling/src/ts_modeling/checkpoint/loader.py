@@ -33,6 +33,7 @@ def load_weights(
     naming missing, unknown and wrongly shaped or typed tensors.
     """
     leaves = {path: m for path, m in model.named_modules() if isinstance(m, Leaf)}
+    table = table.chosen(folder.names())
     check_names(folder, table)
     plan = _plan(leaves, folder, table.entries)
     sizes = {path: sum(_taken(folder, entry, slot) for entry, slot in parts) for path, parts in plan.items()}

@@ -1,7 +1,7 @@
 """A model's mapping table: which checkpoint tensor fills which part of which module."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from ..quantization import BIAS, Scheme
 
@@ -20,11 +20,23 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """All tensors of a model. Names that begin with ``skipped``, or end with ``ignored_suffixes``, may be there too."""
+    """All tensors of a model. Names that begin with ``skipped``, or end with ``ignored_suffixes``, may be there too.
+
+    ``either``: pairs of ways in which some tensors may be stored.
+    """
 
     entries: tuple[Entry, ...]
+    either: tuple[tuple[tuple[Entry, ...], tuple[Entry, ...]], ...] = ()
     skipped: tuple[str, ...] = ()
     ignored_suffixes: tuple[str, ...] = ()
+
+    def chosen(self, names: Iterable[str]) -> "Table":
+        """The table for a checkpoint of these names: of each pair the way that is there, the first where none is."""
+        there = set(names) if self.either else set()
+        taken: list[Entry] = []
+        for first, second in self.either:
+            taken += second if any(e.name in there for e in second) else first
+        return replace(self, entries=(*self.entries, *taken), either=())
 
     def leaves_out(self, name: str) -> bool:
         """Whether a tensor that no entry asks for is one that other models use."""

@@ -1,6 +1,7 @@
 """Layers: annotated leaves, and plain modules made of them."""
 
 from .attention import AttentionShape, GroupedAttention, PagedAttention, kv_group
+from .delta import DeltaShape, GatedDeltaNet, state_group
 from .embedding import Embedding, LMHead
 from .leaf import AnnotatedModel, Buffer, Leaf, Slot
 from .linear import Linear
@@ -19,9 +20,11 @@ __all__ = [
     "AnnotatedModel",
     "AttentionShape",
     "Buffer",
+    "DeltaShape",
     "Embedding",
     "Experts",
     "ExpertsWithShared",
+    "GatedDeltaNet",
     "GatedShared",
     "GroupedAttention",
     "HeadColumnsNorm",
@@ -48,4 +51,5 @@ __all__ = [
     "local_size",
     "rotary_table",
     "span",
+    "state_group",
 ]

@@ -6,7 +6,7 @@ gates where there are any, then keys, then values).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from ..quantization import PLAIN, Scheme
 from .leaf import Buffer, Leaf, Slot, cut
 from .linear import Linear
 from .width_norm import SquareSums, WidthNorm
+
+HEAD_FIELDS: Final = ("num_attention_heads", "num_key_value_heads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,27 +64,23 @@ class Heads:
     first_key: int
 
     @classmethod
-    def of(cls, shape: AttentionShape, mesh: Mesh) -> "Heads":
-        """This rank's. Raises ``MeshError`` naming the sizes that fit."""
+    def of(cls, queries: int, keys: int, mesh: Mesh, names: tuple[str, str] = HEAD_FIELDS) -> "Heads":
+        """This rank's, cut over ``attn_tp``. Raises ``MeshError`` with the fields' ``names`` and the sizes that fit."""
         ranks, index = mesh.size("attn_tp"), mesh.index(mesh.atoms("attn_tp"))
-        sizes = [n for n in range(1, shape.heads + 1) if shape.heads % n == 0 and _meet(shape.kv_heads, n)]
+        sizes = [n for n in range(1, queries + 1) if queries % n == 0 and (keys % n == 0 or n % keys == 0)]
         if ranks not in sizes:
             raise MeshError(
-                f"num_attention_heads = {shape.heads} with num_key_value_heads = {shape.kv_heads} does not divide over "
-                f"attn_tp={ranks}; sizes of attn_tp that do: {', '.join(map(str, sizes))}"
+                f"{names[0]} = {queries} with {names[1]} = {keys} does not divide over attn_tp={ranks}; sizes of "
+                f"attn_tp that do: {', '.join(map(str, sizes))}"
             )
-        copies = max(1, ranks // shape.kv_heads)
-        queries, keys = shape.heads // ranks, shape.kv_heads * copies // ranks
-        return cls(queries, keys, copies, index * queries, index // copies * keys)
-
-
-def _meet(kv_heads: int, ranks: int) -> bool:
-    return kv_heads % ranks == 0 or ranks % kv_heads == 0
+        copies = max(1, ranks // keys)
+        mine, shared = queries // ranks, keys * copies // ranks
+        return cls(mine, shared, copies, index * mine, index // copies * shared)
 
 
 def kv_group(shape: AttentionShape, layer: int, mesh: Mesh, dtype: torch.dtype) -> CacheGroup:
     """What one rank caches for one layer: keys and values, every token's or a window's."""
-    each = (Heads.of(shape, mesh).keys, shape.head_dim)
+    each = (Heads.of(shape.heads, shape.kv_heads, mesh).keys, shape.head_dim)
     kind: Literal["full", "window"] = "window" if shape.window else "full"
     return CacheGroup(kind=kind, layers=(layer,), shapes=(each, each), dtype=dtype, window=shape.window)
 
@@ -96,7 +94,7 @@ class PagedAttention(Leaf):
     def __init__(self, shape: AttentionShape, fused: Dim, outputs: Dim, mesh: Mesh, cos_sin: Tensor) -> None:
         super().__init__()
         self.shape, self.cos_sin, self.scale = shape, cos_sin, shape.head_dim**-0.5
-        self.heads = Heads.of(shape, mesh)
+        self.heads = Heads.of(shape.heads, shape.kv_heads, mesh)
         keys = self.heads.keys * shape.head_dim
         self.widths = [self.heads.queries * shape.query_width, keys, keys]
         takes = Spec(TOKENS, fused, attn_dp=Shard("tokens"), attn_tp=Shard(fused.name))
@@ -169,7 +167,7 @@ class GroupedAttention(nn.Module):
 
     def __init__(self, shape: AttentionShape, mesh: Mesh, *, cos_sin: Tensor) -> None:
         super().__init__()
-        heads = Heads.of(shape, mesh)
+        heads = Heads.of(shape.heads, shape.kv_heads, mesh)
         keys = shape.kv_heads * heads.copies * shape.head_dim
         parts = {"q": shape.heads * shape.query_width, "k": keys, "v": keys}
         hidden, fused = Dim("hidden", shape.hidden), Dim("qkv_heads", sum(parts.values()))

@@ -24,6 +24,16 @@ COMMON: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 """Fields that decoders share; sizes odd enough to notice mixed-up dimensions."""
+DELTA: dict[str, Any] = {
+    "full_attention_interval": 3,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 10,
+    "linear_value_head_dim": 14,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "partial_rotary_factor": 0.5,
+}
+"""Fields of Qwen 3.5."""
 MODELS: dict[str, dict[str, Any]] = {
     "gpt_oss": {
         **COMMON,
@@ -46,6 +56,23 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "llama": {**COMMON, "architectures": ["LlamaForCausalLM"], "model_type": "llama", "intermediate_size": 100},
     "qwen3": {**COMMON, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "intermediate_size": 100},
+    "qwen3_5": {
+        **COMMON,
+        **DELTA,
+        "architectures": ["Qwen3_5ForCausalLM"],
+        "model_type": "qwen3_5_text",
+        "intermediate_size": 100,
+    },
+    "qwen3_5_moe": {
+        **COMMON,
+        **DELTA,
+        "architectures": ["Qwen3_5MoeForCausalLM"],
+        "model_type": "qwen3_5_moe_text",
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 44,
+        "shared_expert_intermediate_size": 52,
+    },
     "qwen3_moe": {
         **COMMON,
         "architectures": ["Qwen3MoeForCausalLM"],
