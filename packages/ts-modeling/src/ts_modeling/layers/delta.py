@@ -79,7 +79,7 @@ class DeltaRule(Leaf):
             out_TGV = torch.cat((first, self._prefill(x_TC[decodes:], ba_T2G[decodes:], batch, *cache)))
         z_TV = qkvz_TF[:, self.channels :].reshape(-1, self.shape.value_dim)
         out = linear_attention.gated_rms_norm(out_TGV.view(z_TV.shape), z_TV, self.norm, self.shape.eps)
-        return out.view(tokens, -1)
+        return out.view(tokens, self.widths[2])
 
     def _decode(self, x_TC: Tensor, ba_T2G: Tensor, batch: Any, conv: Tensor, states: Tensor) -> Tensor:
         slots = batch.states.decode
