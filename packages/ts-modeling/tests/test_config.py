@@ -135,12 +135,12 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("quant_method", "fp8"),
-        ("format", "nvfp4-pack-quantized"),
+        ("quant_method", "awq"),
+        ("format", "marlin-24"),
         ("config_groups", {}),
         ("config_groups.group_0.targets", ["Embedding"]),
         ("config_groups.group_0.input_activations", {"num_bits": 8}),
-        ("config_groups.group_0.weights.num_bits", 8),
+        ("config_groups.group_0.weights.num_bits", 3),
         ("config_groups.group_0.weights.symmetric", None),
         ("config_groups.group_0.weights.group_size", 48),
         ("config_groups.group_0.weights.actorder", "group"),

@@ -3,13 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ts_modeling
 from ts_modeling import MeshError, load_model
 from ts_modeling.placement import Mesh
-from ts_modeling.testing import write_checkpoint
+from ts_modeling.testing import FORMATS, write_checkpoint
 
 WORKER = Path(__file__).with_name("spmd_worker.py")
 SOURCE = Path(ts_modeling.__file__).parent
@@ -55,9 +56,9 @@ def run_world(checkpoint: Path, world: int, meshes: list[str], output: Path) -> 
     return results
 
 
-def check(tmp_path: Path, world: int, meshes: list[str]) -> None:
+def check(tmp_path: Path, world: int, meshes: list[str], **changes: Any) -> None:
     checkpoint = tmp_path / "checkpoint"
-    write_checkpoint(checkpoint, moe_intermediate_size=128)
+    write_checkpoint(checkpoint, **{"moe_intermediate_size": 128, **changes})
     (one,) = run_world(checkpoint, 1, [""], tmp_path / "one")
     for text, ranks in zip(meshes, run_world(checkpoint, world, meshes, tmp_path / "many"), strict=True):
         for rank, logits in enumerate(ranks):
@@ -69,6 +70,27 @@ def check(tmp_path: Path, world: int, meshes: list[str]) -> None:
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     check(tmp_path, 2, TWO)
+
+
+def test_two_processes_equal_one_in_a_mix_of_formats(tmp_path: Path) -> None:
+    """Experts in NVFP4, a dense layer in INT8 with zero points, FP8 elsewhere but for one ignored matrix."""
+    check(tmp_path, 2, ["attn_tp=2,moe_tp=2"], quantization="mixed", intermediate_size=128)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", FORMATS)
+def test_two_processes_equal_one_in_every_format(tmp_path: Path, name: str) -> None:
+    sizes = {"hidden_size": 256, "intermediate_size": 256, "moe_intermediate_size": 256, "kv_lora_rank": 128}
+    heads = {"q_lora_rank": 128, "qk_nope_head_dim": 64, "qk_rope_head_dim": 64, "v_head_dim": 64}
+    check(
+        tmp_path,
+        2,
+        ["attn_tp=2,moe_tp=2", "attn_dp=2,moe_ep=2"],
+        quantization=name,
+        num_hidden_layers=2,
+        **sizes,
+        **heads,
+    )
 
 
 @pytest.mark.nightly

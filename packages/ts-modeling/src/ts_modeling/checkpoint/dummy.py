@@ -35,7 +35,7 @@ def _dummy(buffer: Buffer, generator: torch.Generator, device: torch.device) -> 
 def _codes(buffer: Buffer, generator: torch.Generator, device: torch.device) -> Tensor:
     """Random bits."""
     dtype = buffer.dtypes[0]
-    if dtype.is_floating_point:
+    if dtype == torch.float8_e4m3fn:
         high = torch.randint(2, buffer.shape, dtype=torch.uint8, generator=generator, device=device) << 7
         low = torch.randint(MOST_FP8, buffer.shape, dtype=torch.uint8, generator=generator, device=device)
         return (high | low).view(dtype)

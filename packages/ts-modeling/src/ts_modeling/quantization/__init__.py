@@ -8,16 +8,29 @@ from typing import Any, Final
 
 from .compressed_tensors import parse_compressed_tensors
 from .config import NAME, Group, Quantization, expect, scheme_of
-from .integer import PackedInt
+from .fp4 import Mxfp4, Nvfp4
+from .fp8 import Fp8Block, Fp8Channel
+from .integer import Int8, PackedInt
+from .others import parse_fp8, parse_modelopt, parse_mxfp4
 from .scheme import BIAS, PLAIN, Field, Plain, Scheme, dequantized, of_one_format
 
-METHODS: Final = {"compressed-tensors": parse_compressed_tensors}
+METHODS: Final = {
+    "compressed-tensors": parse_compressed_tensors,
+    "fp8": parse_fp8,
+    "mxfp4": parse_mxfp4,
+    "modelopt": parse_modelopt,
+}
 
 __all__ = [
     "BIAS",
     "PLAIN",
     "Field",
+    "Fp8Block",
+    "Fp8Channel",
     "Group",
+    "Int8",
+    "Mxfp4",
+    "Nvfp4",
     "PackedInt",
     "Plain",
     "Quantization",

@@ -56,6 +56,12 @@ def scheme_of(quantization: Quantization | None, *modules: str) -> Scheme:
     return quantization.scheme_of(*modules) if quantization else PLAIN
 
 
+def refuse_cache_scheme(raw: Mapping[str, Any]) -> None:
+    """Refuse a quantized cache: its type is chosen at start, not by the checkpoint."""
+    if raw.get("kv_cache_scheme"):
+        raise ConfigError(f"{NAME}.kv_cache_scheme is not supported; remove it, and choose the cache's type at start")
+
+
 def expect(raw: Any, field: str, values: tuple[Any, ...], where: str) -> Any:
     """``raw[field]`` if it is one of ``values``. Raises ``ConfigError`` naming it."""
     value = mapping(raw, where).get(field)

@@ -1,8 +1,9 @@
-"""INT4 and INT8 of the compressed-tensors library, ``pack-quantized``.
+"""Integers of compressed-tensors: INT4 and INT8 in words (``pack-quantized``), INT8 alone (``int-quantized``).
 
-A value is stored with an offset of half its range, 8 or 4 of them in an int32 along K, the lowest bits first:
+A packed value is stored with an offset of half its range, 8 or 4 of them in an int32 along K, the lowest bits first:
 ``weight_packed`` [N, K/8 or K/4], ``weight_scale`` [N, K/group] ([N, 1] for a whole row), and, where the format is not
-symmetric, ``weight_zero_point`` packed likewise along N: int32 [N/8 or N/4, K/group].
+symmetric, ``weight_zero_point`` packed likewise along N: int32 [N/8 or N/4, K/group]. INT8 alone is ``weight`` int8
+[N, K] with scales, and zero points int8, of the same shape. The weight is (value - zero point) * scale.
 """
 
 from dataclasses import dataclass
@@ -10,36 +11,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from ts_kernels.ops.gemm import Source
-from ts_kernels.ops.quantize import Int4Weight
+from ts_kernels.ops.quantize import Int4Weight, Int8Weight
 
 from .scheme import FLOATS, Field, Scheme
 
 
 @dataclass(frozen=True)
-class PackedInt(Scheme):
-    """``bits`` of 4; ``group`` 0 is a scale for a whole row."""
+class _Integers(Scheme):
+    """``group`` 0 is a scale for a whole row."""
 
     bits: int
     group: int
     symmetric: bool = True
+    beside: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """For people."""
-        kind = "" if self.symmetric else " with zero points"
-        return f"INT{self.bits}, {f'groups of {self.group}' if self.group else 'a scale a row'}{kind}"
+        zeros = "" if self.symmetric else " with zero points"
+        read = "" if self.symmetric or self.bits == 4 else ", read as bf16"
+        return f"INT{self.bits}, {f'groups of {self.group}' if self.group else 'a scale a row'}{zeros}{read}"
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Scales of activations."""
+        return self.beside
+
+    def _field(self, key: str, suffix: str, dtype: torch.dtype, *, rows: int = 1, columns: int = 1) -> Field:
+        return Field(key, suffix, (dtype,), rows=rows, columns=columns)
+
+    def _scale(self) -> Field:
+        spread = 2.0**self.bits * 12**-0.5
+        return Field("scale", ".weight_scale", FLOATS, columns=self.group, dummy="scale", spread=spread, scale=True)
+
+
+@dataclass(frozen=True)
+class PackedInt(_Integers):
+    """``bits`` of 4 or 8, in words."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
         """Words, scales and perhaps zero points."""
         each = 32 // self.bits
-        spread = 2.0**self.bits * 12**-0.5
-        words = Field("packed", ".weight_packed", (torch.int32,), columns=each)
-        scale = Field("scale", ".weight_scale", FLOATS, columns=self.group, dummy="scale", spread=spread, scale=True)
+        words = self._field("packed", ".weight_packed", torch.int32, columns=each)
         if self.symmetric:
-            return words, scale
-        zeros = Field("zero", ".weight_zero_point", (torch.int32,), rows=each, columns=self.group)
-        return words, scale, zeros
+            return words, self._scale()
+        zeros = self._field("zero", ".weight_zero_point", torch.int32, rows=each, columns=self.group)
+        return words, self._scale(), zeros
 
     @property
     def says_shape(self) -> bool:
@@ -47,5 +65,42 @@ class PackedInt(Scheme):
         return True
 
     def source(self, tensors: dict[str, Tensor], k: int) -> Source:
-        """INT4 as the kernels read it."""
-        return Int4Weight(tensors.pop("packed"), tensors.pop("scale"), tensors.pop("zero", None))
+        """INT4, and symmetric INT8, as the kernels read it."""
+        if self.bits == 4:
+            return Int4Weight(tensors.pop("packed"), tensors.pop("scale"), tensors.pop("zero", None))
+        values = _unpacked(tensors.pop("packed"))[..., :k]
+        if self.symmetric:
+            return Int8Weight(values, tensors.pop("scale"))
+        zeros = _unpacked(tensors.pop("zero").transpose(-1, -2)).transpose(-1, -2)
+        return _shifted(values, tensors.pop("scale"), zeros[..., : values.shape[-2], :])
+
+
+@dataclass(frozen=True)
+class Int8(_Integers):
+    """One value a byte; ``bits`` is 8."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Values, scales and perhaps zero points."""
+        values = self._field("weight", ".weight", torch.int8)
+        if self.symmetric:
+            return values, self._scale()
+        return values, self._scale(), self._field("zero", ".weight_zero_point", torch.int8, columns=self.group)
+
+    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
+        """INT8 as the kernels read it."""
+        if self.symmetric:
+            return Int8Weight(tensors.pop("weight"), tensors.pop("scale"))
+        return _shifted(tensors.pop("weight"), tensors.pop("scale"), tensors.pop("zero"))
+
+
+def _unpacked(words: Tensor) -> Tensor:
+    """int32 [..., W] to int8 [..., 4W]: the bytes in memory are the values in order, plus 128."""
+    return (words.contiguous().view(torch.uint8) ^ 128).view(torch.int8)
+
+
+def _shifted(values: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
+    """(value - zero point) * scale, bf16: no kernel reads INT8 with zero points."""
+    groups = values.reshape(*scale.shape, -1).float()
+    whole: Tensor = (groups - zeros[..., None]) * scale.float()[..., None]
+    return whole.flatten(-2).bfloat16()

@@ -9,6 +9,7 @@ routed experts in INT4 unless told otherwise; ``oracle`` loads such a folder, de
 from .batches import Sequences
 from .checkpoints import (
     INT4,
+    MIXED,
     TINY,
     dequantized,
     pack_int4,
@@ -18,16 +19,21 @@ from .checkpoints import (
     unpack_int4,
     write_checkpoint,
 )
+from .formats import FORMATS, Format, meaning
 from .oracle import oracle, oracle_logits
 from .runs import new_cache, run_chunked, run_decodes, run_mixed, run_whole
 from .tiny import MODELS, tiny_config, write_tiny
 
 __all__ = [
+    "FORMATS",
     "INT4",
+    "MIXED",
     "MODELS",
     "TINY",
+    "Format",
     "Sequences",
     "dequantized",
+    "meaning",
     "new_cache",
     "oracle",
     "oracle_logits",

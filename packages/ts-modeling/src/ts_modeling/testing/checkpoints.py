@@ -1,12 +1,15 @@
 """Random weights under the real names, INT4 packed as in the real checkpoint, and back again."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from .formats import FORMATS, meaning
 
 TINY: dict[str, Any] = {
     "architectures": ["DeepseekV3ForCausalLM"],
@@ -78,21 +81,53 @@ INT4: dict[str, Any] = {
 """Kimi K2.5's ``quantization_config``."""
 
 
-def text_config(*, int4: bool = True, **changes: Any) -> dict[str, Any]:
-    """``TINY`` with ``changes``; heads of keys follow ``num_attention_heads``."""
+MIXED: dict[str, Any] = {
+    "quant_method": "compressed-tensors",
+    "format": "mixed-precision",
+    "ignore": ["lm_head", "model.layers.0.self_attn.o_proj"],
+    "config_groups": {
+        name: {**next(iter(FORMATS[kind].config["config_groups"].values())), "format": FORMATS[kind].config["format"]}
+        | {"targets": targets}
+        for name, kind, targets in (
+            ("rest", "fp8-channel", ["Linear"]),
+            ("experts", "nvfp4", ["re:.*experts\\.[0-9]+\\..*"]),
+            ("dense", "int8-zeros-32", [f"model.layers.0.mlp.{m}_proj" for m in ("gate", "up", "down")]),
+        )
+    },
+}
+"""Three formats and an ignore list in one checkpoint."""
+
+
+def text_config(*, int4: bool = True, quantization: str = "", **changes: Any) -> dict[str, Any]:
+    """``TINY`` with ``changes``; heads of keys follow ``num_attention_heads``.
+
+    ``quantization`` is ``mixed`` or one of ``FORMATS``, for all Linear modules but the head.
+    """
     config = {**TINY, **changes}
     config["num_key_value_heads"] = config["num_attention_heads"]
+    if quantization:
+        ignore = {} if quantization == "fp8-block" else {"ignore": ["lm_head"]}
+        chosen = MIXED if quantization == "mixed" else {**FORMATS[quantization].config, **ignore}
+        return {**config, "quantization_config": chosen}
     return {**config, "quantization_config": INT4} if int4 else config
 
 
 def write_checkpoint(
-    folder: Path, *, int4: bool = True, nested: bool = True, files: int = 1, seed: int = 0, **changes: Any
+    folder: Path,
+    *,
+    int4: bool = True,
+    quantization: str = "",
+    nested: bool = True,
+    files: int = 1,
+    seed: int = 0,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Write config.json and random weights to ``folder``; ``files`` above 1 makes that many with an index.
 
-    ``changes`` are fields of the text configuration, which is returned.
+    ``quantization`` as in ``text_config``, in place of ``int4``. ``changes`` are fields of the text configuration,
+    which is returned.
     """
-    text = text_config(int4=int4, **changes)
+    text = text_config(int4=int4, quantization=quantization, **changes)
     outer = {"architectures": ["KimiK25ForConditionalGeneration"], "model_type": "kimi_k25", "text_config": text}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(outer if nested else text))
@@ -123,13 +158,34 @@ def random_tensors(text: dict[str, Any], *, seed: int = 0) -> dict[str, Tensor]:
             out[name] = (1 + 0.1 * tensor).bfloat16()
         elif name.endswith("bias"):
             out[name] = 0.1 * tensor
-        elif ".experts." in name and "quantization_config" in text:
-            stem = name.removesuffix(".weight")
-            out[f"{stem}.weight_packed"], out[f"{stem}.weight_scale"] = pack_int4(tensor * shape[-1] ** -0.5)
-            out[f"{stem}.weight_shape"] = torch.tensor(shape, dtype=torch.int64)
         else:
-            out[name] = (tensor * shape[-1] ** -0.5).bfloat16()
+            out |= _linear(text.get("quantization_config"), name, tensor * shape[-1] ** -0.5, generator)
     return out
+
+
+def _linear(quantization: Any, name: str, weight: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """A matrix under its name, or its stored form."""
+    stem = name.removesuffix(".weight")
+    if quantization == INT4 and ".experts." in name:
+        packed, scale = pack_int4(weight)
+        shape = torch.tensor(weight.shape, dtype=torch.int64)
+        return {f"{stem}.weight_packed": packed, f"{stem}.weight_scale": scale, f"{stem}.weight_shape": shape}
+    kind = _kind(quantization, stem)
+    if kind is None:
+        return {name: weight.bfloat16()}
+    rows, columns = weight.shape
+    return {f"{stem}.{suffix}": t for suffix, t in FORMATS[kind].make(rows, columns, generator).items()}
+
+
+def _kind(quantization: Any, stem: str) -> str | None:
+    """Which of ``FORMATS`` a matrix of a test checkpoint has."""
+    if quantization in (None, INT4) or (not stem.endswith("_proj") and "kv_a_proj" not in stem):
+        return None
+    if quantization == MIXED:
+        if stem == "model.layers.0.self_attn.o_proj":
+            return None
+        return "nvfp4" if ".experts." in stem else "int8-zeros-32" if ".0.mlp." in stem else "fp8-channel"
+    return next(name for name, f in FORMATS.items() if f.config.items() <= quantization.items())
 
 
 def pack_int4(weight: Tensor, group: int = 32) -> tuple[Tensor, Tensor]:
@@ -156,13 +212,14 @@ def dequantized(folder: Path) -> dict[str, Tensor]:
     for path in sorted(folder.glob("*.safetensors")):
         raw.update({name.removeprefix("language_model."): t for name, t in load_file(path).items()})
     out: dict[str, Tensor] = {}
+    matrices: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in raw.items():
-        if name.endswith(".weight_packed"):
-            stem = name.removesuffix("_packed")
-            out[stem] = unpack_int4(tensor, raw[f"{stem}_scale"])
-        elif not name.endswith((".weight_scale", ".weight_shape")):
+        stem, _, suffix = name.rpartition(".")
+        if suffix.startswith(("weight", "input")):
+            matrices[stem][suffix] = tensor
+        else:
             out[name] = tensor.float()
-    return out
+    return out | {f"{stem}.weight": meaning(stored) for stem, stored in matrices.items()}
 
 
 def _shapes(text: dict[str, Any]) -> dict[str, tuple[int, ...]]:

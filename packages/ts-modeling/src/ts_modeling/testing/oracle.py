@@ -11,8 +11,11 @@ from torch import Tensor
 from .checkpoints import dequantized
 
 
-def oracle(folder: Path) -> Any:
-    """``DeepseekV3ForCausalLM`` with the weights of ``folder``, strictly loaded."""
+def oracle(folder: Path, *, bf16: Sequence[str] = ()) -> Any:
+    """``DeepseekV3ForCausalLM`` with the weights of ``folder``, strictly loaded.
+
+    Weights whose names contain one of ``bf16`` are rounded to it first, as what no kernel reads quantized is.
+    """
     from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
     raw = json.loads((folder / "config.json").read_text())
@@ -23,6 +26,7 @@ def oracle(folder: Path) -> Any:
     model = model.float().eval()
     extra = f"model.layers.{text['num_hidden_layers']}."
     state = {name: t for name, t in dequantized(folder).items() if not name.startswith(extra)}
+    state |= {n: t.bfloat16().float() for n, t in state.items() if any(part in n for part in bf16)}
     for name in [n for n in model.state_dict() if n.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
         stem, _, stack = name.rpartition(".")
         parts = ("gate_proj", "up_proj") if stack == "gate_up_proj" else ("down_proj",)
