@@ -1,6 +1,8 @@
 """One rank of ``test_models_spmd``: runs a short script of steps for several checkpoints and meshes.
 
-Usage: models_worker.py STORE RANK WORLD OUTPUT CHECKPOINT:MESH [CHECKPOINT:MESH...]
+Usage: models_worker.py STORE RANK WORLD OUTPUT CHECKPOINT:MESH/POLICY [CHECKPOINT:MESH/POLICY...]
+
+A policy is empty, ``cut`` (tokens cut between blocks), ``dispatch`` (rows travel to their experts) or both.
 """
 
 import sys
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from ts_modeling import Mesh, load_model
+from ts_modeling.compiler import Costs, Policy
 from ts_modeling.testing import Sequences, new_cache
 
 PROMPTS = [[(17 * i + 5 * s) % 320 for i in range(length)] for s, length in enumerate((13, 6, 9, 5))]
@@ -22,9 +25,10 @@ STEPS = (
 """Which tokens of which sequence each step takes: uneven prefills, a mix with decodes, idle groups, two prefills."""
 
 
-def run(checkpoint: str | Path, mesh: Mesh) -> np.ndarray:
+def run(checkpoint: str | Path, mesh: Mesh, policy: str = "") -> np.ndarray:
     """Logits of each step, [steps, 4, V]: rows of the sequences that this rank's group has, NaN elsewhere."""
-    model = load_model(checkpoint, dtype="float32", mesh=mesh)
+    costs = Costs(only=Policy(cut_tokens="cut" in policy, dispatch="dispatch" in policy))
+    model = load_model(checkpoint, dtype="float32", mesh=mesh, costs=costs)
     groups, group = mesh.size("attn_dp"), mesh.index(mesh.atoms("attn_dp"))
     rows = Sequences(4, 32, seed=2)
     cache = new_cache(model, rows)
@@ -48,8 +52,9 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(world))
     for number, job in enumerate(jobs):
-        checkpoint, _, mesh = job.rpartition(":")
-        np.save(Path(output) / f"{number}-{rank}.npy", run(checkpoint, Mesh.parse(mesh, rank=int(rank))))
+        checkpoint, _, rest = job.rpartition(":")
+        mesh, _, policy = rest.partition("/")
+        np.save(Path(output) / f"{number}-{rank}.npy", run(checkpoint, Mesh.parse(mesh, rank=int(rank)), policy))
     dist.destroy_process_group()
 
 

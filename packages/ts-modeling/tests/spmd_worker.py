@@ -1,6 +1,8 @@
 """One rank of ``test_spmd``: runs a short script of steps under several meshes and writes its logits.
 
-Usage: spmd_worker.py CHECKPOINT STORE RANK WORLD OUTPUT MESH [MESH...]
+Usage: spmd_worker.py CHECKPOINT STORE RANK WORLD OUTPUT MESH/POLICY [MESH/POLICY...]
+
+A policy is ``plain``, ``cut``, ``dispatch`` or ``both``, or ``auto`` where the number of tokens decides.
 """
 
 import sys
@@ -9,34 +11,43 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from ts_modeling import Mesh, load_model
+from ts_modeling import LoadedModel, Mesh, load_model
+from ts_modeling.compiler import Costs, Policy
 from ts_modeling.testing import Sequences
 
 PROMPTS = [[(17 * i + 5 * s) % 320 for i in range(length)] for s, length in enumerate((13, 6, 9, 5))]
+STEPS = (
+    {0: (0, 4), 1: (0, 4), 2: (0, 4), 3: (0, 3)},
+    {0: (4, 5), 1: (4, 6), 2: (4, 5), 3: (3, 5)},
+    {0: (5, 6)},  # every attn_dp group but one is idle, and one token is too few for every rank of attn_tp
+    {0: (6, 13), 2: (5, 9)},
+)
+"""Which tokens of which sequence each step takes: uneven prefills, a mix with decodes, one decode, two prefills."""
+POLICIES = {
+    "auto": None,
+    "plain": Policy(),
+    "cut": Policy(cut_tokens=True),
+    "dispatch": Policy(dispatch=True),
+    "both": Policy(cut_tokens=True, dispatch=True),
+}
 
 
-def run(checkpoint: str, mesh: Mesh) -> list[np.ndarray]:
-    """Logits of each step: prefill of this group's sequences (uneven), then two mixed steps with a decode each."""
-    model = load_model(checkpoint, dtype="float32", mesh=mesh)
+def run(model: LoadedModel, mesh: Mesh) -> list[np.ndarray]:
+    """Logits of each step, [4, V], with the rows of the sequences that this rank's group has."""
     groups = mesh.size("attn_dp")
     group = mesh.index(mesh.atoms("attn_dp"))
-    mine = [s for s in range(4) if s % groups == group]
     rows = Sequences(4, 32, seed=2)
     cache = model.new_cache(rows.num_pages, rows.page_size)
     out: list[np.ndarray] = []
-    for start, stop in ((0, 4), (4, 5), (5, 99)):
-        work = {g: [(s, PROMPTS[s][start:stop]) for s in range(4) if s % groups == g] for g in range(groups)}
-        sizes = tuple(sum(len(tokens) for _, tokens in part) for part in work.values())
-        here = [(s, tokens) for s, tokens in work[group] if tokens]
-        decodes = [row for row in here if len(row[1]) == 1]
-        prefills = [row for row in here if len(row[1]) > 1]
+    for step in STEPS:
+        work = [[(s, PROMPTS[s][a:b]) for s, (a, b) in step.items() if s % groups == g] for g in range(groups)]
+        decodes = [row for row in work[group] if len(row[1]) == 1]
+        prefills = [row for row in work[group] if len(row[1]) > 1]
         batch = rows.batch(decodes=decodes, prefills=prefills, every=False)
-        batch.dp_sizes = sizes
+        batch.dp_sizes = tuple(sum(len(tokens) for _, tokens in part) for part in work) if groups > 1 else ()
         logits = model.forward(batch, cache)
-        order = [s for s, _ in (*decodes, *prefills)]
-        assert set(order) <= set(mine)
         full = np.full((4, logits.shape[1]), np.nan, dtype=np.float32)
-        full[order] = logits.numpy()
+        full[[s for s, _ in (*decodes, *prefills)]] = logits.numpy()
         out.append(full)
     return out
 
@@ -47,8 +58,11 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(world))
     for number, text in enumerate(meshes):
-        mesh = Mesh.parse(text, rank=int(rank))
-        np.save(Path(output) / f"{number}-{rank}.npy", np.stack(run(checkpoint, mesh)))
+        axes, _, policy = text.partition("/")
+        mesh = Mesh.parse(axes, rank=int(rank))
+        costs = Costs(start=2000, only=POLICIES[policy or "auto"])
+        model = load_model(checkpoint, dtype="float32", mesh=mesh, costs=costs)
+        np.save(Path(output) / f"{number}-{rank}.npy", np.stack(run(model, mesh)))
     dist.destroy_process_group()
 
 

@@ -251,4 +251,4 @@ def test_explain_counts_bytes() -> None:
     """All-reduce of 8 elements over 2 ranks: 2 * (2 - 1) / 2 * 8 elements of 2 bytes."""
     text = explain(compiled(Chain(up=columns(), down=rows())), itemsize=2)
     assert "all_reduce [sum] over attn_tp|dense_tp (2 ranks): 16 bytes a token; down -> output" in text
-    assert "1 collectives; each rank sends 16 bytes a token" in text
+    assert "1 collectives (1 all_reduce); each rank sends 16 bytes a token" in text

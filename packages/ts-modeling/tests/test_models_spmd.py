@@ -29,17 +29,28 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 DENSE = ("llama", "qwen3", "qwen3_5")
 MESHES = {
-    2: ["attn_tp=2,moe_tp=2", "attn_tp=2,moe_ep=2,dense_tp=1", "attn_dp=2,moe_ep=2", "attn_dp=2,moe_tp=2,dense_tp=2"],
+    2: [
+        "attn_tp=2,moe_tp=2/",
+        "attn_tp=2,moe_ep=2,dense_tp=1/dispatch",
+        "attn_dp=2,moe_ep=2/dispatch",
+        "attn_tp=2,moe_ep=2/cut",
+        "attn_dp=2,moe_tp=2,dense_tp=2/",
+    ],
     4: [
-        "attn_tp=4,moe_tp=4",
-        "attn_tp=4,moe_ep=4",
-        "attn_tp=4,moe_tp=2,moe_ep=2",
-        "attn_dp=4,moe_ep=2",
-        "attn_dp=2,attn_tp=2,moe_ep=4",
+        "attn_tp=4,moe_tp=4/",
+        "attn_tp=4,moe_ep=4/dispatch",
+        "attn_tp=4,moe_tp=2,moe_ep=2/cut",
+        "attn_dp=4,moe_ep=2/dispatch",
+        "attn_dp=2,attn_tp=2,moe_ep=4/cut+dispatch",
     ],
 }
+"""And the compiler's policy for each."""
 JOBS = {
-    world: [(model, mesh) for model in MODELS for mesh in (meshes[::2] if model in DENSE else meshes)]
+    world: [
+        (model, mesh)
+        for model in MODELS
+        for mesh in ([m for m in meshes if "dispatch" not in m] if model in DENSE else meshes)
+    ]
     for world, meshes in MESHES.items()
 }
 Worlds = dict[int, dict[tuple[str, str], np.ndarray]]

@@ -1,6 +1,7 @@
 """Models written for one device and compiled for any mesh; see ``load_model``."""
 
 from .batch import ForwardBatch, StateRows
+from .communication import join, leave
 from .configuration import ModelConfig
 from .errors import CheckpointError, CompileError, ConfigError, MeshError, ModelingError, PlacementError
 from .kv import CacheGroup, KvSpec, LayerCache
@@ -23,7 +24,9 @@ __all__ = [
     "ModelingError",
     "PlacementError",
     "StateRows",
+    "join",
     "kv_spec",
+    "leave",
     "load_model",
     "read_config",
 ]

@@ -1,20 +1,21 @@
 """``ts-modeling explain``: the compiled plan of a model for a mesh, from its configuration alone."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from .checkpoint import read_json
-from .compiler import explain, lower
+from .compiler import Costs, Plans, difference, explain, lower, summarize
 from .configuration import ModelConfig
 from .errors import ConfigError, ModelingError
 from .load import DTYPES
 from .placement import Mesh
-from .registry import build, config_from, read_config
+from .registry import build, config_from, kv_spec, read_config
 
 HERE: Final = Path(__file__).parent
 NAMED: Final = {
@@ -28,16 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = _parser().parse_args(arguments)
     try:
-        config = named_config(args.model)
-        mesh = Mesh.parse(args.mesh)
-        built = build(config, mesh, dtype=DTYPES[args.dtype], device=torch.device("cpu"), positions=1)
+        print(_explain(args), end="")
     except ModelingError as error:
         print(f"ts-modeling: {error}", file=sys.stderr)
         return 2
-    if args.code:
-        print(lower(built.program, None)[0], end="")
-    else:
-        print(explain(built.program, itemsize=DTYPES[args.dtype].itemsize), end="")
     return 0
 
 
@@ -51,14 +46,64 @@ def named_config(model: str) -> ModelConfig:
     return read_config(path)
 
 
+def _explain(args: argparse.Namespace) -> str:
+    config = named_config(args.model)
+    itemsize = DTYPES[args.dtype].itemsize
+    plans = _plans(config, args.mesh, args)
+    program = plans.at(args.tokens)
+    kv = kv_spec(config, program.mesh, dtype=DTYPES[args.kv_dtype])
+    figures = summarize(program, itemsize=itemsize, kv=kv)
+    other = None
+    if args.diff is not None:
+        beside = _plans(config, args.diff, args).at(args.tokens)
+        other_kv = kv_spec(config, beside.mesh, dtype=DTYPES[args.kv_dtype])
+        other = summarize(beside, itemsize=itemsize, kv=other_kv)
+    if args.json:
+        return json.dumps([f.as_json() for f in (figures, other) if f], indent=1) + "\n"
+    if other:
+        return difference(figures, other)
+    if args.code:
+        return lower(program, None)[0]
+    return explain(program, itemsize=itemsize, kv=kv, every=args.all) + _switches(plans)
+
+
+def _plans(config: ModelConfig, mesh: str, args: argparse.Namespace) -> Plans:
+    dtype, device = DTYPES[args.dtype], torch.device("cpu")
+    costs = Costs(start=args.start, itemsize=dtype.itemsize)
+    return build(config, Mesh.parse(mesh), dtype=dtype, device=device, positions=1, costs=costs).plans
+
+
+def _switches(plans: Plans) -> str:
+    if len(plans.programs) == 1:
+        return "plans: this one for any number of tokens\n"
+    parts = [f"from {since} tokens: {p.policy}" for p, since in zip(plans.programs, plans.since, strict=True)]
+    return f"plans: {'; '.join(parts)}\n"
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ts-modeling", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("explain", help="print the compiled plan, with the bytes of each collective")
-    command.add_argument("--model", required=True, help=f"{', '.join(NAMED)}, or a checkpoint folder")
-    command.add_argument("--mesh", default="", help="for example attn_tp=4,moe_tp=4; one rank by default")
-    command.add_argument("--dtype", default="bfloat16", choices=sorted(DTYPES), help="of activations")
-    command.add_argument("--code", action="store_true", help="print the compiled Python instead")
+
+    def add(name: str, **options: Any) -> None:
+        command.add_argument(name, **options)
+
+    add("--model", required=True, help=f"{', '.join(NAMED)}, or a checkpoint folder")
+    add("--mesh", default="", help="for example attn_tp=4,moe_tp=4; one rank by default")
+    add("--diff", metavar="MESH", help="compare with the plan for another mesh")
+    add("--tokens", type=_count, default=1, help="of the whole batch in a step: which of the plans to print (1)")
+    add("--start", type=_count, default=Costs().start, help="bytes that a link carries while a collective begins")
+    add("--dtype", default="bfloat16", choices=sorted(DTYPES), help="of activations")
+    add("--kv-dtype", default="bfloat16", choices=sorted(DTYPES), help="of the cache")
+    add("--all", action="store_true", help="print every layer, also where layers are alike")
+    add("--code", action="store_true", help="print the compiled Python instead")
+    add("--json", action="store_true", help="print the figures alone, as JSON")
     return parser
 
 

@@ -10,7 +10,7 @@ import torch
 from .batch import ForwardBatch
 from .checkpoint import CheckpointFolder, Progress, fill_with_dummies, load_weights
 from .communication import Communicator
-from .compiler import Forward, lower
+from .compiler import Costs, Forward, lower_plans
 from .configuration import ModelConfig
 from .errors import ConfigError
 from .kv import KvSpec, LayerCache
@@ -55,12 +55,13 @@ def load_model(
     mesh: Mesh | None = None,
     max_positions: int = 0,
     progress: Progress | None = None,
+    costs: Costs | None = None,
 ) -> LoadedModel:
     """Read, check, compile and prepare a checkpoint folder's model for one rank of ``mesh`` (one rank by default).
 
     ``dtype`` (activations) and ``kv_dtype``: ``auto``, ``float32`` or ``bfloat16``. ``load_format`` ``dummy`` makes
     random weights from ``config.json`` alone. ``max_positions`` above 0 shortens the longest sequence. ``progress`` is
-    called with (bytes done, bytes in total, module).
+    called with (bytes done, bytes in total, module). ``costs`` is what the compiler chooses plans for.
     Raises ``ConfigError``, ``CheckpointError``, ``MeshError`` or ``CompileError``.
     """
     folder, place = Path(checkpoint_dir), torch.device(device)
@@ -71,13 +72,13 @@ def load_model(
     positions = min(max_positions or config.max_position_embeddings, config.max_position_embeddings)
     place_on = mesh or Mesh.single()
     with torch.no_grad():
-        built = build(config, place_on, dtype=activations, device=place, positions=positions)
+        built = build(config, place_on, dtype=activations, device=place, positions=positions, costs=costs)
         if load_format == "dummy":
             fill_with_dummies(built.model, device=place)
         else:
             weights = CheckpointFolder(folder)
             load_weights(built.model, weights, table_of(config), device=place, progress=progress, dtype=activations)
-    code, forward = lower(built.program, Communicator(built.program))
+    code, forward = lower_plans(built.plans, Communicator(*built.plans.programs))
     assert forward is not None
     spec = kv_spec(config, place_on, dtype=kv)
     return LoadedModel(config, spec, code, forward, activations, kv, place)

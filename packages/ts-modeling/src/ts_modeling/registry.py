@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .checkpoint import Table, read_json
-from .compiler import Program, compile_model
+from .compiler import Costs, Plans, compile_plans
 from .configuration import ModelConfig
 from .errors import ConfigError
 from .kv import KvSpec
@@ -32,10 +32,10 @@ ARCHITECTURES: Final[Mapping[str, Family[Any]]] = {name: f for f in FAMILIES for
 
 @dataclass(frozen=True)
 class Built:
-    """A model without weights and its compiled plan."""
+    """A model without weights and its compiled plans."""
 
     model: nn.Module
-    program: Program
+    plans: Plans
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -57,10 +57,18 @@ def config_from(raw: Mapping[str, Any]) -> ModelConfig:
     return config
 
 
-def build(config: ModelConfig, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int) -> Built:
+def build(
+    config: ModelConfig,
+    mesh: Mesh,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    positions: int,
+    costs: Costs | None = None,
+) -> Built:
     """Construct and compile the model for ``mesh``. Raises ``CompileError`` or ``MeshError``."""
     model = family_of(config).model(config, mesh, dtype=dtype, device=device, positions=positions)
-    return Built(model, compile_model(model, mesh, inputs=model.inputs, gives=model.gives))
+    return Built(model, compile_plans(model, mesh, inputs=model.inputs, gives=model.gives, costs=costs))
 
 
 def table_of(config: ModelConfig) -> Table:

@@ -5,26 +5,61 @@ from collections.abc import Mapping
 from torch import nn
 
 from ..placement import Mesh, Spec
-from .explain import explain
-from .fuse import fuse
-from .lower import Collectives, Forward, lower
+from .choose import Plans, plans, policies
+from .cost import Costs, wire_bytes
+from .explain import difference, explain
+from .lower import Collectives, Forward, lower, lower_plans
+from .policy import Policy
 from .program import Program
 from .propagate import propagate
+from .summary import Summary, summarize
 from .trace import trace
 
 CHECK_MESH = Mesh(4, {"attn_dp": 2, "attn_tp": 2, "dense_tp": 2, "moe_ep": 2, "moe_tp": 2})
 """A mesh with every axis, on which annotations are checked even when the model runs on one rank."""
 
-__all__ = ["CHECK_MESH", "Collectives", "Forward", "Program", "compile_model", "explain", "lower", "propagate"]
+__all__ = [
+    "CHECK_MESH",
+    "Collectives",
+    "Costs",
+    "Forward",
+    "Plans",
+    "Policy",
+    "Program",
+    "Summary",
+    "compile_model",
+    "compile_plans",
+    "difference",
+    "explain",
+    "lower",
+    "lower_plans",
+    "policies",
+    "propagate",
+    "summarize",
+    "wire_bytes",
+]
 
 
-def compile_model(model: nn.Module, mesh: Mesh, *, inputs: Mapping[str, Spec], gives: Spec) -> Program:
-    """Trace ``model``, place every edge for ``mesh`` and fuse.
+def compile_plans(
+    model: nn.Module, mesh: Mesh, *, inputs: Mapping[str, Spec], gives: Spec, costs: Costs | None = None
+) -> Plans:
+    """Trace ``model``, place every edge for ``mesh``, and keep the plan that is cheapest for each number of tokens.
 
     ``inputs`` annotates the expressions that hold placed inputs; ``gives`` the result. Raises ``CompileError``.
     """
     graph = trace(model)
     propagate(graph, model, CHECK_MESH, inputs, gives, check_sizes=False)
-    program = propagate(graph, model, mesh, inputs, gives)
-    fuse(program)
-    return program
+    return plans(graph, model, mesh, inputs, gives, costs or Costs())
+
+
+def compile_model(
+    model: nn.Module,
+    mesh: Mesh,
+    *,
+    inputs: Mapping[str, Spec],
+    gives: Spec,
+    costs: Costs | None = None,
+    tokens: int = 1,
+) -> Program:
+    """The one plan of ``compile_plans`` for steps of ``tokens``."""
+    return compile_plans(model, mesh, inputs=inputs, gives=gives, costs=costs).at(tokens)

@@ -3,18 +3,18 @@
 from ..layers.mlp import MLP
 from ..layers.moe import Experts, ExpertsWithShared
 from ..layers.norm import AddRMSNorm
-from .program import Add, Call, Collect, FusedNorm, Operation, Program, reads
+from .program import Add, Call, Collect, FusedNorm, Operation, Program
 
 
 def fuse(program: Program) -> None:
-    """Join shared and routed experts, then all-reduces and the residual norms that follow them."""
+    """Join shared and routed experts, then reductions and the residual norms that follow them."""
     _fuse_shared_experts(program)
     _fuse_norms(program)
 
 
 def _fuse_shared_experts(program: Program) -> None:
     """A sum of routed experts and an MLP of the same input, both needed nowhere else, is one call."""
-    readers = _readers(program)
+    readers = program.readers()
     calls = {op.outs[0].id: op for op in program.operations if isinstance(op, Call)}
     swapped: dict[int, Call] = {}
     gone: set[int] = set()
@@ -32,12 +32,12 @@ def _fuse_shared_experts(program: Program) -> None:
 
 
 def _fuse_norms(program: Program) -> None:
-    """An all-reduce whose only reader is a residual norm is one step with it."""
-    readers = _readers(program)
+    """An all-reduce or reduce-scatter whose only reader is a residual norm is one step with it."""
+    readers = program.readers()
     fused: dict[int, FusedNorm] = {}
     gone: set[int] = set()
     for op in program.operations:
-        if isinstance(op, Collect) and op.step.kind == "all_reduce":
+        if isinstance(op, Collect) and op.kind in ("all_reduce", "reduce_scatter"):
             users = readers.get(op.out.id, [])
             if len(users) == 1 and _is_residual_norm(users[0], op) and op.out is not program.result:
                 call = users[0]
@@ -45,14 +45,6 @@ def _fuse_norms(program: Program) -> None:
                 fused[id(call)] = FusedNorm(op, call)
                 gone.add(id(op))
     program.operations = [fused.get(id(op), op) for op in program.operations if id(op) not in gone]
-
-
-def _readers(program: Program) -> dict[int, list[Operation]]:
-    readers: dict[int, list[Operation]] = {}
-    for op in program.operations:
-        for value in reads(op):
-            readers.setdefault(value.id, []).append(op)
-    return readers
 
 
 def _is_residual_norm(op: Operation, collect: Collect) -> bool:

@@ -1,23 +1,50 @@
 """From the plan to plain Python: one statement a step, names given back as soon as a value is dead."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from torch import Tensor
 
-from .program import Add, Arg, Call, Collect, FusedNorm, Operation, Program, Value, reads
+from .choose import Plans
+from .program import (
+    Add,
+    Arg,
+    Call,
+    Collect,
+    Communication,
+    Dispatch,
+    FusedNorm,
+    Operation,
+    Program,
+    Start,
+    Value,
+    Wait,
+    call_of,
+    collective_of,
+    reads,
+)
+from .routing import ITS_ROWS
 
 Forward = Callable[..., Tensor]
+NOWHERE: Final = ("", "output", ITS_ROWS)
+"""Ends of edges that are no modules."""
 
 
 class Collectives(Protocol):
-    """Makes the functions that carry out collectives; see ``ts_modeling.communication``."""
+    """Makes the functions that carry out collectives; see ``ts_modeling.communication``.
 
-    def collective(self, collect: Collect) -> Callable[[Tensor, Any], Tensor]:
-        """Function of a local tensor and the batch that returns the converted tensor."""
+    ``reuse`` says that nothing reads the first argument afterwards, so that its memory may be written.
+    """
+
+    def collective(self, op: Communication, *, reuse: bool) -> Callable[..., Any]:
+        """Function of the local tensors and the batch that returns the results."""
         ...
 
-    def reduce_then_norm(self, fused: FusedNorm) -> Callable[..., tuple[Tensor, Tensor]]:
+    def start(self, op: Communication, *, reuse: bool) -> Callable[..., Any]:
+        """Function of the local tensors and the batch that returns an object whose ``wait()`` gives the results."""
+        ...
+
+    def reduce_then_norm(self, fused: FusedNorm, *, reuse: bool) -> Callable[..., tuple[Tensor, Tensor]]:
         """Function of the addends, the residual and the batch that returns (normed, residual)."""
         ...
 
@@ -31,6 +58,28 @@ def lower(program: Program, collectives: Collectives | None) -> tuple[str, Forwa
     exec(compile(source, "<ts_modeling compiled forward>", "exec"), writer.scope)
     function: Forward = writer.scope["forward"]
     return source, function
+
+
+def lower_plans(plans: Plans, collectives: Collectives | None) -> tuple[str, Forward | None]:
+    """As ``lower``; where there are several plans, the number of tokens in the whole batch decides which one runs."""
+    if len(plans.programs) == 1:
+        return lower(plans.programs[0], collectives)
+    lowered = [lower(program, collectives) for program in plans.programs]
+    parameters = ", ".join(plans.programs[0].parameters)
+    batch = plans.programs[0].parameters[0]
+    names = [f"forward_from_{since}" for since in plans.since]
+    lines = [f"def forward({parameters}):", f"    tokens = sum({batch}.dp_sizes) or {batch}.tokens.shape[0]"]
+    for name, since in list(zip(names, plans.since, strict=True))[:0:-1]:
+        lines += [f"    if tokens >= {since}:", f"        return {name}({parameters})"]
+    lines.append(f"    return {names[0]}({parameters})")
+    chooser = "\n".join(lines) + "\n"
+    parts = [code.replace("def forward(", f"def {name}(", 1) for name, (code, _) in zip(names, lowered, strict=True)]
+    source = "\n\n".join((*parts, chooser))
+    if collectives is None:
+        return source, None
+    scope: dict[str, Any] = {name: function for name, (_, function) in zip(names, lowered, strict=True)}
+    exec(compile(chooser, "<ts_modeling choice of plan>", "exec"), scope)
+    return source, scope["forward"]
 
 
 class _Writer:
@@ -59,27 +108,37 @@ class _Writer:
         return "\n".join(lines) + "\n"
 
     def _statement(self, index: int, op: Operation) -> str:
-        right, note = self._right(op)
+        right, note = self._right(op, self.free_after[index])
         dead = [self.names.pop(v.id) for v in self.free_after[index] if v.id in self.names]
         left = [self._assign(out) for out in op.outs]
         kept = [name for name in dead if name not in left]
         drop = f"; del {', '.join(kept)}" if kept else ""
         return f"{', '.join(left)} = {right}{drop}{f'  # {note}' if note else ''}"
 
-    def _right(self, op: Operation) -> tuple[str, str]:
-        if isinstance(op, Call):
-            name = self._bind(op.path, op.leaf.forward)
-            return f"{name}({', '.join(map(self._name, op.args))})", ""
-        if isinstance(op, Add):
-            return f"{self._name(op.left)} + {self._name(op.right)}", ""
-        if isinstance(op, Collect):
-            function = self.collectives.collective(op) if self.collectives else None
-            name = self._bind(f"{op.step.kind}.{_dims(op)}", function)
-            return f"{name}({self._name(op.source)}, {self.batch})", _change(op)
-        fused = self.collectives.reduce_then_norm(op) if self.collectives else None
-        name = self._bind(f"{op.call.path}.after_all_reduce", fused)
-        args = (op.collect.source, *op.call.args[1:])
-        return f"{name}({', '.join(map(self._name, args))}, {self.batch})", _change(op.collect)
+    def _right(self, op: Operation, dead: list[Value]) -> tuple[str, str]:
+        made = self.collectives
+        match op:
+            case Call():
+                name = self._bind(op.path, op.leaf.forward)
+                return f"{name}({', '.join(map(self._name, op.args))})", ""
+            case Add():
+                return f"{self._name(op.left)} + {self._name(op.right)}", ""
+            case Wait():
+                return f"{self._name(op.start.pending)}.wait()", ""
+            case FusedNorm():
+                reuse = _is_dead(op.collect.source, dead)
+                function: object = made.reduce_then_norm(op, reuse=reuse) if made else None
+                name = self._bind(f"{op.call.path}.after_{op.collect.kind}", function)
+                args: list[Arg] = [op.collect.source, *op.call.args[1:]]
+                return self._communicate(name, args, op.collect)
+            case Start():
+                function = made.start(op.op, reuse=_is_dead(reads(op)[0], dead)) if made else None
+                return self._communicate(self._bind(f"start.{_title(op.op)}", function), list(reads(op)), op.op)
+        function = made.collective(op, reuse=_is_dead(reads(op)[0], dead)) if made else None
+        return self._communicate(self._bind(_title(op), function), list(reads(op)), op)
+
+    def _communicate(self, name: str, args: list[Arg], op: Communication) -> tuple[str, str]:
+        return f"{name}({', '.join(map(self._name, args))}, {self.batch})", _change(op)
 
     def _bind(self, path: str, function: object) -> str:
         base = _identifier(path)
@@ -124,18 +183,26 @@ def _last_uses(program: Program) -> list[list[Value]]:
 
 def section(op: Operation) -> str:
     """The layer that a step belongs to, or the top-level module; empty for a step between modules."""
-    path = op.path if isinstance(op, Call) else op.call.path if isinstance(op, FusedNorm) else ""
+    call, sent = call_of(op), collective_of(op)
+    path = call.path if call else sent.edge.rpartition(" -> ")[2] if sent else ""
+    if path in NOWHERE:
+        return ""
     parts = path.split(".")
     return ".".join(parts[:2]) if len(parts) > 2 else parts[0]
 
 
-def _dims(op: Collect) -> str:
-    step = op.step
-    over = "_".join(f"atom{a}" for a in step.atoms)
-    return ".".join(filter(None, (step.gather, step.scatter, over)))
+def _is_dead(value: Value, dead: list[Value]) -> bool:
+    """Whether its memory is free to write: nothing reads it again, and it is no input of the caller's."""
+    return value.expr is None and any(v.id == value.id for v in dead)
 
 
-def _change(op: Collect) -> str:
-    have = ", ".join(map(str, op.source.layout))
-    want = ", ".join(map(str, op.out.layout))
-    return f"{have} -> {want}"
+def _title(op: Communication) -> str:
+    if not isinstance(op, Collect):
+        return op.kind
+    over = "_".join(f"atom{a}" for a in op.step.atoms)
+    return ".".join(filter(None, (op.kind, op.step.gather, op.step.scatter, over)))
+
+
+def _change(op: Communication) -> str:
+    source, out = (op.sources[0], op.outs[0]) if isinstance(op, Dispatch) else (op.source, op.out)
+    return f"{', '.join(map(str, source.layout))} -> {', '.join(map(str, out.layout))}"

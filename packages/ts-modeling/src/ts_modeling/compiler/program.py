@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from ..layers.leaf import Leaf
-from ..placement import BATCH_DIMS, Dim, Layout, Mesh, Shard, Step
+from ..placement import BATCH_DIMS, Dim, Layout, Mesh, Routed, Shard, Step
+from .policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,56 @@ class Collect:
     edge: str
 
     @property
+    def kind(self) -> str:
+        """Name of the collective."""
+        return self.step.kind
+
+    @property
     def outs(self) -> tuple[Value, ...]:
         """The converted value, alone."""
         return (self.out,)
 
 
 @dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Sends the rows of ``sources`` to the ranks that have one of their ids; ``outs`` are the rows that came, and the
+    way back. It serves the module at ``edge``."""
+
+    routed: Routed
+    atoms: tuple[int, ...]
+    sources: tuple[Value, ...]
+    outs: tuple[Value, ...]
+    edge: str
+    kind: str = "dispatch"
+
+    @property
+    def route(self) -> Value:
+        """Which rows went where."""
+        return self.outs[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """Brings the rows of ``source`` back the way they came and sums those of one row."""
+
+    dispatch: Dispatch
+    source: Value
+    out: Value
+    edge: str
+    kind: str = "combine"
+
+    @property
+    def outs(self) -> tuple[Value, ...]:
+        """The sum, alone."""
+        return (self.out,)
+
+
+Communication = Collect | Dispatch | Combine
+
+
+@dataclass(frozen=True, slots=True)
 class FusedNorm:
-    """All-reduce, residual sum and RMSNorm as one step."""
+    """All-reduce or reduce-scatter, residual sum and RMSNorm as one step."""
 
     collect: Collect
     call: Call
@@ -88,25 +131,68 @@ class FusedNorm:
         return self.call.outs
 
 
-def collective_of(op: "Operation") -> Collect | None:
-    """The collective that ``op`` is or contains."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Begins ``op``; ``pending`` gives its results when waited for."""
+
+    op: Communication
+    pending: Value
+
+    @property
+    def outs(self) -> tuple[Value, ...]:
+        """What to wait for."""
+        return (self.pending,)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Waits for what ``start`` began."""
+
+    start: Start
+
+    @property
+    def outs(self) -> tuple[Value, ...]:
+        """The results."""
+        return self.start.op.outs
+
+
+Operation = Call | Add | Collect | Dispatch | Combine | FusedNorm | Start | Wait
+
+
+def collective_of(op: Operation) -> Communication | None:
+    """What ``op`` sends, or begins to send."""
     if isinstance(op, FusedNorm):
         return op.collect
-    return op if isinstance(op, Collect) else None
+    if isinstance(op, Start):
+        return op.op
+    return op if isinstance(op, Collect | Dispatch | Combine) else None
 
 
-Operation = Call | Add | Collect | FusedNorm
+def call_of(op: Operation) -> Call | None:
+    """The module call that ``op`` is or contains."""
+    return op.call if isinstance(op, FusedNorm) else op if isinstance(op, Call) else None
 
 
 def reads(op: Operation) -> tuple[Value, ...]:
     """The values that ``op`` consumes, in argument order."""
-    if isinstance(op, Call):
-        return tuple(a for a in op.args if isinstance(a, Value))
-    if isinstance(op, Add):
-        return (op.left, op.right)
-    if isinstance(op, Collect):
-        return (op.source,)
-    return (op.collect.source, *(v for v in reads(op.call) if v is not op.collect.out))
+    match op:
+        case Call():
+            args: tuple[Arg, ...] = op.args
+        case Add():
+            args = (op.left, op.right)
+        case Collect():
+            args = (op.source,)
+        case Dispatch():
+            args = op.sources
+        case Combine():
+            args = (op.source, op.dispatch.route)
+        case FusedNorm():
+            args = (op.collect.source, *(v for v in op.call.args if v is not op.collect.out))
+        case Start():
+            args = reads(op.op)
+        case Wait():
+            args = (op.start.pending,)
+    return tuple(a for a in args if isinstance(a, Value))
 
 
 @dataclass(slots=True)
@@ -117,3 +203,16 @@ class Program:
     parameters: tuple[str, ...]
     operations: list[Operation] = field(default_factory=list)
     result: Value | None = None
+    policy: Policy = field(default_factory=Policy)
+
+    def readers(self) -> dict[int, list[Operation]]:
+        """Operations that read each value, by its id."""
+        out: dict[int, list[Operation]] = {}
+        for op in self.operations:
+            for value in reads(op):
+                out.setdefault(value.id, []).append(op)
+        return out
+
+    def new_id(self) -> int:
+        """An id that no value has."""
+        return 1 + max((v.id for op in self.operations for v in (*op.outs, *reads(op))), default=-1)

@@ -2,12 +2,12 @@
 
 At a module boundary each mesh atom falls under one of two rules. An atom of an axis that the module's annotation names
 gets exactly what is written there. On any other atom the module is free: batch dimensions stay cut as they come (all
-inputs alike), a Partial is resolved, anything else is made whole.
+inputs alike), a Partial is resolved (to the whole, or under ``cut_tokens`` to a cut of the tokens), anything else is
+made whole. A free module that takes something opaque may count rows in it, so there only the caller's own cut stays.
 """
 
 import operator
 from collections.abc import Mapping
-from itertools import count
 from typing import Any
 
 from torch import fx, nn
@@ -17,43 +17,49 @@ from ..layers.leaf import Leaf
 from ..placement import (
     BATCH_DIMS,
     REPLICATE,
+    TOKENS,
+    Boundary,
     Dim,
-    Layout,
     Mesh,
     Opaque,
     Partial,
     Placement,
-    Replicate,
     Shard,
     Spec,
-    convert,
-    refusal,
 )
-from .program import Add, Arg, Call, Collect, Program, Value
+from .edges import Edges
+from .policy import Policy
+from .program import Add, Arg, Call, Dispatch, Program, Value
+from .routing import before_dispatch, check_routed, combine, dispatch, dispatched, may_dispatch
 
 Result = Arg | tuple[Value, ...]
 
 
 def propagate(
-    graph: fx.Graph, model: nn.Module, mesh: Mesh, inputs: Mapping[str, Spec], gives: Spec, *, check_sizes: bool = True
+    graph: fx.Graph,
+    model: nn.Module,
+    mesh: Mesh,
+    inputs: Mapping[str, Spec],
+    gives: Spec,
+    *,
+    policy: Policy | None = None,
+    check_sizes: bool = True,
 ) -> Program:
     """Compile ``graph`` for ``mesh``; ``inputs`` annotates expressions such as ``batch.tokens``, ``gives`` the result.
 
     ``check_sizes`` False leaves out whether dimensions divide, to check annotations on a mesh that nobody runs.
     Raises ``CompileError`` naming the module, the edge, both placements and the likely fix.
     """
-    return _Propagator(model, mesh, inputs, gives, check_sizes).run(graph)
+    edges = Edges(mesh, check_sizes=check_sizes)
+    return _Propagator(model, edges, inputs, gives, policy or Policy()).run(graph)
 
 
 class _Propagator:
-    def __init__(self, model: nn.Module, mesh: Mesh, inputs: Mapping[str, Spec], gives: Spec, sizes: bool) -> None:
+    def __init__(self, model: nn.Module, edges: Edges, inputs: Mapping[str, Spec], gives: Spec, policy: Policy) -> None:
         self.modules = dict(model.named_modules())
-        self.mesh, self.inputs, self.gives, self.check_sizes = mesh, inputs, gives, sizes
-        self.ids = count()
+        self.edges, self.mesh, self.program = edges, edges.mesh, edges.program
+        self.inputs, self.gives, self.policy = inputs, gives, policy
         self.results: dict[fx.Node, Result] = {}
-        self.producer: dict[int, str] = {}
-        self.converted: dict[tuple[int, Layout], Value] = {}
-        self.program = Program(mesh, ())
 
     def run(self, graph: fx.Graph) -> Program:
         for node in graph.nodes:
@@ -90,9 +96,8 @@ class _Propagator:
         spec = self.inputs.get(expr)
         if spec is None:
             return expr
-        value = Value(next(self.ids), spec.dims, self._required(spec, expr), expr.rpartition(".")[2], expr)
-        self.producer[value.id] = f"input {expr}"
-        return value
+        layout = self.edges.required(spec, expr)
+        return self.edges.value(f"input {expr}", spec.dims, layout, expr.rpartition(".")[2], expr)
 
     def _item(self, node: fx.Node) -> Result:
         base, index = self.results[_node_of(node.args[0])], node.args[1]
@@ -101,33 +106,6 @@ class _Propagator:
         if isinstance(base, tuple) and isinstance(index, int) and index < len(base):
             return base[index]
         raise CompileError(f"{_where(node)}: indexes a tensor; move the indexing into an annotated module")
-
-    def _required(self, spec: Spec, name: str, *, free: Mapping[int, Placement] | None = None) -> Layout:
-        """Layout that ``spec`` asks for: what its axes say, and ``free`` (default whole) on the other atoms."""
-        kept = _renamed(free or {}, spec.batch)
-        layout: list[Placement] = [kept.get(a, REPLICATE) for a in range(len(self.mesh.atom_sizes))]
-        named: dict[int, tuple[str, Placement]] = {}
-        for axis, placement in spec.axes.items():
-            for atom in self.mesh.atoms(axis):
-                other, said = named.setdefault(atom, (axis, placement))
-                if said != placement:
-                    raise CompileError(
-                        f"{name}: {axis} says {placement} and {other} says {said}, but they share ranks on this mesh; "
-                        "annotate one of the two axes"
-                    )
-                layout[atom] = placement
-        self._check_divides(spec.dims, layout, name)
-        return tuple(layout)
-
-    def _check_divides(self, dims: tuple[Dim, ...], layout: list[Placement], name: str) -> None:
-        for dim in dims:
-            cut = tuple(i for i, p in enumerate(layout) if p == Shard(dim.name))
-            parts = self.mesh.group_size(cut)
-            if self.check_sizes and dim.size is not None and dim.size % parts:
-                raise CompileError(
-                    f"{name}: {dim} cannot be cut into {parts} parts over {self.mesh.axis_of(cut)}; "
-                    f"choose a size that divides {dim.size}"
-                )
 
     def _call(self, node: fx.Node) -> Result:
         path = str(node.target)
@@ -139,20 +117,43 @@ class _Propagator:
                 f"{path}: called with {len(node.args)} positional and {len(node.kwargs)} named arguments, but its "
                 f"boundary takes {len(takes)} positional ones: make the call and the annotation agree"
             )
+        check_routed(path, leaf.boundary)
         args: list[Arg] = [self._argument(a, spec, path) for a, spec in zip(node.args, takes, strict=True)]
-        placed = [(a, s) for a, s in zip(args, takes, strict=True) if isinstance(a, Value) and isinstance(s, Spec)]
-        free = self._free(leaf, placed)
+        if not (self.policy.dispatch and may_dispatch(leaf.boundary, self.mesh)):
+            outs = self._placed_call(path, leaf, leaf.boundary, args)
+            return outs if len(outs) > 1 else outs[0]
+        sent = self._dispatch(path, leaf.boundary, args)
+        outs = self._placed_call(path, leaf, dispatched(leaf.boundary), list(sent.outs[:-1]))
+        return combine(self.edges, sent, outs[0])
+
+    def _placed_call(self, path: str, leaf: Leaf, boundary: Boundary, args: list[Arg]) -> tuple[Value, ...]:
+        """Bring the arguments where ``boundary`` wants them, call, and say where the results are."""
+        placed = _placed(args, boundary)
+        free = self._free(boundary, placed)
         batches: dict[str | None, Dim] = {s.batch: v.dims[0] for v, s in placed if s.batch}
-        for i, (arg, spec) in enumerate(zip(args, takes, strict=True)):
+        for i, (arg, spec) in enumerate(zip(args, boundary.takes, strict=True)):
             if isinstance(arg, Value) and isinstance(spec, Spec):
-                args[i] = self._convert(arg, self._required(_of_batch(spec, batches), path, free=free), path)
-        names = leaf.boundary.names or tuple(spec.dims[-1].name for spec in leaf.boundary.gives)
+                want = self.edges.required(_of_batch(spec, batches), path, free=free)
+                args[i] = self.edges.convert(arg, want, path)
+        names = boundary.names or tuple(spec.dims[-1].name for spec in boundary.gives)
+        specs = [_of_batch(spec, batches) for spec in boundary.gives]
         outs = tuple(
-            self._give(path, _of_batch(spec, batches), free, name)
-            for spec, name in zip(leaf.boundary.gives, names, strict=True)
+            self.edges.value(path, spec.dims, self.edges.required(spec, path, free=free), name)
+            for spec, name in zip(specs, names, strict=True)
         )
         self.program.operations.append(Call(path, leaf, tuple(args), outs))
-        return outs if len(outs) > 1 else outs[0]
+        return outs
+
+    def _dispatch(self, path: str, boundary: Boundary, args: list[Arg]) -> Dispatch:
+        """Cut the arguments over the routed axis, and send their rows to where they have work."""
+        assert boundary.routed
+        placed = _placed(args, boundary)
+        free = self._free(boundary, placed)
+        sources = []
+        for value, spec in placed:
+            cut = before_dispatch(_of_batch(spec, {spec.batch: value.dims[0]}), boundary.routed)
+            sources.append(self.edges.convert(value, self.edges.required(cut, path, free=free), path))
+        return dispatch(self.edges, boundary.routed, tuple(sources), path)
 
     def _argument(self, arg: Any, spec: Spec | Opaque, path: str) -> Arg:
         result = self.results[arg] if isinstance(arg, fx.Node) else repr(arg)
@@ -167,59 +168,32 @@ class _Propagator:
             )
         if not _same_dims(result.dims, spec.dims):
             raise CompileError(
-                f"{self.producer[result.id]} -> {path}: gives [{_dims(result.dims)}] but the next module takes "
+                f"{self.edges.producer[result.id]} -> {path}: gives [{_dims(result.dims)}] but the next module takes "
                 f"[{_dims(spec.dims)}]; the dimension names and sizes of the two annotations must agree"
             )
         return result
 
-    def _free(self, leaf: Leaf, placed: list[tuple[Value, Spec]]) -> dict[int, Placement]:
+    def _free(self, boundary: Boundary, placed: list[tuple[Value, Spec]]) -> dict[int, Placement]:
         """Placements on the atoms that the leaf does not mention: how the batch dimension is cut there, or Partial."""
-        boundary = leaf.boundary
         specs = [s for s in (*boundary.takes, *boundary.gives) if isinstance(s, Spec)]
         named = {atom for s in specs for axis in s.axes for atom in self.mesh.atoms(axis)}
+        counts_rows = any(isinstance(s, Opaque) for s in boundary.takes)
+        own = self.mesh.atoms("attn_dp")
         free: dict[int, Placement] = {}
         for value, _ in placed:
-            for atom, placement in enumerate(value.layout):
-                batch_cut = isinstance(placement, Shard) and placement.dim in BATCH_DIMS
-                if atom not in named and (batch_cut or (boundary.linear and not isinstance(placement, Replicate))):
-                    free.setdefault(atom, placement)
+            for atom, have in enumerate(value.layout):
+                if atom in named:
+                    continue
+                batch_cut = isinstance(have, Shard) and have.dim in BATCH_DIMS
+                if (boundary.linear or batch_cut) and not (batch_cut and counts_rows and atom not in own):
+                    free.setdefault(atom, have)
+                elif self._cuts(value, have) and not counts_rows:
+                    free.setdefault(atom, Shard(TOKENS.name))
         return free
 
-    def _give(self, path: str, spec: Spec, free: Mapping[int, Placement], name: str) -> Value:
-        value = Value(next(self.ids), spec.dims, self._required(spec, path, free=free), name)
-        self.producer[value.id] = path
-        return value
-
-    def _convert(self, value: Value, want: Layout, consumer: str) -> Value:
-        if value.layout == want:
-            return value
-        edge = f"{self.producer[value.id]} -> {consumer}"
-        self._check_edge(value, want, edge)
-        done = self.converted.get((value.id, want))
-        if done:
-            return done
-        current, layout = value, list(value.layout)
-        for step in convert(value.layout, want):
-            for atom in step.atoms:
-                layout[atom] = Shard(step.scatter) if step.scatter else REPLICATE
-            self._check_divides(value.dims, layout, edge)
-            out = Value(next(self.ids), value.dims, tuple(layout), value.hint)
-            self.producer[out.id] = self.producer[value.id]
-            self.program.operations.append(Collect(step, current, out, edge))
-            current = out
-        self.converted[value.id, want] = current
-        return current
-
-    def _check_edge(self, value: Value, want: Layout, edge: str) -> None:
-        for atom, (have, need) in enumerate(zip(value.layout, want, strict=True)):
-            reason = refusal(have, need)
-            if reason:
-                producer, _, consumer = edge.partition(" -> ")
-                axis = self.mesh.axis_of((atom,))
-                raise CompileError(
-                    f"{edge}: {producer} gives {have} on {axis}, {consumer} takes {need}: {reason}. "
-                    f"Declare that {producer} gives {need}, or that {consumer} takes {have}"
-                )
+    def _cuts(self, value: Value, have: Placement) -> bool:
+        """Whether to resolve ``have`` by cutting the tokens."""
+        return self.policy.cut_tokens and isinstance(have, Partial) and value.dims[0] == TOKENS
 
     def _add(self, node: fx.Node) -> Value:
         left, right = (self.results[_node_of(a)] for a in node.args)
@@ -227,9 +201,9 @@ class _Propagator:
         if not isinstance(left, Value) or not isinstance(right, Value) or left.dims != right.dims:
             raise CompileError(f"{name}: + of {_shown(left)} and {_shown(right)}, which have not the same dimensions")
         want = tuple(self._sum(a, b) for a, b in zip(left.layout, right.layout, strict=True))
-        a, b = self._convert(left, want, name), self._convert(right, want, name)
-        out = Value(next(self.ids), left.dims, want, left.hint)
-        self.producer[out.id] = f"{self.producer[left.id]} + {self.producer[right.id]}"
+        a, b = self.edges.convert(left, want, name), self.edges.convert(right, want, name)
+        producer = f"{self.edges.producer[left.id]} + {self.edges.producer[right.id]}"
+        out = self.edges.value(producer, left.dims, want, left.hint)
         self.program.operations.append(Add(a, b, out))
         return out
 
@@ -248,19 +222,14 @@ class _Propagator:
         free = {
             i: p for i, p in enumerate(result.layout) if i not in named and isinstance(p, Shard) and p.dim in BATCH_DIMS
         }
-        self.program.result = self._convert(result, self._required(self.gives, "output", free=free), "output")
+        want = self.edges.required(self.gives, "output", free=free)
+        self.program.result = self.edges.convert(result, want, "output")
 
 
-def _renamed(free: Mapping[int, Placement], batch: str | None) -> dict[int, Placement]:
-    """``free`` for a tensor whose batch dimension is called ``batch``; None has nothing to cut."""
-    out: dict[int, Placement] = {}
-    for atom, placement in free.items():
-        if isinstance(placement, Shard) and placement.dim in BATCH_DIMS:
-            if batch:
-                out[atom] = Shard(batch)
-        else:
-            out[atom] = placement
-    return out
+def _placed(args: list[Arg], boundary: Boundary) -> list[tuple[Value, Spec]]:
+    """Arguments that have a placement, with what the boundary says of them."""
+    pairs = zip(args, boundary.takes, strict=True)
+    return [(arg, spec) for arg, spec in pairs if isinstance(arg, Value) and isinstance(spec, Spec)]
 
 
 def _of_batch(spec: Spec, batches: Mapping[str | None, Dim]) -> Spec:

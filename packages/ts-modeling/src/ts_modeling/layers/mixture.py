@@ -10,7 +10,7 @@ from ts_kernels import gemm, moe
 from ..placement import TOKENS, Boundary, Dim, Partial, Replicate, Spec
 from .leaf import Buffer, Leaf, Slot
 from .mlp import MLP
-from .moe import Experts, MoEShape, Router, replicated
+from .moe import Experts, MoEShape, Router
 
 
 class SoftmaxRouter(Leaf):
@@ -21,8 +21,8 @@ class SoftmaxRouter(Leaf):
         self.shape, self.has_bias = shape, bias
         chosen = Dim("chosen", shape.top_k)
         self.boundary = Boundary(
-            (replicated(TOKENS, Dim("hidden", shape.hidden)),),
-            (replicated(TOKENS, chosen), replicated(TOKENS, chosen)),
+            (Spec(TOKENS, Dim("hidden", shape.hidden)),),
+            (Spec(TOKENS, chosen), Spec(TOKENS, chosen)),
             names=("weights", "ids"),
         )
 

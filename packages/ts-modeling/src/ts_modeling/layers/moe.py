@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from ts_kernels import gemm, moe
 
-from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Spec
+from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Routed, Spec
 from ..quantization import PLAIN, Scheme, of_one_format
 from .leaf import Buffer, Leaf, Slot
 from .mlp import MLP
@@ -56,8 +56,8 @@ class Router(Leaf):
         self.shape = shape
         chosen = Dim("chosen", shape.top_k)
         self.boundary = Boundary(
-            (replicated(TOKENS, Dim("hidden", shape.hidden)),),
-            (replicated(TOKENS, chosen), replicated(TOKENS, chosen)),
+            (Spec(TOKENS, Dim("hidden", shape.hidden)),),
+            (Spec(TOKENS, chosen), Spec(TOKENS, chosen)),
             names=("weights", "ids"),
         )
 
@@ -108,6 +108,7 @@ class Experts(Leaf):
         self.boundary = Boundary(
             (replicated(TOKENS, hidden), replicated(TOKENS, chosen), replicated(TOKENS, chosen)),
             (Spec(TOKENS, hidden, moe_ep=Partial(), moe_tp=Partial()),),
+            routed=Routed("moe_ep", ids=2, count=shape.experts),
         )
 
     def forward(self, x_TD: Tensor, weights_Tk: Tensor, ids_Tk: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """Placement algebra: how tensors lie on a mesh, and which collective turns one layout into another."""
 
 from .convert import Layout, Step, convert, refusal
+from .extents import Extent, token_extent
 from .mesh import AXES, VIEWS, Mesh
 from .placements import REPLICATE, Partial, Placement, Replicate, Shard
-from .spec import BATCH_DIMS, OPAQUE, SAMPLES, TOKENS, Boundary, Dim, Opaque, Spec
+from .spec import BATCH_DIMS, COPIES, OPAQUE, SAMPLES, TOKENS, Boundary, Dim, Opaque, Routed, Spec
 
 __all__ = [
     "AXES",
     "BATCH_DIMS",
+    "COPIES",
     "OPAQUE",
     "REPLICATE",
     "SAMPLES",
@@ -15,15 +17,18 @@ __all__ = [
     "VIEWS",
     "Boundary",
     "Dim",
+    "Extent",
     "Layout",
     "Mesh",
     "Opaque",
     "Partial",
     "Placement",
     "Replicate",
+    "Routed",
     "Shard",
     "Spec",
     "Step",
     "convert",
     "refusal",
+    "token_extent",
 ]

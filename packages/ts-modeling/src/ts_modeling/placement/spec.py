@@ -21,7 +21,9 @@ class Dim:
 TOKENS: Final = Dim("tokens")
 SAMPLES: Final = Dim("samples")
 """Rows whose logits are wanted."""
-BATCH_DIMS: Final = frozenset({"tokens", "samples"})
+COPIES: Final = Dim("copies")
+"""Tokens as they were sent to the ranks of their experts: a token is there once for each rank that has one of them."""
+BATCH_DIMS: Final = frozenset({"tokens", "samples", "copies"})
 """Dimensions that a module leaves as they are on the axes that it does not mention."""
 
 
@@ -63,14 +65,30 @@ OPAQUE: Final = Opaque()
 
 
 @dataclass(frozen=True, slots=True)
+class Routed:
+    """Says that each row of the result comes from the same row of the arguments, and is zero on a rank of ``axis`` that
+    has none of the row's ids (argument number ``ids``, [batch, chosen]) among its part of ``count``.
+
+    Such rows need not be there at all, so a cut batch can be dispatched in place of gathered.
+    """
+
+    axis: str
+    ids: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Boundary:
     """What a module takes (positional arguments) and gives (one value, or a tuple).
 
-    ``linear``: the module maps every addend of a Partial on its own, and so lets Partial through. ``names`` of the
-    results in the compiled code; by default each is called after its last dimension.
+    ``linear``: the module maps every addend of a Partial on its own, and so lets Partial through. ``routed``: it has
+    work for some rows alone. ``names`` of the results in the compiled code; by default each is called after its last
+    dimension. A module that takes something ``OPAQUE`` may count rows in it, so its batch is cut over ``attn_dp`` (as
+    the caller's batch is) and nowhere else, unless it says so.
     """
 
     takes: tuple[Spec | Opaque, ...]
     gives: tuple[Spec, ...]
     linear: bool = False
     names: tuple[str, ...] = ()
+    routed: Routed | None = None

@@ -1,0 +1,45 @@
+"""How much of one dimension each rank of a group holds."""
+
+from ..compiler.program import Collect
+from ..errors import CompileError
+from ..placement import Extent, Layout, Mesh, Shard, token_extent
+
+
+class Sizes:
+    """Extent of each rank's part of one dimension, in group order: equal ones, or parts of the batch's tokens."""
+
+    def __init__(self, *, ranks: int, even: int = 0, extents: tuple[Extent, ...] = ()) -> None:
+        self.even, self.extents = [even] * ranks, extents
+
+    def of(self, sizes: tuple[int, ...]) -> list[int]:
+        """Extents where the ``attn_dp`` groups have ``sizes`` tokens."""
+        if not self.extents:
+            return self.even
+        return [extent.of(sizes) for extent in self.extents]
+
+
+def sizes_of(collect: Collect, dim: str | None, mesh: Mesh) -> Sizes:
+    """What the ranks of ``collect`` hold of ``dim`` while it is cut. Raises ``CompileError`` where nobody can know."""
+    step = collect.step
+    layout = collect.source.layout if dim == step.gather else collect.out.layout
+    cut = _cut(layout, str(dim))
+    size = next(d.size for d in collect.source.dims if d.name == dim)
+    if size is not None:
+        return Sizes(even=size // mesh.group_size(cut), ranks=mesh.group_size(step.atoms))
+    if dim != "tokens":
+        raise CompileError(
+            f"{collect.edge}: {dim} would be moved over {mesh.axis_of(step.atoms)}, but how many each rank holds is "
+            "known for tokens alone; annotate a cut of another dimension there"
+        )
+    ranks = mesh.group(step.atoms)
+    return Sizes(ranks=len(ranks), extents=tuple(token_extent(mesh, cut, rank) for rank in ranks))
+
+
+def _cut(layout: Layout, dim: str) -> tuple[int, ...]:
+    return tuple(i for i, p in enumerate(layout) if p == Shard(dim))
+
+
+def batch_sizes(batch: object) -> tuple[int, ...]:
+    """Tokens of each ``attn_dp`` group; a batch of one group need not say it."""
+    sizes: tuple[int, ...] = batch.dp_sizes  # type: ignore[attr-defined]
+    return sizes or (batch.tokens.shape[0],)  # type: ignore[attr-defined]

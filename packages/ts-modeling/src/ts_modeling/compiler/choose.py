@@ -1,0 +1,86 @@
+"""Every policy that applies to a model and mesh, compiled; which plan runs depends on how many tokens a step has.
+
+What a plan costs is a line over the tokens: the bytes of its collectives for each token, above the time that they take
+to begin. The cheapest plans are those of the lower envelope of these lines: few and fat collectives for a handful of
+tokens, those that send the least for many.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from ..errors import PlacementError
+from ..layers.leaf import Leaf
+from ..placement import Mesh, Spec
+from .cost import Costs, start_bytes, token_bytes
+from .fuse import fuse
+from .hoist import hoist_gathers
+from .overlap import overlap
+from .policy import Policy
+from .program import Program
+from .propagate import propagate
+from .routing import may_dispatch
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Programs by the number of tokens of the whole batch from which on each is the cheapest, beginning with 0."""
+
+    programs: tuple[Program, ...]
+    since: tuple[int, ...]
+
+    def at(self, tokens: int) -> Program:
+        """The cheapest program for a step of ``tokens``."""
+        return [p for p, since in zip(self.programs, self.since, strict=True) if since <= tokens][-1]
+
+
+def plans(
+    graph: fx.Graph, model: nn.Module, mesh: Mesh, inputs: Mapping[str, Spec], gives: Spec, costs: Costs
+) -> Plans:
+    """The plans worth running. Raises ``CompileError`` where the model has none."""
+    if costs.only is not None:
+        return Plans((compiled_for(graph, model, mesh, inputs, gives, costs.only),), (0,))
+    candidates = [compiled_for(graph, model, mesh, inputs, gives, Policy())]
+    for policy in list(policies(model, mesh))[1:]:
+        try:
+            candidates.append(compiled_for(graph, model, mesh, inputs, gives, policy))
+        except PlacementError:
+            continue  # a model may not allow it, such as one that takes the largest of something
+    return envelope(candidates, costs)
+
+
+def envelope(candidates: list[Program], costs: Costs) -> Plans:
+    """The cheapest of ``candidates`` for each number of tokens; of equally cheap ones the first."""
+    lines = [(token_bytes(p, costs.itemsize), start_bytes(p, costs)) for p in candidates]
+    here, since = 0, 0
+    chosen, starts = list[Program](), list[int]()
+    while True:
+        here = min(range(len(lines)), key=lambda i: lines[i][0] * max(since, 1) + lines[i][1])
+        chosen.append(candidates[here])
+        starts.append(since)
+        slope, height = lines[here]
+        crossings = [int((h - height) / (slope - s)) + 1 for s, h in lines if s < slope and h >= height]
+        if not crossings:
+            return Plans(tuple(chosen), tuple(starts))
+        since = min(crossings)
+
+
+def compiled_for(
+    graph: fx.Graph, model: nn.Module, mesh: Mesh, inputs: Mapping[str, Spec], gives: Spec, policy: Policy
+) -> Program:
+    """The plan under one policy. Raises ``CompileError``."""
+    program = propagate(graph, model, mesh, inputs, gives, policy=policy)
+    hoist_gathers(program)
+    fuse(program)
+    overlap(program)
+    program.policy = policy
+    return program
+
+
+def policies(model: nn.Module, mesh: Mesh) -> Iterator[Policy]:
+    """Those that can make a difference, the simplest first."""
+    dispatches = any(may_dispatch(m.boundary, mesh) for m in model.modules() if isinstance(m, Leaf))
+    for dispatch in (False, True)[: 1 + dispatches]:
+        for cut_tokens in (False, True)[: 1 + (mesh.world > 1)]:
+            yield Policy(cut_tokens=cut_tokens, dispatch=dispatch)

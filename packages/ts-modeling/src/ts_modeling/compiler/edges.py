@@ -1,0 +1,96 @@
+"""Values, their layouts, and the collectives that bring a value to the layout that the next module takes."""
+
+from collections.abc import Mapping
+from itertools import count
+
+from ..errors import CompileError
+from ..placement import BATCH_DIMS, REPLICATE, Dim, Layout, Mesh, Placement, Shard, Spec, convert, refusal
+from .program import Collect, Program, Value
+
+
+class Edges:
+    """Makes the values of one program and converts them, each to one layout once."""
+
+    def __init__(self, mesh: Mesh, *, check_sizes: bool) -> None:
+        self.mesh, self.check_sizes = mesh, check_sizes
+        self.program = Program(mesh, ())
+        self.producer: dict[int, str] = {}
+        self._ids = count()
+        self._converted: dict[tuple[int, Layout], Value] = {}
+
+    def value(self, producer: str, dims: tuple[Dim, ...], layout: Layout, hint: str, expr: str | None = None) -> Value:
+        """A new value that ``producer`` gives."""
+        value = Value(next(self._ids), dims, layout, hint, expr)
+        self.producer[value.id] = producer
+        return value
+
+    def required(self, spec: Spec, name: str, *, free: Mapping[int, Placement] | None = None) -> Layout:
+        """Layout that ``spec`` asks for: what its axes say, and ``free`` (default whole) on the other atoms."""
+        kept = renamed(free or {}, spec.batch)
+        layout: list[Placement] = [kept.get(a, REPLICATE) for a in range(len(self.mesh.atom_sizes))]
+        named: dict[int, tuple[str, Placement]] = {}
+        for axis, placement in spec.axes.items():
+            for atom in self.mesh.atoms(axis):
+                other, said = named.setdefault(atom, (axis, placement))
+                if said != placement:
+                    raise CompileError(
+                        f"{name}: {axis} says {placement} and {other} says {said}, but they share ranks on this mesh; "
+                        "annotate one of the two axes"
+                    )
+                layout[atom] = placement
+        self.check_divides(spec.dims, layout, name)
+        return tuple(layout)
+
+    def check_divides(self, dims: tuple[Dim, ...], layout: list[Placement], name: str) -> None:
+        """Raise ``CompileError`` where the ranks that cut a dimension do not divide it."""
+        for dim in dims:
+            cut = tuple(i for i, p in enumerate(layout) if p == Shard(dim.name))
+            parts = self.mesh.group_size(cut)
+            if self.check_sizes and dim.size is not None and dim.size % parts:
+                raise CompileError(
+                    f"{name}: {dim} cannot be cut into {parts} parts over {self.mesh.axis_of(cut)}; "
+                    f"choose a size that divides {dim.size}"
+                )
+
+    def convert(self, value: Value, want: Layout, consumer: str) -> Value:
+        """``value`` in the layout ``want``, with the collectives that this takes. Raises ``CompileError``."""
+        if value.layout == want:
+            return value
+        edge = f"{self.producer[value.id]} -> {consumer}"
+        self._check(value, want, edge)
+        done = self._converted.get((value.id, want))
+        if done:
+            return done
+        current, layout = value, list(value.layout)
+        for step in convert(value.layout, want):
+            for atom in step.atoms:
+                layout[atom] = Shard(step.scatter) if step.scatter else REPLICATE
+            self.check_divides(value.dims, layout, edge)
+            out = self.value(self.producer[value.id], value.dims, tuple(layout), value.hint)
+            self.program.operations.append(Collect(step, current, out, edge))
+            current = out
+        self._converted[value.id, want] = current
+        return current
+
+    def _check(self, value: Value, want: Layout, edge: str) -> None:
+        for atom, (have, need) in enumerate(zip(value.layout, want, strict=True)):
+            reason = refusal(have, need)
+            if reason:
+                producer, _, consumer = edge.partition(" -> ")
+                axis = self.mesh.axis_of((atom,))
+                raise CompileError(
+                    f"{edge}: {producer} gives {have} on {axis}, {consumer} takes {need}: {reason}. "
+                    f"Declare that {producer} gives {need}, or that {consumer} takes {have}"
+                )
+
+
+def renamed(free: Mapping[int, Placement], batch: str | None) -> dict[int, Placement]:
+    """``free`` for a tensor whose batch dimension is called ``batch``; None has nothing to cut."""
+    out: dict[int, Placement] = {}
+    for atom, placement in free.items():
+        if isinstance(placement, Shard) and placement.dim in BATCH_DIMS:
+            if batch:
+                out[atom] = Shard(batch)
+        else:
+            out[atom] = placement
+    return out

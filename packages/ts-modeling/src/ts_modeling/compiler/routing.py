@@ -1,0 +1,81 @@
+"""Dispatch: the rows of a routed module travel to the ranks of their experts, instead of being gathered on all of them.
+
+A module that takes ``Replicate()`` and gives ``Partial(sum)`` on its routed axis gives zeros for rows without an id of
+the rank. So it may as well take the rows that have one, cut as they came (``copies``), and the sum over the axis is the
+sum over the copies of a row. What it says about other axes stays as it is.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from ..errors import CompileError
+from ..placement import COPIES, Boundary, Dim, Layout, Mesh, Opaque, Partial, Placement, Replicate, Routed, Shard, Spec
+from .edges import Edges
+from .program import Combine, Dispatch, Value
+
+ITS_ROWS: Final = "its rows"
+
+
+def check_routed(path: str, boundary: Boundary) -> None:
+    """Raise ``CompileError`` where ``routed`` does not fit the rest of ``boundary``."""
+    routed = boundary.routed
+    if routed is None:
+        return
+    takes = [spec for spec in boundary.takes if isinstance(spec, Spec)]
+    whole = all(spec.axes.get(routed.axis) == Replicate() and spec.batch for spec in takes)
+    summed = all(spec.axes.get(routed.axis) == Partial() and spec.batch for spec in boundary.gives)
+    if len(takes) != len(boundary.takes) or not whole or not summed or len(boundary.gives) != 1:
+        raise CompileError(
+            f"{path}: is routed over {routed.axis}, so each argument has to be a batch with {routed.axis}=Replicate() "
+            f"and its one result a batch with {routed.axis}=Partial(sum); change the annotation, or leave out routed"
+        )
+
+
+def before_dispatch(spec: Spec, routed: Routed) -> Spec:
+    """``spec`` of an argument whose batch is cut over the routed axis."""
+    return Spec(*spec.dims, **{**spec.axes, routed.axis: Shard(spec.dims[0].name)})
+
+
+def dispatched(boundary: Boundary) -> Boundary:
+    """``boundary`` for rows that came by dispatch."""
+    routed = boundary.routed
+    assert routed
+
+    def copies(spec: Spec) -> Spec:
+        return Spec(COPIES, *spec.dims[1:], **{**spec.axes, routed.axis: Shard(COPIES.name)})
+
+    takes = tuple(spec if isinstance(spec, Opaque) else copies(spec) for spec in boundary.takes)
+    return Boundary(takes, tuple(map(copies, boundary.gives)), boundary.linear, boundary.names)
+
+
+def dispatch(edges: Edges, routed: Routed, sources: tuple[Value, ...], consumer: str) -> Dispatch:
+    """Send ``sources``, whose batch is cut over the routed axis."""
+    atoms = edges.mesh.atoms(routed.axis)
+    outs = [
+        edges.value(edges.producer[v.id], (COPIES, *v.dims[1:]), _as(v.layout, v.dims[0], COPIES), v.hint)
+        for v in sources
+    ]
+    nowhere: Layout = tuple(Replicate() for _ in edges.mesh.atom_sizes)
+    outs.append(edges.value(consumer, (), nowhere, "route"))
+    op = Dispatch(routed, atoms, sources, tuple(outs), f"{edges.producer[sources[0].id]} -> {consumer}")
+    edges.program.operations.append(op)
+    return op
+
+
+def combine(edges: Edges, sent: Dispatch, result: Value) -> Value:
+    """Bring ``result`` back to the ranks that sent its rows."""
+    producer, batch = edges.producer[result.id], sent.sources[0].dims[0]
+    layout = _as(result.layout, COPIES, batch)
+    out = edges.value(producer, (batch, *result.dims[1:]), layout, result.hint)
+    edges.program.operations.append(Combine(sent, result, out, f"{producer} -> {ITS_ROWS}"))
+    return out
+
+
+def may_dispatch(boundary: Boundary, mesh: Mesh) -> bool:
+    """Whether there is anywhere to send rows to."""
+    return boundary.routed is not None and mesh.size(boundary.routed.axis) > 1
+
+
+def _as(layout: Layout, old: Dim, new: Dim) -> Layout:
+    swap: Mapping[Placement, Placement] = {Shard(old.name): Shard(new.name)}
+    return tuple(swap.get(p, p) for p in layout)
