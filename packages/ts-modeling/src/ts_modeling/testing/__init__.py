@@ -21,6 +21,7 @@ from .checkpoints import (
 )
 from .formats import FORMATS, Format, meaning
 from .oracle import oracle, oracle_logits
+from .quantized import mxfp4_experts, quantize_tiny
 from .runs import new_cache, run_chunked, run_decodes, run_mixed, run_whole
 from .tiny import MODELS, tiny_config, write_tiny
 
@@ -34,10 +35,12 @@ __all__ = [
     "Sequences",
     "dequantized",
     "meaning",
+    "mxfp4_experts",
     "new_cache",
     "oracle",
     "oracle_logits",
     "pack_int4",
+    "quantize_tiny",
     "random_tensors",
     "run_chunked",
     "run_decodes",
