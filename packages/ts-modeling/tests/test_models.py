@@ -22,6 +22,7 @@ NEWER = {"rope_theta": ..., "rope_parameters": {"rope_theta": 500.0, "rope_type"
 WINDOWS = {"use_sliding_window": True, "sliding_window": 7}
 EVERY_HEAD = {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 24}
 ONE_KEY = {"hidden_size": 80, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 16}
+THREE = {"num_attention_heads": 3, "num_key_value_heads": 3}
 CASES: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama-llama3-tied": {"rope_scaling": LLAMA3, "tie_word_embeddings": True},
@@ -43,6 +44,10 @@ CASES: dict[str, dict[str, Any]] = {
     "qwen3_moe-plain-weights": {"norm_topk_prob": False, "num_experts": 7, "rope_scaling": YARN},
     "qwen3_moe-sparse": {"decoder_sparse_step": 2, "num_hidden_layers": 4, "mlp_only_layers": [3], **WINDOWS},
     "qwen3_moe-tied": {"tie_word_embeddings": True, "num_experts_per_tok": 5, **ONE_KEY},
+    "deepseek_v3": {},
+    "deepseek_v3-one-group": {"n_group": 1, "topk_group": 1, "rope_scaling": None, "q_lora_rank": None},
+    "deepseek_v3-gained": {"rope_scaling": {**GAINED, "mscale_all_dim": 0.7}, "n_group": 4, "topk_group": 1},
+    "deepseek_v3-linear": {"rope_scaling": {"type": "linear", "factor": 3.0}, **THREE},
     "gpt_oss": {},
     "gpt_oss-types": {"layer_types": ["full_attention", "full_attention", "sliding_attention"], "swiglu_limit": 0.7},
     "gpt_oss-plain-rope": {"rope_scaling": {"rope_type": "default"}, "attention_bias": False, **EVERY_HEAD},

@@ -22,7 +22,7 @@ class MoEShape:
     """Sizes, routing and formats of one mixture layer; a ``down`` scheme left out is that of gate and up.
 
     ``activation`` is SiLU unless given; ``interleaved``: rows of the checkpoint's joint ``gate_up`` lie in turn;
-    ``transposed``: plain tensors of all experts lie [E, inputs, outputs].
+    ``transposed``: plain tensors of all experts lie [E, inputs, outputs]. ``names`` of fields, for messages.
     """
 
     hidden: int
@@ -41,6 +41,7 @@ class MoEShape:
     bias: bool = False
     interleaved: bool = False
     transposed: bool = False
+    names: tuple[str, str] = ("n_routed_experts", "moe_intermediate_size")
     activation: moe.Gated | None = None
 
 
@@ -93,10 +94,10 @@ class Experts(Leaf):
     def __init__(self, shape: MoEShape, mesh: Mesh) -> None:
         super().__init__()
         self.shape = shape
-        experts = span("n_routed_experts", shape.experts, mesh, "moe_ep")
+        experts = span(shape.names[0], shape.experts, mesh, "moe_ep")
         scheme, down = shape.scheme, shape.down_scheme or shape.scheme
         unit = math.lcm(scheme.row_unit, down.column_unit)
-        inner = span("moe_intermediate_size", shape.intermediate, mesh, "moe_tp", unit)
+        inner = span(shape.names[1], shape.intermediate, mesh, "moe_tp", unit)
         width, bias = Span.whole(shape.hidden, "hidden_size"), shape.bias
         parts = {"gate": inner, "up": inner}
         if shape.interleaved:

@@ -38,6 +38,7 @@ def expert_shape(config: GptOssConfig, layer: int) -> MoEShape:
         experts=config.num_local_experts,
         intermediate=config.intermediate_size,
         top_k=config.num_experts_per_tok,
+        names=("num_local_experts", "intermediate_size"),
         normalize=True,
         scheme=config.format_of(name, "gate_up_proj"),
         down_scheme=config.format_of(name, "down_proj"),

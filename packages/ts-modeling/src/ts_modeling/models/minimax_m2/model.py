@@ -34,6 +34,7 @@ def _layer(config: MiniMaxM2Config, index: int, mesh: Mesh, dtype: torch.dtype, 
         intermediate=config.intermediate_size,
         top_k=config.num_experts_per_tok,
         normalize=True,
+        names=("num_local_experts", "intermediate_size"),
     )
     attention = GroupedAttention(shape_of(config, index), mesh, cos_sin=cos_sin)
     return DecoderLayer(config, index, attention, Mixture(Router(shape), Experts(shape, mesh)), dtype=dtype)

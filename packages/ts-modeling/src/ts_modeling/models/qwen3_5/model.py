@@ -63,6 +63,7 @@ def mixture(config: Qwen35Config, layer: int, mesh: Mesh) -> Mixture:
         experts=config.num_experts,
         intermediate=config.moe_intermediate_size,
         top_k=config.num_experts_per_tok,
+        names=("num_experts", "moe_intermediate_size"),
         normalize=True,
     )
     shared = MLP(

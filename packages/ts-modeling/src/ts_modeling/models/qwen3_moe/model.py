@@ -40,6 +40,7 @@ def mixture(config: Qwen3MoeConfig, layer: int, mesh: Mesh) -> Mixture:
         experts=config.num_experts,
         intermediate=config.moe_intermediate_size,
         top_k=config.num_experts_per_tok,
+        names=("num_experts", "moe_intermediate_size"),
         normalize=config.norm_topk_prob,
     )
     return Mixture(SoftmaxRouter(shape), Experts(shape, mesh))
