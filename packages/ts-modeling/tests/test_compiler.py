@@ -252,3 +252,35 @@ def test_explain_counts_bytes() -> None:
     text = explain(compiled(Chain(up=columns(), down=rows())), itemsize=2)
     assert "all_reduce [sum] over attn_tp|dense_tp (2 ranks): 16 bytes a token; down -> output" in text
     assert "1 collectives (1 all_reduce); each rank sends 16 bytes a token" in text
+
+
+class Both(Chain):
+    """What the first module gives, and what the last gives."""
+
+    def forward(self, batch: Any) -> Any:
+        first, *others = (step for _, step in self.named_children())
+        x = kept = first(batch.x)
+        for step in others:
+            x = step(x)
+        return x, kept
+
+
+def test_a_plan_gives_several_results_each_where_it_is_wanted() -> None:
+    """The second is gathered for the caller alone; the first module's output stays alive for it."""
+    model = Both(up=columns(), down=rows())
+    program = compile_model(model, PAIR, inputs=INPUTS, gives=(Spec(TOKENS, HIDDEN), Spec(TOKENS, INNER)))
+    assert sorted(kinds(program)) == ["all_gather", "all_reduce"]
+    assert len(program.extras) == 1
+    code = lower(program, None)[0].splitlines()
+    assert code[-1].count(",") == 1
+    single = compile_model(model, Mesh.single(), inputs=INPUTS, gives=(Spec(TOKENS, HIDDEN), Spec(TOKENS, INNER)))
+    assert "del" not in lower(single, None)[0]
+
+
+def test_results_that_the_annotation_does_not_name_are_refused() -> None:
+    with pytest.raises(CompileError, match="the model returns 2 values, its annotation says 1"):
+        compile_model(Both(up=columns(), down=rows()), PAIR, inputs=INPUTS, gives=Spec(TOKENS, HIDDEN))
+    with pytest.raises(CompileError, match=r"the model returns \[tokens, inner=12\], its annotation says"):
+        compile_model(
+            Both(up=columns(), down=rows()), PAIR, inputs=INPUTS, gives=(Spec(TOKENS, HIDDEN), Spec(TOKENS, HIDDEN))
+        )

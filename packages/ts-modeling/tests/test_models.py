@@ -22,6 +22,12 @@ NEWER = {"rope_theta": ..., "rope_parameters": {"rope_theta": 500.0, "rope_type"
 WINDOWS = {"use_sliding_window": True, "sliding_window": 7}
 EVERY_HEAD = {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 24}
 ONE_KEY = {"hidden_size": 80, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 16}
+ONE_DELTA = {
+    "linear_num_key_heads": 1,
+    "linear_num_value_heads": 5,
+    "linear_key_head_dim": 7,
+    "linear_value_head_dim": 33,
+}
 THREE = {"num_attention_heads": 3, "num_key_value_heads": 3}
 CASES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -37,6 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
     "qwen3_5-tied": {"tie_word_embeddings": True, "linear_conv_kernel_dim": 2, "linear_num_key_heads": 4},
     "qwen3_5-types": {"layer_types": ["full_attention", "linear_attention", "linear_attention"], **ONE_KEY},
     "qwen3_5-uneven": {"linear_num_key_heads": 3, "linear_num_value_heads": 9, "partial_rotary_factor": 1.0},
+    "qwen3_5-half-yarn": {"rope_parameters": {**YARN, "rope_theta": 500.0, "partial_rotary_factor": 0.5}, **ONE_DELTA},
     "qwen3_5_moe": {},
     "qwen3_5_moe-tied": {"tie_word_embeddings": True, "num_experts_per_tok": 6, "rope_scaling": YARN},
     "qwen3_5_moe-whole": {"full_attention_interval": 1, **EVERY_HEAD},

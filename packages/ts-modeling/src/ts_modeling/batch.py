@@ -1,6 +1,6 @@
 """One step's inputs to a compiled model.
 
-Legend: T tokens, B decode rows, P prefill rows, S sampled rows, M most pages of a row.
+Legend: F features, D hidden, T tokens, B decode rows, P prefill rows, S sampled rows, M most pages of a row.
 """
 
 from dataclasses import dataclass
@@ -52,3 +52,5 @@ class ForwardBatch:
     dp_sizes: tuple[int, ...] = ()
     states: StateRows | None = None
     """Where each row's running state lies; only models with state groups read it."""
+    features: Tensor | None = None
+    """What a draft begins from: its target's features [T, F], or the hidden states of its last step [T, D]."""

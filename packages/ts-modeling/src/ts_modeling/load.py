@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from .batch import ForwardBatch
-from .checkpoint import CheckpointFolder, Progress, fill_with_dummies, load_weights
+from .checkpoint import CheckpointFolder, Progress, SharingFolder, fill_with_dummies, load_weights
 from .communication import Communicator
 from .compiler import Costs, Forward, lower_plans
 from .configuration import ModelConfig
-from .errors import ConfigError
+from .errors import CheckpointError, ConfigError
 from .kv import KvSpec, LayerCache
 from .placement import Mesh
-from .registry import build, kv_spec, read_config, table_of
+from .registry import build, family_of, kv_spec, read_config, table_of
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FORMATS: Final = ("auto", "safetensors", "dummy")
@@ -26,6 +27,8 @@ class LoadedModel:
     """A model with weights, compiled for this rank.
 
     ``forward(batch, cache)`` takes a ``ForwardBatch`` and the tensors of ``new_cache`` and returns logits, fp32 [S, V].
+    With ``feature_layers`` it returns a pair: logits, and those layers' outputs side by side [T, layers * D]; a draft
+    head returns logits and the hidden states of its next step [S, D].
     """
 
     config: ModelConfig
@@ -37,6 +40,8 @@ class LoadedModel:
     """Of activations."""
     kv_dtype: torch.dtype
     device: torch.device
+    column_ids: Tensor | None = None
+    """Token of each column of a draft's logits, int64 [V]; None where they are the columns' numbers."""
 
     def new_cache(self, num_pages: int, page_size: int, *, num_states: int = 0) -> list[LayerCache]:
         """Zeroed cache in layer order, as ``kv_spec`` describes it; ``num_states`` slots of running states."""
@@ -55,13 +60,17 @@ def load_model(
     mesh: Mesh | None = None,
     max_positions: int = 0,
     progress: Progress | None = None,
+    feature_layers: Sequence[int] = (),
+    target: str | Path | None = None,
     costs: Costs | None = None,
 ) -> LoadedModel:
     """Read, check, compile and prepare a checkpoint folder's model for one rank of ``mesh`` (one rank by default).
 
     ``dtype`` (activations) and ``kv_dtype``: ``auto``, ``float32`` or ``bfloat16``. ``load_format`` ``dummy`` makes
     random weights from ``config.json`` alone. ``max_positions`` above 0 shortens the longest sequence. ``progress`` is
-    called with (bytes done, bytes in total, module). ``costs`` is what the compiler chooses plans for.
+    called with (bytes done, bytes in total, module). ``feature_layers`` (from 0, rising) makes the model give their
+    outputs beside its logits. ``target`` is the checkpoint folder of the model that a draft head is for: the head takes
+    from it what it leaves out, and as many positions. ``costs`` is what the compiler chooses plans for.
     Raises ``ConfigError``, ``CheckpointError``, ``MeshError`` or ``CompileError``.
     """
     folder, place = Path(checkpoint_dir), torch.device(device)
@@ -69,19 +78,53 @@ def load_model(
         raise ConfigError(f"load_format = {load_format!r}; choose one of {', '.join(FORMATS)}")
     config = read_config(folder)
     activations, kv = choose_dtypes(dtype, kv_dtype, place)
-    positions = min(max_positions or config.max_position_embeddings, config.max_position_embeddings)
+    longest = _longest(config, Path(target) if target is not None else None)
+    positions = min(max_positions or longest, longest)
     place_on = mesh or Mesh.single()
     with torch.no_grad():
-        built = build(config, place_on, dtype=activations, device=place, positions=positions, costs=costs)
+        built = build(
+            config,
+            place_on,
+            dtype=activations,
+            device=place,
+            positions=positions,
+            feature_layers=feature_layers,
+            costs=costs,
+        )
         if load_format == "dummy":
             fill_with_dummies(built.model, device=place)
         else:
-            weights = CheckpointFolder(folder)
+            weights = _weights(folder, config, Path(target) if target is not None else None)
             load_weights(built.model, weights, table_of(config), device=place, progress=progress, dtype=activations)
     code, forward = lower_plans(built.plans, Communicator(*built.plans.programs))
     assert forward is not None
     spec = kv_spec(config, place_on, dtype=kv)
-    return LoadedModel(config, spec, code, forward, activations, kv, place)
+    return LoadedModel(config, spec, code, forward, activations, kv, place, built.model.column_ids)
+
+
+def _longest(config: ModelConfig, target: Path | None) -> int:
+    """Positions that a model may have: its own, or its target's. Raises ``ConfigError`` for a target of another's."""
+    check = family_of(config).check_target
+    if target is None or check is None:
+        return config.max_position_embeddings
+    theirs = read_config(target)
+    check(config, theirs)
+    return theirs.max_position_embeddings
+
+
+def _weights(folder: Path, config: ModelConfig, target: Path | None) -> CheckpointFolder:
+    """The folder, together with its target's for what a draft head may leave out."""
+    shared = family_of(config).shared
+    if target is not None and shared:
+        entries = table_of(read_config(target)).entries
+        theirs = {e.module: e.name for e in entries if e.module in shared.values() and e.part.endswith("weight")}
+        names = {ours: theirs[module] for ours, module in shared.items() if module in theirs}
+        return SharingFolder(folder, CheckpointFolder(target), names)
+    weights = CheckpointFolder(folder)
+    missing = [name for name in shared if name not in weights]
+    if missing:
+        raise CheckpointError(f"{folder}: {missing[0]} missing: the draft takes it from its target; give target=FOLDER")
+    return weights
 
 
 def choose_dtypes(

@@ -1,24 +1,26 @@
 """Which model a ``config.json`` asks for, and how to build it. A new model is one more entry of ``FAMILIES``."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import nn
 
 from .checkpoint import Table, read_json
 from .compiler import Costs, Plans, compile_plans
 from .configuration import ModelConfig
 from .errors import ConfigError
 from .kv import KvSpec
-from .models import gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
+from .layers import AnnotatedModel, CapturingModel
+from .models import eagle3, gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
 from .models.family import Family
 from .placement import Mesh
 
 FAMILIES: Final[tuple[Family[Any], ...]] = (
+    eagle3.LLAMA,
+    eagle3.MLA,
     gpt_oss.FAMILY,
     kimi_k25.FAMILY,
     llama.FAMILY,
@@ -34,7 +36,7 @@ ARCHITECTURES: Final[Mapping[str, Family[Any]]] = {name: f for f in FAMILIES for
 class Built:
     """A model without weights and its compiled plans."""
 
-    model: nn.Module
+    model: AnnotatedModel
     plans: Plans
 
 
@@ -50,6 +52,8 @@ def config_from(raw: Mapping[str, Any]) -> ModelConfig:
     """Typed configuration from the content of ``config.json``."""
     named = raw.get("architectures")
     names = [n for n in named if isinstance(n, str)] if isinstance(named, list) else []
+    if names == ["LlamaForCausalLM"] and "draft_vocab_size" in raw:
+        names = ["LlamaForCausalLMEagle3"]  # what the heads of EAGLE3's authors say
     known = next((ARCHITECTURES[name] for name in names if name in ARCHITECTURES), None)
     if known is None:
         raise ConfigError(f"config.json: architectures = {named!r} is not supported{_nearest(names)}")
@@ -64,10 +68,18 @@ def build(
     dtype: torch.dtype,
     device: torch.device,
     positions: int,
+    feature_layers: Sequence[int] = (),
     costs: Costs | None = None,
 ) -> Built:
-    """Construct and compile the model for ``mesh``. Raises ``CompileError`` or ``MeshError``."""
+    """Construct and compile the model for ``mesh``; with ``feature_layers`` it gives their outputs beside the logits.
+
+    Raises ``CompileError``, ``MeshError``, or ``ConfigError`` for layers that are not there.
+    """
     model = family_of(config).model(config, mesh, dtype=dtype, device=device, positions=positions)
+    if feature_layers:
+        if not isinstance(model, CapturingModel):
+            raise ConfigError(f"feature_layers = {list(feature_layers)}: {type(model).__name__} has none to give")
+        model.capture(feature_layers, config.num_hidden_layers, config.hidden_size)
     return Built(model, compile_plans(model, mesh, inputs=model.inputs, gives=model.gives, costs=costs))
 
 

@@ -4,6 +4,7 @@ from .dummy import fill_with_dummies
 from .folder import CheckpointFolder, read_json
 from .loader import Progress, load_weights
 from .safetensors import SafetensorsFile, TensorInfo
+from .shared import SharingFolder
 from .table import Entry, Table, fused_entries, linear_entries
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Entry",
     "Progress",
     "SafetensorsFile",
+    "SharingFolder",
     "Table",
     "TensorInfo",
     "fill_with_dummies",

@@ -40,7 +40,7 @@ def load_weights(
     done, total = 0, sum(sizes.values())
     for path, leaf in leaves.items():
         wanted = leaf.buffers_wanted()
-        if not wanted:
+        if not wanted or (leaf.optional and path not in plan):
             continue
         tensors: dict[str, Tensor] = {}
         for entry, slot in plan[path]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from ..placement import Mesh, Spec
+from ..placement import Gives, Mesh, Spec
 from .choose import Plans, plans, policies
 from .cost import Costs, wire_bytes
 from .explain import difference, explain
@@ -41,11 +41,12 @@ __all__ = [
 
 
 def compile_plans(
-    model: nn.Module, mesh: Mesh, *, inputs: Mapping[str, Spec], gives: Spec, costs: Costs | None = None
+    model: nn.Module, mesh: Mesh, *, inputs: Mapping[str, Spec], gives: Gives, costs: Costs | None = None
 ) -> Plans:
     """Trace ``model``, place every edge for ``mesh``, and keep the plan that is cheapest for each number of tokens.
 
-    ``inputs`` annotates the expressions that hold placed inputs; ``gives`` the result. Raises ``CompileError``.
+    ``inputs`` annotates the expressions that hold placed inputs; ``gives`` the result, or each
+    of several. Raises ``CompileError``.
     """
     graph = trace(model)
     propagate(graph, model, CHECK_MESH, inputs, gives, check_sizes=False)
@@ -57,7 +58,7 @@ def compile_model(
     mesh: Mesh,
     *,
     inputs: Mapping[str, Spec],
-    gives: Spec,
+    gives: Gives,
     costs: Costs | None = None,
     tokens: int = 1,
 ) -> Program:

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from ..errors import PlacementError
 from ..layers.leaf import Leaf
-from ..placement import Mesh, Spec
+from ..placement import Gives, Mesh, Spec
 from .cost import Costs, start_bytes, token_bytes
 from .fuse import fuse
 from .hoist import hoist_gathers
@@ -36,7 +36,7 @@ class Plans:
 
 
 def plans(
-    graph: fx.Graph, model: nn.Module, mesh: Mesh, inputs: Mapping[str, Spec], gives: Spec, costs: Costs
+    graph: fx.Graph, model: nn.Module, mesh: Mesh, inputs: Mapping[str, Spec], gives: Gives, costs: Costs
 ) -> Plans:
     """The plans worth running. Raises ``CompileError`` where the model has none."""
     if costs.only is not None:
@@ -67,7 +67,7 @@ def envelope(candidates: list[Program], costs: Costs) -> Plans:
 
 
 def compiled_for(
-    graph: fx.Graph, model: nn.Module, mesh: Mesh, inputs: Mapping[str, Spec], gives: Spec, policy: Policy
+    graph: fx.Graph, model: nn.Module, mesh: Mesh, inputs: Mapping[str, Spec], gives: Gives, policy: Policy
 ) -> Program:
     """The plan under one policy. Raises ``CompileError``."""
     program = propagate(graph, model, mesh, inputs, gives, policy=policy)

@@ -39,7 +39,7 @@ def _fuse_norms(program: Program) -> None:
     for op in program.operations:
         if isinstance(op, Collect) and op.kind in ("all_reduce", "reduce_scatter"):
             users = readers.get(op.out.id, [])
-            if len(users) == 1 and _is_residual_norm(users[0], op) and op.out is not program.result:
+            if len(users) == 1 and _is_residual_norm(users[0], op) and not program.gives(op.out):
                 call = users[0]
                 assert isinstance(call, Call)
                 fused[id(call)] = FusedNorm(op, call)

@@ -62,7 +62,7 @@ class _Hoister:
         out: list[Collect] = []
         for value in call.outs:
             users = [op for op in self.readers.get(value.id, []) if id(op) not in self.gone]
-            if len(users) != 1 or value is self.program.result:
+            if len(users) != 1 or self.program.gives(value):
                 return []
             out += [op for op in users if isinstance(op, Collect) and _is_gather(op)]
         return out if len(out) == len(call.outs) else []

@@ -104,7 +104,8 @@ class _Writer:
                 lines.append(f"    # {here}")
             lines.append(f"    {self._statement(index, op)}")
         assert self.program.result is not None
-        lines.append(f"    return {self._name(self.program.result)}")
+        given = (self.program.result, *self.program.extras)
+        lines.append(f"    return {', '.join(map(self._name, given))}")
         return "\n".join(lines) + "\n"
 
     def _statement(self, index: int, op: Operation) -> str:
@@ -176,7 +177,7 @@ def _last_uses(program: Program) -> list[list[Value]]:
             last[value.id] = (index, value)
     out: list[list[Value]] = [[] for _ in program.operations]
     for index, value in last.values():
-        if value is not program.result:
+        if not program.gives(value):
             out[index].append(value)
     return out
 

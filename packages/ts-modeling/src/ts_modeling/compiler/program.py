@@ -204,6 +204,12 @@ class Program:
     operations: list[Operation] = field(default_factory=list)
     result: Value | None = None
     policy: Policy = field(default_factory=Policy)
+    extras: tuple[Value, ...] = ()
+    """What is returned after the result, where the model gives more."""
+
+    def gives(self, value: Value) -> bool:
+        """Whether the plan returns ``value``."""
+        return any(value is given for given in (self.result, *self.extras))
 
     def readers(self) -> dict[int, list[Operation]]:
         """Operations that read each value, by its id."""

@@ -20,6 +20,7 @@ from ..placement import (
     TOKENS,
     Boundary,
     Dim,
+    Gives,
     Mesh,
     Opaque,
     Partial,
@@ -40,22 +41,26 @@ def propagate(
     model: nn.Module,
     mesh: Mesh,
     inputs: Mapping[str, Spec],
-    gives: Spec,
+    gives: Gives,
     *,
     policy: Policy | None = None,
     check_sizes: bool = True,
 ) -> Program:
-    """Compile ``graph`` for ``mesh``; ``inputs`` annotates expressions such as ``batch.tokens``, ``gives`` the result.
+    """Compile ``graph`` for ``mesh``; ``inputs`` annotates expressions such as ``batch.tokens``, ``gives`` the result,
+    or each of several.
 
     ``check_sizes`` False leaves out whether dimensions divide, to check annotations on a mesh that nobody runs.
     Raises ``CompileError`` naming the module, the edge, both placements and the likely fix.
     """
     edges = Edges(mesh, check_sizes=check_sizes)
-    return _Propagator(model, edges, inputs, gives, policy or Policy()).run(graph)
+    several = gives if isinstance(gives, tuple) else (gives,)
+    return _Propagator(model, edges, inputs, several, policy or Policy()).run(graph)
 
 
 class _Propagator:
-    def __init__(self, model: nn.Module, edges: Edges, inputs: Mapping[str, Spec], gives: Spec, policy: Policy) -> None:
+    def __init__(
+        self, model: nn.Module, edges: Edges, inputs: Mapping[str, Spec], gives: tuple[Spec, ...], policy: Policy
+    ) -> None:
         self.modules = dict(model.named_modules())
         self.edges, self.mesh, self.program = edges, edges.mesh, edges.program
         self.inputs, self.gives, self.policy = inputs, gives, policy
@@ -215,15 +220,21 @@ class _Propagator:
         return next((p for p in (left, right) if isinstance(p, Shard)), REPLICATE)
 
     def _output(self, node: fx.Node) -> None:
-        result = self.results[_node_of(node.args[0])]
-        if not isinstance(result, Value) or result.dims != self.gives.dims:
-            raise CompileError(f"the model returns {_shown(result)}, its annotation says {self.gives}")
-        named = {atom for axis in self.gives.axes for atom in self.mesh.atoms(axis)}
+        returned = node.args[0] if isinstance(node.args[0], tuple) else (node.args[0],)
+        if len(returned) != len(self.gives):
+            raise CompileError(f"the model returns {len(returned)} values, its annotation says {len(self.gives)}")
+        given = [self._given(_node_of(arg), spec) for arg, spec in zip(returned, self.gives, strict=True)]
+        self.program.result, self.program.extras = given[0], tuple(given[1:])
+
+    def _given(self, node: fx.Node, spec: Spec) -> Value:
+        result = self.results[node]
+        if not isinstance(result, Value) or result.dims != spec.dims:
+            raise CompileError(f"the model returns {_shown(result)}, its annotation says {spec}")
+        named = {atom for axis in spec.axes for atom in self.mesh.atoms(axis)}
         free = {
             i: p for i, p in enumerate(result.layout) if i not in named and isinstance(p, Shard) and p.dim in BATCH_DIMS
         }
-        want = self.edges.required(self.gives, "output", free=free)
-        self.program.result = self.edges.convert(result, want, "output")
+        return self.edges.convert(result, self.edges.required(spec, "output", free=free), "output")
 
 
 def _placed(args: list[Arg], boundary: Boundary) -> list[tuple[Value, Spec]]:

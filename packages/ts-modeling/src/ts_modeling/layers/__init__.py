@@ -1,7 +1,10 @@
 """Layers: annotated leaves, and plain modules made of them."""
 
 from .attention import AttentionShape, GroupedAttention, PagedAttention, kv_group
+from .capture import CapturingModel
+from .columns import FuseFeatures, JoinColumns
 from .delta import DeltaShape, GatedDeltaNet, state_group
+from .draft_vocabulary import DraftVocabulary
 from .embedding import Embedding, LMHead
 from .leaf import AnnotatedModel, Buffer, Leaf, Slot
 from .linear import Linear
@@ -20,14 +23,18 @@ __all__ = [
     "AnnotatedModel",
     "AttentionShape",
     "Buffer",
+    "CapturingModel",
     "DeltaShape",
+    "DraftVocabulary",
     "Embedding",
     "Experts",
     "ExpertsWithShared",
+    "FuseFeatures",
     "GatedDeltaNet",
     "GatedShared",
     "GroupedAttention",
     "HeadColumnsNorm",
+    "JoinColumns",
     "LMHead",
     "LatentAttention",
     "Leaf",

@@ -33,6 +33,8 @@ class AttentionShape:
     """
 
     hidden: int
+    inputs: int = 0
+    """Width of what queries, keys and values are made of; 0 for ``hidden``."""
     heads: int
     kv_heads: int
     head_dim: int
@@ -171,10 +173,11 @@ class GroupedAttention(nn.Module):
         keys = shape.kv_heads * heads.copies * shape.head_dim
         parts = {"q": shape.heads * shape.query_width, "k": keys, "v": keys}
         hidden, fused = Dim("hidden", shape.hidden), Dim("qkv_heads", sum(parts.values()))
+        source = Dim("attention_inputs", shape.inputs) if shape.inputs else hidden
         outputs = Dim("value_heads", shape.heads * shape.head_dim)
         schemes = {name: shape.schemes.get(name, PLAIN) for name in ("qkv", "o")}
         self.qkv = Linear(
-            hidden,
+            source,
             fused,
             parts,
             mesh,

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..placement import Boundary, Spec
+from ..placement import Boundary, Gives, Spec
 from ..quantization.scheme import FLOATS
 
 Init = Literal["normal", "ones", "zeros", "codes", "fill"]
@@ -66,6 +66,8 @@ class Leaf(nn.Module):
     """
 
     boundary: Boundary
+    optional: ClassVar[bool] = False
+    """Whether a checkpoint may leave all of it out; it is then not prepared."""
 
     def buffers_wanted(self) -> Mapping[str, Buffer]:
         """Tensors to fill, by name; none for a leaf without weights."""
@@ -84,7 +86,12 @@ class AnnotatedModel(nn.Module):
 
     inputs: ClassVar[Mapping[str, Spec]]
     """Of the expressions that hold placed inputs, such as ``batch.tokens``."""
-    gives: Spec
+    gives: Gives
+
+    @property
+    def column_ids(self) -> Tensor | None:
+        """Token of each column of the logits, int64; None where they are the columns' numbers."""
+        return None
 
 
 def cut(start: int, length: int) -> slice:

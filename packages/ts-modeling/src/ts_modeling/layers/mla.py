@@ -28,6 +28,8 @@ class MLAShape:
     """
 
     hidden: int
+    inputs: int = 0
+    """Width of what latents and queries are made of; 0 for ``hidden``."""
     heads: int
     q_latent: int | None
     kv_latent: int
@@ -122,9 +124,9 @@ class MLAAttention(nn.Module):
         parts = {"q_a": shape.q_latent} if shape.q_latent else {}
         parts["kv_a"] = shape.kv_latent + shape.rope
         fused = Dim("latents", sum(parts.values()))
-        self.qkv_a = Linear(hidden, fused, parts, mesh, scheme=shape.scheme("qkv_a"))
+        source = Dim("attention_inputs", shape.inputs) if shape.inputs else hidden
+        self.qkv_a = Linear(source, fused, parts, mesh, scheme=shape.scheme("qkv_a"))
         self.q_a_norm: HeadColumnsNorm | None = None
-        source = hidden
         if shape.q_latent:
             source = Dim("query_latent", shape.q_latent)
             self.q_a_norm = HeadColumnsNorm(fused, source, shape.latent_eps, dtype)

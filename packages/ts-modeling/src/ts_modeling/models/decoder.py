@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configuration import DecoderConfig
-from ..layers import AddRMSNorm, AnnotatedModel, Embedding, LMHead, RMSNorm, SelectRows
+from ..layers import AddRMSNorm, CapturingModel, Embedding, LMHead, RMSNorm, SelectRows
 from ..placement import SAMPLES, TOKENS, Dim, Mesh, Replicate, Shard, Spec
 from ..quantization import PLAIN
 
@@ -50,8 +50,8 @@ class DecoderLayer(nn.Module):
         return self.mlp(x_TD), residual_TD
 
 
-class Decoder(AnnotatedModel):
-    """Tokens in, logits of the sampled rows out."""
+class Decoder(CapturingModel):
+    """Tokens in, logits of the sampled rows out; with ``capture`` hidden states too."""
 
     inputs: ClassVar[Mapping[str, Spec]] = {"batch.tokens": Spec(TOKENS, attn_dp=Shard("tokens"))}
 
@@ -74,12 +74,13 @@ class Decoder(AnnotatedModel):
         self.head = LMHead(hidden, vocabulary, mesh, axis="attn_tp", scheme=scheme)
         self.gives = Spec(SAMPLES, vocabulary, attn_tp=Replicate())
 
-    def forward(self, batch: Any, cache: Any) -> Tensor:
+    def forward(self, batch: Any, cache: Any) -> Tensor | tuple[Tensor, Tensor]:
         """A ``ForwardBatch`` and one cache entry a layer -> fp32 [S, V]."""
         x_TD, residual_TD = self.embed(batch.tokens), None
+        captured: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             x_TD, residual_TD = layer(x_TD, residual_TD, batch, cache[i])
+            self.keep(i, x_TD, residual_TD, captured)
         indices_S = batch.sample_indices
         x_SD, _ = self.norm(self.select_x(x_TD, indices_S), self.select_residual(residual_TD, indices_S))
-        logits_SV: Tensor = self.head(x_SD)
-        return logits_SV
+        return self.given(self.head(x_SD), captured)

@@ -1,7 +1,7 @@
 """What a model's folder gives to the registry."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -29,3 +29,7 @@ class Family(Generic[C]):
     checkpoint_table: Callable[[C], Table]
     kv_spec: Callable[[C, Mesh, torch.dtype], KvSpec]
     """What one rank of a mesh caches, in that type."""
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that a draft head may leave to its target, and the module of the target that has each."""
+    check_target: Callable[[C, ModelConfig], None] | None = None
+    """Of a draft head: raises ``ConfigError`` for a target that it was not made for."""

@@ -4,7 +4,7 @@ from .convert import Layout, Step, convert, refusal
 from .extents import Extent, token_extent
 from .mesh import AXES, VIEWS, Mesh
 from .placements import REPLICATE, Partial, Placement, Replicate, Shard
-from .spec import BATCH_DIMS, COPIES, OPAQUE, SAMPLES, TOKENS, Boundary, Dim, Opaque, Routed, Spec
+from .spec import BATCH_DIMS, COPIES, OPAQUE, SAMPLES, TOKENS, Boundary, Dim, Gives, Opaque, Routed, Spec
 
 __all__ = [
     "AXES",
@@ -18,6 +18,7 @@ __all__ = [
     "Boundary",
     "Dim",
     "Extent",
+    "Gives",
     "Layout",
     "Mesh",
     "Opaque",

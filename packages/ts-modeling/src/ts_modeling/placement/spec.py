@@ -53,6 +53,10 @@ class Spec:
         return f"[{', '.join(map(str, self.dims))}]{{{axes}}}"
 
 
+Gives = Spec | tuple[Spec, ...]
+"""What a model returns: one tensor, or several."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opaque:
     """A boundary argument without placement: batch metadata, caches, local indices."""

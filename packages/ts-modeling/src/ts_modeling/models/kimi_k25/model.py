@@ -13,7 +13,7 @@ from ...kv import CacheGroup, KvSpec
 from ...layers import (
     MLP,
     AddRMSNorm,
-    AnnotatedModel,
+    CapturingModel,
     Embedding,
     LMHead,
     MLAAttention,
@@ -32,8 +32,8 @@ LATENT_EPS = 1e-6
 """Of the norms on the latents, whatever ``rms_norm_eps`` says: DeepSeek V3's code leaves them at this default."""
 
 
-class KimiK25(AnnotatedModel):
-    """Tokens in, logits of the sampled rows out."""
+class KimiK25(CapturingModel):
+    """Tokens in, logits of the sampled rows out; with ``capture`` hidden states too."""
 
     inputs: ClassVar[Mapping[str, Spec]] = {"batch.tokens": Spec(TOKENS, attn_dp=Shard("tokens"))}
 
@@ -52,15 +52,16 @@ class KimiK25(AnnotatedModel):
         self.head = LMHead(hidden, vocabulary, mesh, axis="attn_tp", scheme=scheme_of(config.quantization, "lm_head"))
         self.gives = Spec(SAMPLES, vocabulary, attn_tp=Replicate())
 
-    def forward(self, batch: Any, cache: Any) -> Tensor:
+    def forward(self, batch: Any, cache: Any) -> Tensor | tuple[Tensor, Tensor]:
         """A ``ForwardBatch`` and one cache tensor a layer -> fp32 [S, V]."""
         x_TD, residual_TD = self.embed(batch.tokens), None
+        captured: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             x_TD, residual_TD = layer(x_TD, residual_TD, batch, cache[i])
+            self.keep(i, x_TD, residual_TD, captured)
         indices_S = batch.sample_indices
         x_SD, _ = self.norm(self.select_x(x_TD, indices_S), self.select_residual(residual_TD, indices_S))
-        logits_SV: Tensor = self.head(x_SD)
-        return logits_SV
+        return self.given(self.head(x_SD), captured)
 
 
 class DecoderLayer(nn.Module):

@@ -20,6 +20,8 @@ from ...errors import ConfigError
 ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     "hidden_act": ("silu",),
     "attn_output_gate": (True,),
+    "output_gate_type": ("swish",),
+    "mamba_ssm_dtype": ("float32",),
     "mlp_only_layers": ([], None),
     "attention_bias": (False,),
 }
