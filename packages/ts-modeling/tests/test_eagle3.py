@@ -22,7 +22,8 @@ from transformers.models.llama import modeling_llama as llama
 from ts_modeling import CheckpointError, ConfigError, ForwardBatch, LoadedModel, Mesh, load_model
 from ts_modeling.compiler.program import collective_of
 from ts_modeling.registry import build, config_from, kv_spec
-from ts_modeling.testing import Sequences, new_cache, oracle, tiny_config, write_checkpoint, write_tiny
+from ts_modeling.testing import FORMATS, Sequences, new_cache, oracle, tiny_config, write_checkpoint, write_tiny
+from ts_modeling.testing.formats import meaning
 
 HIDDEN, TOKENS = 72, 320
 COMMON: dict[str, Any] = {
@@ -217,6 +218,30 @@ def test_several_sequences_draft_together(case: Case) -> None:
     close(both[1:], logits)
     assert torch.equal(given, before)
     assert after.shape == hidden[:1].shape
+
+
+@pytest.mark.parametrize("form", ["llama", "mla"])
+def test_a_quantized_layer_is_read_as_stored(tmp_path: Path, form: str) -> None:
+    """INT4 in groups of 32; the up-projection of latents is rounded to bf16, as no kernel reads it quantized."""
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}
+    raw = {**LLAMA, **sizes, "head_dim": 16} if form == "llama" else {**MLA, **sizes, "q_lora_rank": 64}
+    reference = write_draft(tmp_path, raw)
+    tensors, generator = load_file(tmp_path / "model.safetensors"), torch.Generator().manual_seed(6)
+    for name, weight in reference.named_parameters():
+        if name.endswith("_proj.weight") or name.endswith("_with_mqa.weight"):
+            made = FORMATS["int4-32"].make(*weight.shape, generator)
+            means = meaning(made)
+            weight.data.copy_(means.bfloat16() if "kv_b" in name else means)
+            del tensors[name]
+            tensors |= {f"{name.removesuffix('.weight')}.{suffix}": value for suffix, value in made.items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    quantization = {**FORMATS["int4-32"].config, "ignore": ["fc", "lm_head"]}
+    (tmp_path / "config.json").write_text(json.dumps({**raw, "quantization_config": quantization}))
+    features = torch.randn(4, 192, generator=generator)
+    case = Case(load_model(tmp_path, dtype="float32"), reference, [5, 9, 300, 7], features)
+    rows = Sequences(1, 8)
+    logits, _ = call(case, rows.batch(prefills=[(0, case.tokens)]), new_cache(case.model, rows), features)
+    close(logits, case.expected(0)[0][0])
 
 
 def test_columns_are_tokens_of_the_target(case: Case, tmp_path: Path) -> None:

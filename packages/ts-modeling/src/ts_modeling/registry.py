@@ -14,13 +14,13 @@ from .configuration import ModelConfig
 from .errors import ConfigError
 from .kv import KvSpec
 from .layers import AnnotatedModel, CapturingModel
-from .models import eagle3, gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
+from .models import eagle3, eagle3_mla, gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
 from .models.family import Family
 from .placement import Mesh
 
 FAMILIES: Final[tuple[Family[Any], ...]] = (
-    eagle3.LLAMA,
-    eagle3.MLA,
+    eagle3.FAMILY,
+    eagle3_mla.FAMILY,
     gpt_oss.FAMILY,
     kimi_k25.FAMILY,
     llama.FAMILY,

@@ -1,31 +1,23 @@
-"""EAGLE3 (arXiv 2503.01840): draft heads that continue from hidden states of their target."""
+"""EAGLE3 (arXiv 2503.01840) in Llama's form: a draft head that continues from hidden states of its target."""
 
 from typing import Final
 
+from ..drafts.config import check_target
+from ..drafts.weights import SHARED
 from ..family import Family
-from .config import Eagle3Config, Eagle3MLAConfig, check_target, parse_llama, parse_mla
-from .model import Eagle3, Eagle3MLA, grouped_kv_spec, latent_kv_spec
-from .weights import SHARED, checkpoint_table
+from .config import Eagle3Config, parse_config
+from .model import Eagle3, kv_spec
+from .weights import checkpoint_table
 
-LLAMA: Final = Family(
+FAMILY: Final = Family(
     architectures=("LlamaForCausalLMEagle3", "Eagle3LlamaForCausalLM"),
     config=Eagle3Config,
-    parse_config=parse_llama,
+    parse_config=parse_config,
     model=Eagle3,
     checkpoint_table=checkpoint_table,
-    kv_spec=grouped_kv_spec,
-    shared=SHARED,
-    check_target=check_target,
-)
-MLA: Final = Family(
-    architectures=("Eagle3DeepseekV2ForCausalLM", "Eagle3DeepseekV3ForCausalLM"),
-    config=Eagle3MLAConfig,
-    parse_config=parse_mla,
-    model=Eagle3MLA,
-    checkpoint_table=checkpoint_table,
-    kv_spec=latent_kv_spec,
+    kv_spec=kv_spec,
     shared=SHARED,
     check_target=check_target,
 )
 
-__all__ = ["LLAMA", "MLA", "Eagle3", "Eagle3Config", "Eagle3MLA", "Eagle3MLAConfig", "checkpoint_table"]
+__all__ = ["FAMILY", "Eagle3", "Eagle3Config", "checkpoint_table", "parse_config"]

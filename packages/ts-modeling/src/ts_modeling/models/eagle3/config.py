@@ -1,162 +1,17 @@
-"""Typed configuration of EAGLE3's draft heads, Llama's form and that with latent attention.
-
-Fields are those that SpecForge, ModelOpt and TorchSpec write; what changes numbers and is not implemented is refused.
-"""
+"""Typed configuration of EAGLE3's heads in Llama's form."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any
 
-import msgspec
-
-from ...configuration import Count, GroupedConfig, ModelConfig, Width, read_fields, refuse
-from ...errors import ConfigError
-from ...layers import Yarn
-
-ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
-    "num_hidden_layers": (1,),
-    "hidden_act": ("silu",),
-    "tie_word_embeddings": (False,),
-    "attention_bias": (False, None),
-    "mlp_bias": (False, None),
-    "bias": (False, None),
-    "partial_rotary_factor": (1, None),
-    "use_sliding_window": (False, None),
-    "fc_norm": (False, None),
-    "use_aux_norm": (False, None),
-    "norm_output": (False, None),
-    "logit_scale": (1, None),
-    "rope_interleave": (True, None),
-    "eagle_aux_hidden_state_layer_ids": (None,),
-}
-"""Fields with the only values that the model implements; a field left out is fine. Layers of features stand in
-``eagle_config``: at the top, programs disagree on what the numbers count."""
-EAGLE: Final[Mapping[str, tuple[Any, ...]]] = {
-    "use_aux_hidden_state": (True, None),
-    "use_input_layernorm_in_first_layer": (True, None),
-    "use_last_layernorm": (True, None),
-    "use_mtp_layernorm": (False, None),
-    "next_layer_regular": (True, None),
-    "parallel_draft_step": (1, None),
-}
-"""The same for fields of ``eagle_config``."""
-LAYERS: Final = "eagle_aux_hidden_state_layer_ids"
-Index = Annotated[int, msgspec.Meta(ge=0, le=4096)]
-
-
-class DraftConfig(GroupedConfig, frozen=True, kw_only=True):
-    """What both forms share; ``vocab_size`` is the target's."""
-
-    intermediate_size: Width
-    draft_vocab_size: Count | None = None
-    target_hidden_size: Width | None = None
-    num_aux_hidden_states: Count | None = None
-    norm_before_residual: bool = False
-    given_layers: tuple[int, ...] = ()
-
-    @property
-    def columns(self) -> int:
-        """Tokens that the draft can say."""
-        return self.draft_vocab_size or self.vocab_size
-
-    @property
-    def feature_width(self) -> int:
-        """Columns of the target's features."""
-        return (self.num_aux_hidden_states or 3) * (self.target_hidden_size or self.hidden_size)
-
-    def feature_layers(self, layers: int) -> tuple[int, ...]:
-        """Layers of a target with ``layers`` whose outputs are its features, from 0; by default as EAGLE3 has them."""
-        return self.given_layers or (1, layers // 2 - 1, layers - 4)
+from ...configuration import refuse
+from ..drafts.config import DraftConfig, parse_draft
 
 
 class Eagle3Config(DraftConfig, frozen=True, kw_only=True):
     """A head with grouped-query attention."""
 
 
-class Eagle3MLAConfig(DraftConfig, frozen=True, kw_only=True):
-    """A head with latent attention, for DeepSeek V3 and Kimi; its experts' fields are its target's and not read."""
-
-    q_lora_rank: Width | None = None
-    kv_lora_rank: Width
-    qk_nope_head_dim: Width
-    qk_rope_head_dim: Annotated[int, msgspec.Meta(ge=2, le=1 << 16, multiple_of=2)]
-    v_head_dim: Width
-
-    @property
-    def softmax_scale(self) -> float:
-        """What query-key products are multiplied by, YaRN's magnitude included."""
-        gain = self.rope.scaling.softmax_gain if isinstance(self.rope.scaling, Yarn) else 1.0
-        return float((self.qk_nope_head_dim + self.qk_rope_head_dim) ** -0.5 * gain)
-
-
-Draft = TypeVar("Draft", bound=DraftConfig)
-
-
-def parse_llama(raw: Mapping[str, Any]) -> Eagle3Config:
+def parse_config(raw: Mapping[str, Any]) -> Eagle3Config:
     """Read the content of ``config.json``. Raises ``ConfigError`` naming the field."""
     refuse(raw, {"sliding_window": (None,)}, "")
-    return _parse(Eagle3Config, raw)
-
-
-def parse_mla(raw: Mapping[str, Any]) -> Eagle3MLAConfig:
-    """Read the content of ``config.json``. Raises ``ConfigError`` naming the field."""
-    heads = {"head_dim": "qk_rope_head_dim", "num_key_value_heads": "num_attention_heads"}
-    return _parse(Eagle3MLAConfig, raw, names=heads)  # what turns of a head, and as many heads of keys
-
-
-def check_target(config: DraftConfig, target: ModelConfig) -> None:
-    """Raise ``ConfigError`` for a model that the draft was not made for."""
-    count, layers = target.num_hidden_layers, list(config.feature_layers(target.num_hidden_layers))
-    width = config.target_hidden_size or config.hidden_size
-    field = "target_hidden_size" if config.target_hidden_size else "hidden_size"
-    there = layers == sorted(set(layers)) and layers[0] >= 0 and layers[-1] < count
-    checks = (
-        (config.vocab_size == target.vocab_size, "vocab_size", config.vocab_size, target.vocab_size),
-        (width == target.hidden_size, field, width, target.hidden_size),
-        (there, "features of layers", layers, f"{count} layers"),
-    )
-    for holds, name, ours, theirs in checks:
-        if not holds:
-            raise ConfigError(
-                f"config.json of the draft: {name} = {ours}, its target has {theirs}; give the folder of the model "
-                "that it was made for"
-            )
-
-
-def _parse(cls: type[Draft], raw: Mapping[str, Any], names: Mapping[str, str] | None = None) -> Draft:
-    refuse(raw, ONLY, "")
-    eagle = raw.get("eagle_config") or {}
-    if not isinstance(eagle, Mapping):
-        raise ConfigError(f"config.json: eagle_config is a {type(eagle).__name__}; expected an object")
-    refuse(eagle, EAGLE, "eagle_config.")
-    try:
-        layers = msgspec.convert(eagle.get(LAYERS) or (), tuple[Index, ...])
-        before = msgspec.convert(raw.get("norm_before_residual", eagle.get("norm_before_residual")) or False, bool)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"config.json: eagle_config: {error}") from None
-    fields = {name: value for name, value in raw.items() if name not in ("given_layers", "norm_before_residual")}
-    config = read_fields(cls, raw, fields, "", theta=10000.0, names=names)
-    config = msgspec.structs.replace(config, given_layers=layers, norm_before_residual=before)
-    count = config.num_aux_hidden_states or len(layers) or 3
-    config = msgspec.structs.replace(config, num_aux_hidden_states=count)
-    _check(config)
-    return config
-
-
-def _check(config: DraftConfig) -> None:
-    layers, count = config.given_layers, config.num_aux_hidden_states
-    checks = (
-        (
-            config.columns <= config.vocab_size,
-            f"draft_vocab_size = {config.columns} exceeds vocab_size = {config.vocab_size}, which is the target's",
-        ),
-        (sorted(set(layers)) == list(layers), f"eagle_config.{LAYERS} = {list(layers)} must rise"),
-        (not layers or len(layers) == count, f"num_aux_hidden_states = {count} for {len(layers)} layers of features"),
-        (
-            config.feature_width != config.hidden_size,
-            f"hidden_size = {config.hidden_size} is also the width of the features, which cannot be told from a "
-            "draft's own hidden states then",
-        ),
-    )
-    for holds, message in checks:
-        if not holds:
-            raise ConfigError(f"config.json: {message}")
+    return parse_draft(Eagle3Config, raw)
