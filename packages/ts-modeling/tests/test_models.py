@@ -17,7 +17,14 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
-GAINED = {**YARN, "attention_factor": 1.25, "truncate": False, "beta_fast": 8.0, "beta_slow": 2.0}
+GAINED = {
+    **YARN,
+    "original_max_position_embeddings": 128,
+    "attention_factor": 1.25,
+    "truncate": False,
+    "beta_fast": 8.0,
+    "beta_slow": 2.0,
+}
 NEWER = {"rope_theta": ..., "rope_parameters": {"rope_theta": 500.0, "rope_type": "linear", "factor": 3.0}}
 WINDOWS = {"use_sliding_window": True, "sliding_window": 7}
 EVERY_HEAD = {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 24}
@@ -34,7 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
     "llama-llama3-tied": {"rope_scaling": LLAMA3, "tie_word_embeddings": True},
     "llama-yarn-biases": {"rope_scaling": YARN, "attention_bias": True, **ONE_KEY},
     "llama-linear": {**NEWER, "head_dim": ..., "num_key_value_heads": ...},
-    "llama-dynamic-gain": {"rope_scaling": GAINED, "rms_norm_eps": 1e-3},
+    "llama-gain": {"rope_scaling": GAINED, "rms_norm_eps": 1e-3, "rope_theta": 100.0},
     "qwen3": {},
     "qwen3-windows": {**WINDOWS, "max_window_layers": 1, "rope_scaling": YARN},
     "qwen3-types": {**WINDOWS, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},

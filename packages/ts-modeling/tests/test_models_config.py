@@ -33,6 +33,8 @@ def refusal(model: str, **changes: Any) -> str:
         ("llama", "vocab_size", 1 << 30, "vocab_size"),
         ("qwen3", "layer_types", ["full_attention"], "layer_types has 1 entries for 3 layers"),
         ("qwen3", "layer_types", ["full_attention", "linear_attention", "full_attention"], "'linear_attention'"),
+        ("qwen3", "layer_types", ["full_attention", "sliding_attention", "full_attention"], "use_sliding_window"),
+        ("gpt_oss", "sliding_window", None, "but sliding_window is off"),
         ("qwen3_moe", "num_experts_per_tok", 7, "num_experts_per_tok = 7 exceeds num_experts = 6"),
         ("qwen3_moe", "num_experts", 1 << 16, "more experts than"),
         ("qwen3_moe", "decoder_sparse_step", 0, "decoder_sparse_step"),

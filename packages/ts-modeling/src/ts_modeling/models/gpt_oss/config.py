@@ -41,7 +41,8 @@ def parse_config(raw: Mapping[str, Any]) -> GptOssConfig:
     if not (raw.get("rope_scaling") or raw.get("rope_parameters")):
         raise ConfigError("config.json: rope_scaling is missing; GPT-OSS was made with YaRN, so say which")
     config = read_fields(GptOssConfig, raw, raw, "", theta=150000.0)
-    config.kinds()
+    if WINDOW in config.kinds() and not config.sliding_window:
+        raise ConfigError(f"config.json: layer_types holds {WINDOW!r}, but sliding_window is off")
     fields = ("num_local_experts", "num_experts_per_tok")
     check_experts(config.num_hidden_layers, config.num_local_experts, config.num_experts_per_tok, "", fields)
     return config

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from ...configuration import Count, GroupedConfig, Width, layer_kinds, read_fields, refuse
+from ...errors import ConfigError
 
 ONLY: Final[Mapping[str, tuple[Any, ...]]] = {"hidden_act": ("silu",), "partial_rotary_factor": (1, None)}
 """Fields with the only values that the model implements; a field left out is fine."""
@@ -30,13 +31,13 @@ class Qwen3Config(GroupedConfig, frozen=True, kw_only=True):
 
     def window(self, layer: int) -> int:
         """Tokens that a layer attends to; 0 for all."""
-        windowed = self.use_sliding_window and self.kinds()[layer] == WINDOW
-        return (self.sliding_window or 0) if windowed else 0
+        return (self.sliding_window or 0) if self.kinds()[layer] == WINDOW else 0
 
 
 def parse_config(raw: Mapping[str, Any]) -> Qwen3Config:
     """Read the content of ``config.json``. Raises ``ConfigError`` naming the field."""
     refuse(raw, ONLY, "")
     config = read_fields(Qwen3Config, raw, raw, "", theta=10000.0)
-    config.kinds()
+    if WINDOW in config.kinds() and not (config.use_sliding_window and config.sliding_window):
+        raise ConfigError(f"config.json: layer_types holds {WINDOW!r}, but use_sliding_window or sliding_window is off")
     return config
