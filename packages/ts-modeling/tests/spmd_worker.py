@@ -2,7 +2,7 @@
 
 Usage: spmd_worker.py CHECKPOINT STORE RANK WORLD OUTPUT MESH/POLICY [MESH/POLICY...]
 
-A policy is ``plain``, ``cut``, ``dispatch`` or ``both``, or ``auto`` where the number of tokens decides.
+A policy is ``plain``, ``cut``, ``dispatch`` or ``both``, or ``auto`` (or none) where the number of tokens decides.
 """
 
 import sys

@@ -2,6 +2,7 @@
 
 from itertools import product
 from math import prod
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from ts_modeling import MeshError, PlacementError
-from ts_modeling.placement import AXES, Layout, Mesh, Partial, Placement, Replicate, Shard, Step, convert, refusal
+from ts_modeling.communication.dispatch import rows_for
+from ts_modeling.layers import Linear
+from ts_modeling.placement import (
+    AXES,
+    Dim,
+    Layout,
+    Mesh,
+    Partial,
+    Placement,
+    Replicate,
+    Shard,
+    Step,
+    convert,
+    refusal,
+    token_extent,
+)
 
 DIMS = ("tokens", "hidden", "heads")
 PLACEMENTS: list[Placement] = [Replicate(), *map(Shard, DIMS), Partial("sum"), Partial("max")]
@@ -232,3 +248,114 @@ def test_bad_meshes_name_what_is_wrong(text: str, message: str) -> None:
     with pytest.raises(MeshError, match="mesh") as caught:
         Mesh.parse(text)
     assert message in str(caught.value)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[Mesh, tuple[int, ...]]:
+    """A mesh with attention over two axes, perhaps refined by the experts', and tokens of each group, none perhaps."""
+    axes = {axis: draw(st.sampled_from([1, 2, 3, 4])) for axis in ("attn_dp", "attn_tp")}
+    world = prod(axes.values())
+    axes["moe_tp"] = draw(st.sampled_from([n for n in (1, 2, 4) if world % n == 0]))
+    try:
+        mesh = Mesh(world, axes)
+    except MeshError:
+        mesh = Mesh(world, {**axes, "moe_tp": 1})
+    return mesh, tuple(draw(st.integers(0, 9)) for _ in range(axes["attn_dp"]))
+
+
+def cuts(mesh: Mesh) -> list[tuple[int, ...]]:
+    every = range(len(mesh.atom_sizes))
+    return [tuple(a for a in every if number >> a & 1) for number in range(1 << len(mesh.atom_sizes))]
+
+
+@given(worlds())
+def test_every_token_is_held_once_however_tokens_are_cut(case: tuple[Mesh, tuple[int, ...]]) -> None:
+    """Ranks that differ in the cut atoms hold all tokens together, in parts that differ by one where a group is cut."""
+    mesh, sizes = case
+    for cut in cuts(mesh):
+        for rank in range(mesh.world):
+            lengths = [token_extent(mesh, cut, r).of(sizes) for r in mesh.group(cut, rank)]
+            assert sum(lengths) == sum(sizes)
+            inner = tuple(a for a in cut if a not in mesh.atoms("attn_dp"))
+            parts = [token_extent(mesh, cut, r).of(sizes) for r in mesh.group(inner, rank)]
+            assert max(parts) - min(parts) <= 1 or len(inner) > 1
+
+
+@given(worlds())
+def test_parts_of_a_fast_atom_add_up_to_the_part_that_they_were_cut_from(case: tuple[Mesh, tuple[int, ...]]) -> None:
+    """So gathering the fastest atoms first gives the parts that the slower ones cut."""
+    mesh, sizes = case
+    for cut in cuts(mesh):
+        for kept in range(len(cut)):
+            slow, fast = cut[:kept], cut[kept:]
+            for rank in range(mesh.world):
+                parts = [token_extent(mesh, cut, r).of(sizes) for r in mesh.group(fast, rank)]
+                assert sum(parts) == token_extent(mesh, slow, rank).of(sizes)
+
+
+@settings(deadline=None, max_examples=25)
+@given(cases(1))
+def test_a_cut_value_comes_back_from_the_whole(case: tuple[tuple[int, ...], list[Layout]]) -> None:
+    """Converting to the whole and slicing is the way back: the steps of a round trip give what each rank had."""
+    sizes, (layout,) = case
+    if any(isinstance(p, Partial) for p in layout):
+        return
+    world, value = World(sizes), random_value()
+    whole: Layout = tuple(Replicate() for _ in sizes)
+    held = world.hold(value, layout)
+    there = held
+    for step in (*convert(layout, whole), *convert(whole, layout)):
+        there = world.apply(step, there)
+    for rank in world.ranks:
+        torch.testing.assert_close(there[rank], held[rank])
+
+
+@settings(deadline=None, max_examples=25)
+@given(cases(2))
+def test_pending_sums_may_be_added_before_they_are_reduced(case: tuple[tuple[int, ...], list[Layout]]) -> None:
+    """Conversions are linear where they only sum and move: that is what lets one reduction serve two branches."""
+    sizes, (source, target) = case
+    if Partial("max") in source or not allowed(source, target):
+        return
+    world = World(sizes)
+    one, other = world.hold(random_value(), source), world.hold(random_value() * 3 + 1, source)
+    both = {rank: one[rank] + other[rank] for rank in world.ranks}
+    for step in convert(source, target):
+        one, other, both = world.apply(step, one), world.apply(step, other), world.apply(step, both)
+    for rank in world.ranks:
+        torch.testing.assert_close(both[rank], one[rank] + other[rank])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 9), st.sampled_from([1, 2, 4]), st.integers(1, 4), st.integers(0, 1 << 30))
+def test_dispatch_gives_what_gathering_gives(rows: int, ranks: int, chosen: int, seed: int) -> None:
+    """A module with work for its own experts alone, on dispatched rows summed over copies, is that on all rows."""
+    generator = torch.Generator().manual_seed(seed)
+    x_TD = torch.randint(-9, 9, (rows, 3), generator=generator).double()
+    ids_Tk = torch.stack(
+        [torch.randperm(8, generator=generator)[:chosen] for _ in range(rows)] or [torch.zeros(chosen)]
+    )
+    ids_Tk = ids_Tk[:rows].to(torch.int32)
+    experts_E = torch.randint(-9, 9, (8,), generator=generator).double()
+
+    def module(rank: int, x: Tensor, ids: Tensor) -> Tensor:
+        mine = (ids.long() // (8 // ranks)) == rank
+        return x * (experts_E[ids.long()] * mine).sum(1, keepdim=True)
+
+    gathered = sum((module(rank, x_TD, ids_Tk) for rank in range(ranks)), torch.zeros_like(x_TD))
+    combined = torch.zeros_like(x_TD)
+    for rank, there in enumerate(rows_for(ids_Tk, 8 // ranks, ranks)):
+        combined.index_add_(0, there, module(rank, x_TD[there], ids_Tk[there]))
+    torch.testing.assert_close(combined, gathered)
+
+
+@pytest.mark.parametrize(
+    ("build", "sizes"),
+    [
+        (lambda mesh: Linear(Dim("a", 8), Dim("b", 12), {"w": 12}, mesh, columns="attn_tp"), "1, 2, 3, 4, 6$"),
+        (lambda mesh: Linear(Dim("a", 12), Dim("b", 8), {"w": 8}, mesh, rows="attn_tp"), "1, 2, 3, 4, 6$"),
+    ],
+)
+def test_a_mesh_that_does_not_divide_says_which_sizes_do(build: Any, sizes: str) -> None:
+    with pytest.raises(MeshError, match=f"does not divide over attn_tp=5; sizes of attn_tp that do: {sizes}"):
+        build(Mesh(5, {"attn_tp": 5}))

@@ -3,7 +3,7 @@
 from .batch import ForwardBatch, StateRows
 from .communication import join, leave
 from .configuration import ModelConfig
-from .errors import CheckpointError, CompileError, ConfigError, MeshError, ModelingError, PlacementError
+from .errors import CheckpointError, CompileError, ConfigError, MediaError, MeshError, ModelingError, PlacementError
 from .kv import CacheGroup, KvSpec, LayerCache
 from .load import LoadedModel, load_model
 from .placement import Mesh
@@ -18,6 +18,7 @@ __all__ = [
     "KvSpec",
     "LayerCache",
     "LoadedModel",
+    "MediaError",
     "Mesh",
     "MeshError",
     "ModelConfig",

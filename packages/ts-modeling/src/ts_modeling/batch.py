@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .vision import MediaRows
+
 
 @dataclass(slots=True)
 class StateRows:
@@ -50,6 +52,8 @@ class ForwardBatch:
     sample_indices: Tensor | None
     """Token rows whose logits are wanted, int64 [S]; None for all of them."""
     dp_sizes: tuple[int, ...] = ()
+    media: MediaRows | None = None
+    """Rows of images in the place of some tokens; only models loaded with vision read it."""
     states: StateRows | None = None
     """Where each row's running state lies; only models with state groups read it."""
     features: Tensor | None = None

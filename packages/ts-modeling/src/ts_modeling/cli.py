@@ -36,27 +36,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def named_config(model: str) -> ModelConfig:
+def named_config(model: str, *, vision: bool = False) -> ModelConfig:
     """Configuration of a model that comes with the package, a checkpoint folder, or a config.json file."""
     path = NAMED.get(model, Path(model))
     if path.is_file():
-        return config_from(read_json(path, ConfigError))
+        return config_from(read_json(path, ConfigError), vision=vision)
     if not path.is_dir():
         raise ConfigError(f"--model {model}: neither a folder nor one of {', '.join(NAMED)}")
-    return read_config(path)
+    return read_config(path, vision=vision)
 
 
 def _explain(args: argparse.Namespace) -> str:
-    config = named_config(args.model)
+    config = named_config(args.model, vision=args.vision)
     itemsize = DTYPES[args.dtype].itemsize
     plans = _plans(config, args.mesh, args)
     program = plans.at(args.tokens)
-    kv = kv_spec(config, program.mesh, dtype=DTYPES[args.kv_dtype])
+    kv = None if args.vision else kv_spec(config, program.mesh, dtype=DTYPES[args.kv_dtype])
     figures = summarize(program, itemsize=itemsize, kv=kv)
     other = None
     if args.diff is not None:
         beside = _plans(config, args.diff, args).at(args.tokens)
-        other_kv = kv_spec(config, beside.mesh, dtype=DTYPES[args.kv_dtype])
+        other_kv = None if args.vision else kv_spec(config, beside.mesh, dtype=DTYPES[args.kv_dtype])
         other = summarize(beside, itemsize=itemsize, kv=other_kv)
     if args.json:
         return json.dumps([f.as_json() for f in (figures, other) if f], indent=1) + "\n"
@@ -70,7 +70,8 @@ def _explain(args: argparse.Namespace) -> str:
 def _plans(config: ModelConfig, mesh: str, args: argparse.Namespace) -> Plans:
     dtype, device = DTYPES[args.dtype], torch.device("cpu")
     costs = Costs(start=args.start, itemsize=dtype.itemsize)
-    return build(config, Mesh.parse(mesh), dtype=dtype, device=device, positions=1, costs=costs).plans
+    built = build(config, Mesh.parse(mesh), dtype=dtype, device=device, positions=1, costs=costs)
+    return built.vision[1] if built.vision else built.plans
 
 
 def _switches(plans: Plans) -> str:
@@ -101,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--start", type=_count, default=Costs().start, help="bytes that a link carries while a collective begins")
     add("--dtype", default="bfloat16", choices=sorted(DTYPES), help="of activations")
     add("--kv-dtype", default="bfloat16", choices=sorted(DTYPES), help="of the cache")
+    add("--vision", action="store_true", help="of the vision tower, whose tokens are patches")
     add("--all", action="store_true", help="print every layer, also where layers are alike")
     add("--code", action="store_true", help="print the compiled Python instead")
     add("--json", action="store_true", help="print the figures alone, as JSON")

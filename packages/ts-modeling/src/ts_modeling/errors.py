@@ -3,6 +3,7 @@
     ModelingError
     ├── ConfigError        config.json: missing, malformed, absurd or unsupported value
     ├── CheckpointError    files: truncated, corrupt, missing, unknown or wrongly shaped tensors
+    ├── MediaError         images that cannot be used, or that do not fit the prompt
     ├── MeshError          axes that do not divide a world
     └── PlacementError     a conversion that no collective can do
         └── CompileError   a module boundary that does not fit its neighbour
@@ -21,6 +22,10 @@ class ConfigError(ModelingError):
 
 class CheckpointError(ModelingError):
     """A checkpoint that cannot be used; the message names the file and the tensor."""
+
+
+class MediaError(ModelingError):
+    """An image, video or batch of patches that cannot be used; the message names the part and the fix."""
 
 
 class MeshError(ModelingError):

@@ -16,7 +16,8 @@ from .configuration import ModelConfig
 from .errors import CheckpointError, ConfigError
 from .kv import KvSpec, LayerCache
 from .placement import Mesh
-from .registry import build, family_of, kv_spec, read_config, table_of
+from .registry import Built, build, family_of, kv_spec, read_config, table_of
+from .tower import LoadedVision
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FORMATS: Final = ("auto", "safetensors", "dummy")
@@ -42,6 +43,8 @@ class LoadedModel:
     device: torch.device
     column_ids: Tensor | None = None
     """Token of each column of a draft's logits, int64 [V]; None where they are the columns' numbers."""
+    vision: LoadedVision | None = None
+    """The vision tower, where it was asked for."""
 
     def new_cache(self, num_pages: int, page_size: int, *, num_states: int = 0) -> list[LayerCache]:
         """Zeroed cache in layer order, as ``kv_spec`` describes it; ``num_states`` slots of running states."""
@@ -59,6 +62,7 @@ def load_model(
     load_format: str = "auto",
     mesh: Mesh | None = None,
     max_positions: int = 0,
+    vision: bool = False,
     progress: Progress | None = None,
     feature_layers: Sequence[int] = (),
     target: str | Path | None = None,
@@ -67,16 +71,18 @@ def load_model(
     """Read, check, compile and prepare a checkpoint folder's model for one rank of ``mesh`` (one rank by default).
 
     ``dtype`` (activations) and ``kv_dtype``: ``auto``, ``float32`` or ``bfloat16``. ``load_format`` ``dummy`` makes
-    random weights from ``config.json`` alone. ``max_positions`` above 0 shortens the longest sequence. ``progress`` is
-    called with (bytes done, bytes in total, module). ``feature_layers`` (from 0, rising) makes the model give their
-    outputs beside its logits. ``target`` is the checkpoint folder of the model that a draft head is for: the head takes
-    from it what it leaves out, and as many positions. ``costs`` is what the compiler chooses plans for.
+    random weights from ``config.json`` alone. ``max_positions`` above 0 shortens the longest sequence. ``vision``
+    loads the vision tower too; without it neither its weights nor its part of the configuration are looked at, and the
+    compiled model is that of text alone. ``progress`` is called with (bytes done, bytes in total, module).
+    ``feature_layers`` (from 0, rising) makes the model give their outputs beside its logits. ``target`` is the
+    checkpoint folder of the model that a draft head is for: the head takes from it what it leaves out, and as many
+    positions. ``costs`` is what the compiler chooses plans for.
     Raises ``ConfigError``, ``CheckpointError``, ``MeshError`` or ``CompileError``.
     """
     folder, place = Path(checkpoint_dir), torch.device(device)
     if load_format not in FORMATS:
         raise ConfigError(f"load_format = {load_format!r}; choose one of {', '.join(FORMATS)}")
-    config = read_config(folder)
+    config = read_config(folder, vision=vision)
     activations, kv = choose_dtypes(dtype, kv_dtype, place)
     longest = _longest(config, Path(target) if target is not None else None)
     positions = min(max_positions or longest, longest)
@@ -99,7 +105,8 @@ def load_model(
     code, forward = lower_plans(built.plans, Communicator(*built.plans.programs))
     assert forward is not None
     spec = kv_spec(config, place_on, dtype=kv)
-    return LoadedModel(config, spec, code, forward, activations, kv, place, built.model.column_ids)
+    tower = _tower(built, activations, place)
+    return LoadedModel(config, spec, code, forward, activations, kv, place, built.model.column_ids, tower)
 
 
 def _longest(config: ModelConfig, target: Path | None) -> int:
@@ -125,6 +132,15 @@ def _weights(folder: Path, config: ModelConfig, target: Path | None) -> Checkpoi
     if missing:
         raise CheckpointError(f"{folder}: {missing[0]} missing: the draft takes it from its target; give target=FOLDER")
     return weights
+
+
+def _tower(built: Built, dtype: torch.dtype, device: torch.device) -> LoadedVision | None:
+    if built.vision is None:
+        return None
+    model, plans = built.vision
+    code, forward = lower_plans(plans, Communicator(*plans.programs))
+    assert forward is not None
+    return LoadedVision(model.config, code, forward, dtype, device)
 
 
 def choose_dtypes(

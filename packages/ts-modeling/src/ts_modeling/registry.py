@@ -16,6 +16,7 @@ from .kv import KvSpec
 from .layers import AnnotatedModel, CapturingModel
 from .models import eagle3, eagle3_mla, gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
 from .models.family import Family
+from .models.kimi_k25.vision import MoonViT
 from .placement import Mesh
 
 FAMILIES: Final[tuple[Family[Any], ...]] = (
@@ -38,17 +39,22 @@ class Built:
 
     model: AnnotatedModel
     plans: Plans
+    vision: tuple[MoonViT, Plans] | None = None
+    """The model's tower and its plans, where the configuration has one."""
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """Typed configuration of a checkpoint folder. Raises ``ConfigError`` naming the file or the field."""
+def read_config(folder: Path, *, vision: bool = False) -> ModelConfig:
+    """Typed configuration of a checkpoint folder, with its vision tower if asked for.
+
+    Raises ``ConfigError`` naming the file or the field.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise ConfigError(f"{folder}: no config.json; give a checkpoint folder")
-    return config_from(read_json(path, ConfigError))
+    return config_from(read_json(path, ConfigError), vision=vision)
 
 
-def config_from(raw: Mapping[str, Any]) -> ModelConfig:
+def config_from(raw: Mapping[str, Any], *, vision: bool = False) -> ModelConfig:
     """Typed configuration from the content of ``config.json``."""
     named = raw.get("architectures")
     names = [n for n in named if isinstance(n, str)] if isinstance(named, list) else []
@@ -58,7 +64,9 @@ def config_from(raw: Mapping[str, Any]) -> ModelConfig:
     if known is None:
         raise ConfigError(f"config.json: architectures = {named!r} is not supported{_nearest(names)}")
     config: ModelConfig = known.parse_config(raw)
-    return config
+    if vision and known.with_vision is None:
+        raise ConfigError(f"config.json: architectures = {named!r} has no vision tower here; load it without vision")
+    return known.with_vision(config, raw) if vision and known.with_vision else config
 
 
 def build(
@@ -75,12 +83,17 @@ def build(
 
     Raises ``CompileError``, ``MeshError``, or ``ConfigError`` for layers that are not there.
     """
-    model = family_of(config).model(config, mesh, dtype=dtype, device=device, positions=positions)
+    family = family_of(config)
+    model = family.model(config, mesh, dtype=dtype, device=device, positions=positions)
     if feature_layers:
         if not isinstance(model, CapturingModel):
             raise ConfigError(f"feature_layers = {list(feature_layers)}: {type(model).__name__} has none to give")
         model.capture(feature_layers, config.num_hidden_layers, config.hidden_size)
-    return Built(model, compile_plans(model, mesh, inputs=model.inputs, gives=model.gives, costs=costs))
+    plans = compile_plans(model, mesh, inputs=model.inputs, gives=model.gives, costs=costs)
+    tower = model.vision if family.with_vision else None
+    if not isinstance(tower, MoonViT):
+        return Built(model, plans)
+    return Built(model, plans, (tower, compile_plans(tower, mesh, inputs=tower.inputs, gives=tower.gives, costs=costs)))
 
 
 def table_of(config: ModelConfig) -> Table:

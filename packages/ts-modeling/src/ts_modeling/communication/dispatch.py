@@ -33,7 +33,7 @@ def dispatch(ids: int, experts: int, ranks: int, group: Any) -> StartedCollectiv
 
     def start(*args: Any) -> Pending:
         tensors: tuple[Tensor, ...] = args[:-1]
-        sent = _rows_for(tensors[ids], per_rank, ranks)
+        sent = rows_for(tensors[ids], per_rank, ranks)
         counts = _counts(sent, tensors[ids].device)
         coming = torch.empty_like(counts)
         dist.all_to_all_single(coming, counts, group=group)
@@ -66,7 +66,8 @@ def combine(group: Any) -> StartedCollective:
     return start
 
 
-def _rows_for(ids_Tk: Tensor, per_rank: int, ranks: int) -> list[Tensor]:
+def rows_for(ids_Tk: Tensor, per_rank: int, ranks: int) -> list[Tensor]:
+    """The rows that have an id of each rank, in rank order."""
     owners_Tk = torch.div(ids_Tk, per_rank, rounding_mode="floor")
     return [(owners_Tk == rank).any(dim=1).nonzero().flatten() for rank in range(ranks)]
 

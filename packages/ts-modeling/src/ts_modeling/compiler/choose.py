@@ -5,7 +5,7 @@ to begin. The cheapest plans are those of the lower envelope of these lines: few
 tokens, those that send the least for many.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -47,23 +47,24 @@ def plans(
             candidates.append(compiled_for(graph, model, mesh, inputs, gives, policy))
         except PlacementError:
             continue  # a model may not allow it, such as one that takes the largest of something
-    return envelope(candidates, costs)
-
-
-def envelope(candidates: list[Program], costs: Costs) -> Plans:
-    """The cheapest of ``candidates`` for each number of tokens; of equally cheap ones the first."""
     lines = [(token_bytes(p, costs.itemsize), start_bytes(p, costs)) for p in candidates]
-    here, since = 0, 0
-    chosen, starts = list[Program](), list[int]()
+    since, chosen = zip(*envelope(lines), strict=True)
+    return Plans(tuple(candidates[i] for i in chosen), since)
+
+
+def envelope(lines: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
+    """Of lines (slope, height) the lowest ones: from which whole number on, and which; of equal ones the first."""
+    out: list[tuple[int, int]] = []
+    since = 0
     while True:
-        here = min(range(len(lines)), key=lambda i: lines[i][0] * max(since, 1) + lines[i][1])
-        chosen.append(candidates[here])
-        starts.append(since)
+        x = max(since, 1)
+        here = min(range(len(lines)), key=lambda i: lines[i][0] * x + lines[i][1])
+        out.append((since, here))
         slope, height = lines[here]
-        crossings = [int((h - height) / (slope - s)) + 1 for s, h in lines if s < slope and h >= height]
+        crossings = [int((h - height) / (slope - s)) + 1 for s, h in lines if s < slope]
         if not crossings:
-            return Plans(tuple(chosen), tuple(starts))
-        since = min(crossings)
+            return out
+        since = max(x + 1, min(crossings))
 
 
 def compiled_for(

@@ -1,10 +1,12 @@
 """Values, their layouts, and the collectives that bring a value to the layout that the next module takes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 
 from ..errors import CompileError
 from ..placement import BATCH_DIMS, REPLICATE, Dim, Layout, Mesh, Placement, Shard, Spec, convert, refusal
+from .cost import wire_bytes
 from .program import Collect, Program, Value
 
 
@@ -16,7 +18,7 @@ class Edges:
         self.program = Program(mesh, ())
         self.producer: dict[int, str] = {}
         self._ids = count()
-        self._converted: dict[tuple[int, Layout], Value] = {}
+        self._versions: dict[int, dict[Layout, Value]] = {}
 
     def value(self, producer: str, dims: tuple[Dim, ...], layout: Layout, hint: str, expr: str | None = None) -> Value:
         """A new value that ``producer`` gives."""
@@ -58,19 +60,38 @@ class Edges:
             return value
         edge = f"{self.producer[value.id]} -> {consumer}"
         self._check(value, want, edge)
-        done = self._converted.get((value.id, want))
-        if done:
-            return done
-        current, layout = value, list(value.layout)
-        for step in convert(value.layout, want):
+        versions = self._versions.setdefault(value.id, {value.layout: value})
+        if want in versions:
+            return versions[want]
+        current = self._nearest(versions, want)
+        layout = list(current.layout)
+        for step in convert(current.layout, want):
             for atom in step.atoms:
                 layout[atom] = Shard(step.scatter) if step.scatter else REPLICATE
             self.check_divides(value.dims, layout, edge)
             out = self.value(self.producer[value.id], value.dims, tuple(layout), value.hint)
             self.program.operations.append(Collect(step, current, out, edge))
+            versions.setdefault(out.layout, out)
             current = out
-        self._converted[value.id, want] = current
-        return current
+        return versions[want]
+
+    def _nearest(self, versions: Mapping[Layout, Value], want: Layout) -> Value:
+        """The version of a value from which ``want`` takes the fewest bytes: a part of what is gathered is a slice."""
+
+        def sent(version: Value) -> tuple[float, int]:
+            steps, total, layout = convert(version.layout, want), 0.0, list(version.layout)
+            for step in steps:
+                before = replace(version, layout=tuple(layout))
+                for atom in step.atoms:
+                    layout[atom] = Shard(step.scatter) if step.scatter else REPLICATE
+                after = replace(version, layout=tuple(layout))
+                total += wire_bytes(Collect(step, before, after, ""), self.program, 1)
+            return total, len(steps)
+
+        possible = [
+            v for layout, v in versions.items() if all(not refusal(a, b) for a, b in zip(layout, want, strict=True))
+        ]
+        return min(possible, key=sent)
 
     def _check(self, value: Value, want: Layout, edge: str) -> None:
         for atom, (have, need) in enumerate(zip(value.layout, want, strict=True)):

@@ -1,7 +1,7 @@
 """From the plan to plain Python: one statement a step, names given back as soon as a value is dead."""
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -26,8 +26,6 @@ from .program import (
 from .routing import ITS_ROWS
 
 Forward = Callable[..., Tensor]
-NOWHERE: Final = ("", "output", ITS_ROWS)
-"""Ends of edges that are no modules."""
 
 
 class Collectives(Protocol):
@@ -185,8 +183,11 @@ def _last_uses(program: Program) -> list[list[Value]]:
 def section(op: Operation) -> str:
     """The layer that a step belongs to, or the top-level module; empty for a step between modules."""
     call, sent = call_of(op), collective_of(op)
-    path = call.path if call else sent.edge.rpartition(" -> ")[2] if sent else ""
-    if path in NOWHERE:
+    path = call.path if call else ""
+    if sent and not call:
+        source, _, consumer = sent.edge.partition(" -> ")
+        path = source if consumer == ITS_ROWS else consumer
+    if path == "output":
         return ""
     parts = path.split(".")
     return ".".join(parts[:2]) if len(parts) > 2 else parts[0]

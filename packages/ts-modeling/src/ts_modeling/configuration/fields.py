@@ -13,7 +13,7 @@ from .rope import parse_rope
 Width = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 Positive = Annotated[float, msgspec.Meta(gt=0, lt=1e12)]
-DERIVED: Final = frozenset({"rope", "quantization", "prefix", "inner"})
+DERIVED: Final = frozenset({"rope", "quantization", "prefix", "inner", "vision"})
 """Fields of a configuration that are parsed from others."""
 MOST_EXPERTS: Final = 1 << 17
 """In all layers together, five times those of Kimi K2.5: the table of tensors is made before a file is looked at."""

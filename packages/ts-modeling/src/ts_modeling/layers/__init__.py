@@ -1,18 +1,23 @@
 """Layers: annotated leaves, and plain modules made of them."""
 
 from .attention import AttentionShape, GroupedAttention, PagedAttention, kv_group
+from .biased import BiasedLinear, GeluMLP
 from .capture import CapturingModel
 from .columns import FuseFeatures, JoinColumns
 from .delta import DeltaShape, GatedDeltaNet, state_group
 from .draft_vocabulary import DraftVocabulary
 from .embedding import Embedding, LMHead
+from .layer_norm import LayerNorm
 from .leaf import AnnotatedModel, Buffer, Leaf, Slot
 from .linear import Linear
+from .media import PlaceMedia
 from .mixture import GatedShared, Mixture, SoftmaxRouter
 from .mla import LatentAttention, MLAAttention, MLAShape
 from .mlp import MLP
 from .moe import Experts, ExpertsWithShared, MoE, MoEShape, Router
 from .norm import AddRMSNorm, HeadColumnsNorm, RMSNorm
+from .packed_attention import GridRotary, PackedAttention
+from .patches import JoinRows, PatchEmbed, PoolPatches
 from .rotary import Rope, Yarn, rotary_table
 from .rows import SelectRows
 from .stack import Span, Stack, local_size, span
@@ -22,6 +27,7 @@ __all__ = [
     "AddRMSNorm",
     "AnnotatedModel",
     "AttentionShape",
+    "BiasedLinear",
     "Buffer",
     "CapturingModel",
     "DeltaShape",
@@ -32,11 +38,15 @@ __all__ = [
     "FuseFeatures",
     "GatedDeltaNet",
     "GatedShared",
+    "GeluMLP",
+    "GridRotary",
     "GroupedAttention",
     "HeadColumnsNorm",
     "JoinColumns",
+    "JoinRows",
     "LMHead",
     "LatentAttention",
+    "LayerNorm",
     "Leaf",
     "Linear",
     "MLAAttention",
@@ -44,7 +54,11 @@ __all__ = [
     "Mixture",
     "MoE",
     "MoEShape",
+    "PackedAttention",
     "PagedAttention",
+    "PatchEmbed",
+    "PlaceMedia",
+    "PoolPatches",
     "RMSNorm",
     "Rope",
     "Router",

@@ -33,3 +33,6 @@ class Family(Generic[C]):
     """Tensors that a draft head may leave to its target, and the module of the target that has each."""
     check_target: Callable[[C, ModelConfig], None] | None = None
     """Of a draft head: raises ``ConfigError`` for a target that it was not made for."""
+    with_vision: Callable[[C, Mapping[str, Any]], C] | None = None
+    """A configuration, and the content of ``config.json`` -> the configuration with its vision tower, which the model
+    then has as ``vision``. None: the model has none."""

@@ -24,13 +24,16 @@ from .oracle import oracle, oracle_logits
 from .quantized import mxfp4_experts, quantize_tiny
 from .runs import new_cache, run_chunked, run_decodes, run_mixed, run_whole
 from .tiny import MODELS, tiny_config, write_tiny
+from .vision import MEDIA_TOKEN, TINY_VISION, vision_oracle, vision_tensors, write_vision_checkpoint
 
 __all__ = [
     "FORMATS",
     "INT4",
+    "MEDIA_TOKEN",
     "MIXED",
     "MODELS",
     "TINY",
+    "TINY_VISION",
     "Format",
     "Sequences",
     "dequantized",
@@ -50,6 +53,9 @@ __all__ = [
     "text_config",
     "tiny_config",
     "unpack_int4",
+    "vision_oracle",
+    "vision_tensors",
     "write_checkpoint",
     "write_tiny",
+    "write_vision_checkpoint",
 ]

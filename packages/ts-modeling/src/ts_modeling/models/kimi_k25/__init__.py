@@ -3,7 +3,7 @@
 from typing import Final
 
 from ..family import Family
-from .config import KimiK25Config, parse_config
+from .config import KimiK25Config, parse_config, with_vision
 from .model import KimiK25, kv_spec
 from .weights import checkpoint_table
 
@@ -14,6 +14,7 @@ FAMILY: Final = Family(
     model=KimiK25,
     checkpoint_table=checkpoint_table,
     kv_spec=kv_spec,
+    with_vision=with_vision,
 )
 
 __all__ = ["FAMILY", "KimiK25", "KimiK25Config", "checkpoint_table", "parse_config"]

@@ -9,6 +9,7 @@ from ...configuration import MOST_EXPERTS, Count, DecoderConfig, Positive, Width
 from ...errors import ConfigError
 from ...layers import Yarn
 from ...quantization import Scheme, scheme_of
+from .vision import VisionConfig, parse_vision
 
 ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     "hidden_act": ("silu",),
@@ -44,6 +45,8 @@ class KimiK25Config(DecoderConfig, frozen=True, kw_only=True):
     qk_rope_head_dim: Annotated[int, msgspec.Meta(ge=2, le=1 << 16, multiple_of=2)]
     v_head_dim: Width
     num_nextn_predict_layers: Annotated[int, msgspec.Meta(ge=0, le=64)] | None = None
+    vision: VisionConfig | None = None
+    """Only where the tower was asked for."""
 
     @property
     def softmax_scale(self) -> float:
@@ -86,6 +89,11 @@ def parse_config(raw: Mapping[str, Any]) -> KimiK25Config:
     config = msgspec.structs.replace(config, prefix="language_model." if where else "")
     _check_together(config, text, where)
     return config
+
+
+def with_vision(config: KimiK25Config, raw: Mapping[str, Any]) -> KimiK25Config:
+    """``config`` with the vision tower that ``config.json`` describes. Raises ``ConfigError`` naming the field."""
+    return msgspec.structs.replace(config, vision=parse_vision(raw))
 
 
 def _check_together(config: KimiK25Config, text: Mapping[str, Any], where: str) -> None:

@@ -20,6 +20,7 @@ from ...layers import (
     MLAShape,
     MoE,
     MoEShape,
+    PlaceMedia,
     RMSNorm,
     SelectRows,
     rotary_table,
@@ -27,6 +28,7 @@ from ...layers import (
 from ...placement import SAMPLES, TOKENS, Dim, Mesh, Replicate, Shard, Spec
 from ...quantization import Scheme, scheme_of
 from .config import KimiK25Config
+from .vision import MoonViT
 
 LATENT_EPS = 1e-6
 """Of the norms on the latents, whatever ``rms_norm_eps`` says: DeepSeek V3's code leaves them at this default."""
@@ -51,11 +53,15 @@ class KimiK25(CapturingModel):
         self.norm = AddRMSNorm(hidden, config.rms_norm_eps, dtype)
         self.head = LMHead(hidden, vocabulary, mesh, axis="attn_tp", scheme=scheme_of(config.quantization, "lm_head"))
         self.gives = Spec(SAMPLES, vocabulary, attn_tp=Replicate())
+        self.media = PlaceMedia(hidden) if config.vision else None
+        self.vision = MoonViT(config.vision, config.hidden_size, mesh, dtype=dtype) if config.vision else None
 
     def forward(self, batch: Any, cache: Any) -> Tensor | tuple[Tensor, Tensor]:
         """A ``ForwardBatch`` and one cache tensor a layer -> fp32 [S, V]."""
         x_TD, residual_TD = self.embed(batch.tokens), None
         captured: list[Tensor] = []
+        if self.media is not None:  # without vision the compiled code has no trace of it
+            x_TD = self.media(x_TD, batch)
         for i, layer in enumerate(self.layers):
             x_TD, residual_TD = layer(x_TD, residual_TD, batch, cache[i])
             self.keep(i, x_TD, residual_TD, captured)

@@ -5,19 +5,20 @@ from collections.abc import Iterator
 from ...checkpoint.table import Entry, Table, linear_entries
 from ...quantization import scheme_of
 from .config import KimiK25Config
+from .vision import PREFIXES, vision_entries
 
 MATRICES = (("gate_proj", "gate"), ("up_proj", "up"), ("down_proj", "down"))
-SKIPPED = ("vision_tower.", "mm_projector.", "multi_modal_projector.")
+SKIPPED = (*PREFIXES, "multi_modal_projector.")
 """Parts of the full checkpoint that the text model does not use."""
 
 
 def checkpoint_table(config: KimiK25Config) -> Table:
-    """Every tensor of the text model; vision and multi-token-prediction tensors are known and left for others."""
+    """Every tensor of the text model, and of the vision tower where ``config`` has one; otherwise the tower's tensors
+    are known and left alone, as those of multi-token prediction are."""
     prefix = config.prefix
     extra = tuple(f"{prefix}model.layers.{i}." for i in config.extra_layers)
-    return Table(
-        tuple(_entries(config, prefix)), skipped=(*SKIPPED, *extra), ignored_suffixes=(".rotary_emb.inv_freq",)
-    )
+    skipped = extra if config.vision else (*SKIPPED, *extra)
+    return Table(tuple(_entries(config, prefix)), skipped=skipped, ignored_suffixes=(".rotary_emb.inv_freq",))
 
 
 def _entries(config: KimiK25Config, prefix: str) -> Iterator[Entry]:
@@ -26,6 +27,8 @@ def _entries(config: KimiK25Config, prefix: str) -> Iterator[Entry]:
         yield from _layer(config, layer, prefix)
     yield Entry(f"{prefix}model.norm.weight", "norm", "weight")
     yield from linear_entries(f"{prefix}lm_head", "head", "head", scheme_of(config.quantization, "lm_head"))
+    if config.vision:
+        yield from vision_entries(config.vision, "vision")
 
 
 def _layer(config: KimiK25Config, layer: int, prefix: str) -> Iterator[Entry]:

@@ -1,0 +1,114 @@
+"""``ts-modeling explain``: what a mesh would do, hold and send, from a configuration alone."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ts_modeling.cli import main
+from ts_modeling.testing import tiny_config
+
+TP, DP = "attn_tp=4,moe_tp=4", "attn_dp=8,moe_ep=8"
+MATRIX = 7168 * 2048
+"""Elements of one of the three matrices of an expert of Kimi K2.5."""
+
+
+def explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["explain", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def figures(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(explained(capsys, *arguments, "--json"))
+    return found
+
+
+def test_kimi_over_four_ranks(capsys: pytest.CaptureFixture[str]) -> None:
+    """61 layers of two all-reduces and the embedding's; the cache of latents is whole on each rank."""
+    text = explained(capsys, "--model", "kimi-k2.5", "--mesh", TP)
+    assert "mesh: world of 4 (attn_tp=4, dense_tp=4, moe_tp=4); tokens whole between blocks" in text
+    assert "layers.2 to layers.60, 59 alike" in text
+    assert text.count("mlp.experts  ") == 2, "layers that are alike are told once"
+    assert "124 collectives (123 all_reduce, 1 all_gather); each rank sends 2,623,488 bytes a token" in text
+    assert f"cache: {61 * (512 + 64) * 2:,} bytes on each rank" in text
+    assert re.search(r"plans: from 0 tokens: tokens whole .*; from \d+ tokens: tokens cut between blocks", text)
+
+
+def test_kimi_over_eight_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each rank attends to its own tokens; for many of them rows go to their experts, the shared one beside that."""
+    text = explained(capsys, "--model", "kimi-k2.5", "--mesh", DP, "--tokens", "8192")
+    assert "layers.1 to layers.60, 60 alike" in text
+    assert (
+        "  * dispatch over attn_dp|moe_ep (8 ranks): 8,316 bytes a token; post_norm -> mlp.experts, begun here" in text
+    )
+    assert "120 collectives (60 dispatch, 60 combine)" in text
+    few = explained(capsys, "--model", "kimi-k2.5", "--mesh", DP)
+    assert "120 collectives (60 all_gather, 60 reduce_scatter)" in few
+
+
+def test_every_layer_is_told_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    text = explained(capsys, "--model", "kimi-k2.5", "--mesh", TP, "--all")
+    assert "alike" not in text
+    assert all(f"\nlayers.{number}\n" in text for number in range(61))
+
+
+def test_two_meshes_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    text = explained(capsys, "--model", "kimi-k2.5", "--mesh", TP, "--diff", DP, "--tokens", "8192")
+    assert (
+        text.splitlines()[0]
+        == f"a: {TP.replace(',', ', dense_tp=4, ')}; tokens cut between blocks, experts by gathering"
+    )
+    assert re.search(r"^ranks +4 +8 +2\.00$", text, re.MULTILINE)
+    assert re.search(r"^dispatch steps +0 +60$", text, re.MULTILINE)
+    assert re.search(r"^KV bytes a token and rank +70,272 +70,272 +1\.00$", text, re.MULTILINE)
+
+
+def test_figures_as_json_agree_with_counting(capsys: pytest.CaptureFixture[str]) -> None:
+    """Routed INT4 experts alone differ between moe_tp and moe_ep ranks; the rest is counted by its difference."""
+    one, other = figures(capsys, "--model", "kimi-k2.5", "--mesh", TP, "--diff", "attn_tp=4,moe_ep=4")
+    assert one["collective_count"] == other["collective_count"] == 124
+    assert one["weight_bytes"] == other["weight_bytes"]
+    (alone,) = figures(capsys, "--model", "kimi-k2.5")
+    experts = 60 * 384 * 3 * MATRIX * (4 + 16 / 32) / 8
+    dense = 61 * (64 * 192 * 1536 + 64 * 256 * 512 + 64 * 128 * 7168) + 3 * 7168 * 18432 + 60 * 3 * MATRIX
+    vocabulary = 2 * 163840 * 7168
+    cut = experts + 2 * (dense + vocabulary)
+    assert alone["weight_bytes"] - one["weight_bytes"] == pytest.approx(cut * 3 / 4, rel=1e-6)
+    assert alone["collectives"] == {}
+
+
+def test_the_cache_of_a_rank_has_its_own_heads_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(tiny_config("llama", num_attention_heads=8, num_key_value_heads=4)))
+    one, two = figures(capsys, "--model", str(path), "--diff", "attn_tp=2")
+    (eight,) = figures(capsys, "--model", str(path), "--mesh", "attn_tp=4,moe_tp=4", "--kv-dtype", "float32")
+    assert one["kv_bytes_per_token"] == 3 * 2 * 4 * 12 * 2
+    assert two["kv_bytes_per_token"] == one["kv_bytes_per_token"] // 2
+    assert eight["kv_bytes_per_token"] == one["kv_bytes_per_token"] // 4 * 2
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        (
+            "attn_tp=3,moe_tp=3",
+            "vocabulary = 163840 does not divide over attn_tp=3; sizes of attn_tp that do: 1, 2, 4, 5\n",
+        ),
+        (
+            "attn_dp=7,moe_ep=7",
+            "n_routed_experts = 384 does not divide over moe_ep=7; sizes of moe_ep that do: 1, 2, 3, 4, 6, 8, 12\n",
+        ),
+        ("attn_tp=1024,moe_tp=1024", "does not divide over attn_tp=1024"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_says_what_does(mesh: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--model", "kimi-k2.5", "--mesh", mesh]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--tokens", "-1"], ["--tokens", "many"], ["--start", "1.5"]])
+def test_bad_numbers_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["explain", "--model", "kimi-k2.5", *arguments])
+    assert "is no whole number" in capsys.readouterr().err
