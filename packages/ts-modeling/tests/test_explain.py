@@ -112,3 +112,17 @@ def test_bad_numbers_are_refused(arguments: list[str], capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["explain", "--model", "kimi-k2.5", *arguments])
     assert "is no whole number" in capsys.readouterr().err
+
+
+def test_the_documentation_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "modeling" / "compiler.md").read_text()
+    command, shown = re.findall(r"`ts-modeling (explain [^`]*)`, in part.*?```\n(.*?)```", page, re.DOTALL)[0]
+    assert shown in explained(capsys, *command.split()[1:])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if " GiB |" in line]
+    assert len(rows) == 3
+    for mesh, _, counts, sent, weights in rows:
+        (plan,) = figures(capsys, "--model", "kimi-k2.5", "--mesh", mesh)
+        told = {kind.replace("-", "_"): int(count) for count, kind in re.findall(r"(\d+) ([a-z-]+)", counts)}
+        assert told == plan["collectives"]
+        assert f"{plan['bytes_per_token']:,.0f}" == sent
+        assert f"{plan['weight_bytes'] / 2**30:.0f} GiB" == weights

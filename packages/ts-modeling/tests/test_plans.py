@@ -1,5 +1,6 @@
 """Which plan is chosen, what it costs, and that it has no more collectives than one would place by hand."""
 
+import re
 from collections import Counter
 from itertools import pairwise
 from math import comb
@@ -13,13 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from ts_modeling import CompileError, Mesh
 from ts_modeling.cli import named_config
+from ts_modeling.communication import collectives
+from ts_modeling.communication.sizes import Sizes
 from ts_modeling.compiler import Costs, Policy, Program, compile_model, compile_plans, lower, summarize
 from ts_modeling.compiler.choose import envelope
 from ts_modeling.compiler.cost import share_asked, wire_bytes
 from ts_modeling.compiler.lower import lower_plans, section
 from ts_modeling.compiler.program import Call, Dispatch, FusedNorm, Start, Wait, collective_of, reads
 from ts_modeling.layers import AddRMSNorm, Leaf, Linear, SelectRows
-from ts_modeling.placement import SAMPLES, TOKENS, Boundary, Dim, Partial, Replicate, Routed, Shard, Spec
+from ts_modeling.placement import SAMPLES, TOKENS, Boundary, Dim, Partial, Replicate, Routed, Shard, Spec, token_extent
 from ts_modeling.registry import build, config_from
 from ts_modeling.testing import text_config, tiny_config
 
@@ -52,6 +55,8 @@ MINIMUM: list[tuple[str, str, Policy, dict[str, int]]] = [
     ("qwen3_moe", "attn_dp=2,moe_ep=2", DISPATCH, SENT),
     # One axis brings tokens to the experts' ranks, the other one cuts the experts: gather, send, come back, reduce.
     ("kimi", "attn_dp=4,moe_ep=2,moe_tp=2", DISPATCH, {**GATHERED, **SENT}),
+    ("kimi", "attn_dp=4,moe_ep=2,moe_tp=2", PLAIN, GATHERED),
+    ("kimi", "attn_tp=4,moe_ep=4,dense_tp=1", PLAIN, ALL_REDUCED),
     # Attention's halves of an all-reduce; tokens stay cut on every rank, from where they go to their experts.
     ("kimi", "attn_tp=4,moe_ep=4,dense_tp=1", BOTH, {**GATHERED, **SENT}),
     ("kimi", "attn_dp=2,attn_tp=2,moe_ep=4,dense_tp=1", BOTH, {**GATHERED, **SENT}),
@@ -118,7 +123,7 @@ def test_a_layer_has_the_collectives_that_one_would_place_by_hand(
     check_order(program)
     inside = [(c, op) for op in program.operations if (c := collective_of(op)) and section(op) == "layers.2"]
     assert Counter(c.kind for c, _ in inside if c.kind != "slice") == counts
-    if policy in (PLAIN, CUT) and "attn_tp" in mesh and "attn_dp" not in mesh:
+    if policy in (PLAIN, CUT) and "attn_tp" in mesh and not {"attn_dp", "dense_tp"} & set(re.split("[=,]", mesh)):
         assert sum(isinstance(op, FusedNorm) for _, op in inside) == 2
 
 
@@ -322,23 +327,47 @@ def test_a_sum_that_is_read_twice_is_not_reduced_in_place() -> None:
         def reduce_then_norm(self, fused: Any, *, reuse: bool) -> Any:
             raise AssertionError
 
-    cut = Spec(TOKENS, HIDDEN, attn_tp=Shard("hidden"))
-
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.up, self.down = columns(), rows()
-            self.cut, self.whole = Step(cut, cut), Step(Spec(TOKENS, HIDDEN), Spec(TOKENS, HIDDEN))
+            self.up, self.down, self.select = columns(), rows(), SelectRows(HIDDEN)
+            self.whole = Step(Spec(TOKENS, HIDDEN), Spec(TOKENS, HIDDEN))
 
         def forward(self, batch: Any) -> Any:
             x = self.down(self.up(batch.x))
-            return self.whole(x) + self.cut(x)
+            return self.select(self.whole(x), batch.first) + self.select(x, batch.second)
 
-    program = compile_model(Model(), Mesh(2, {"attn_tp": 2}), inputs=INPUTS, gives=Spec(TOKENS, HIDDEN))
+    program = compile_model(Model(), Mesh(2, {"attn_tp": 2}), inputs=INPUTS, gives=Spec(SAMPLES, HIDDEN))
     lower(program, Recorder())
-    assert seen[0] == ("all_reduce", True)
-    assert ("slice", False) not in seen[:1]
-    assert summarize(program, itemsize=4).collectives["all_reduce"] == 1
+    assert seen == [("all_reduce", False), ("all_reduce", True)]
+    assert summarize(program, itemsize=4).collectives == {"all_reduce": 2}
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_memory_that_is_read_again_is_left_alone(monkeypatch: pytest.MonkeyPatch, reuse: bool) -> None:
+    class Done:
+        def wait(self) -> None:
+            pass
+
+    def double(x: Tensor, *_: Any, **__: Any) -> Done:
+        x.mul_(2)
+        return Done()
+
+    monkeypatch.setattr(collectives.dist, "all_reduce", double)
+    addends = torch.ones(3)
+    out = collectives.all_reduce("sum", None, reuse=reuse)(addends, None).wait()
+    assert out.tolist() == [2, 2, 2]
+    assert addends.tolist() == ([2, 2, 2] if reuse else [1, 1, 1])
+
+    class Batch:
+        dp_sizes = ()
+        tokens = torch.zeros(3)
+
+    rows_held = torch.arange(6.0).view(3, 2)
+    sizes = Sizes(ranks=2, extents=tuple(token_extent(PAIR, (0,), rank) for rank in (0, 1)))
+    part = collectives.local_slice(0, sizes, 1, reuse=reuse)(rows_held, Batch())
+    part.zero_()
+    assert rows_held[2].tolist() == ([0, 0] if reuse else [4, 5])
 
 
 def test_a_wrong_annotation_of_a_real_model_names_the_edge_and_the_fix() -> None:
