@@ -2,7 +2,12 @@
 
 import json
 import struct
+import subprocess
+import sys
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +16,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from ts_modeling import CheckpointError, load_model
-from ts_modeling.checkpoint import SafetensorsFile
-from ts_modeling.testing import INT4, Sequences, pack_int4, save_tensors, unpack_int4, write_checkpoint
+from torch import Tensor, nn
+from ts_kernels import settings as kernel_settings
+from ts_modeling import CheckpointError, Mesh, load_model, read_config
+from ts_modeling.checkpoint import CheckpointFolder, SafetensorsFile, load_weights
+from ts_modeling.checkpoint.scratch import Scratch
+from ts_modeling.layers import Leaf
+from ts_modeling.registry import build, table_of
+from ts_modeling.testing import INT4, Sequences, dequantized, pack_int4, save_tensors, unpack_int4, write_checkpoint
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -156,6 +165,96 @@ def test_progress_counts_bytes(folder: Path) -> None:
     assert seen[-1][2] == "head"
 
 
+@dataclass
+class Loaded:
+    """One rank's model; bytes that it read, and those of its buffers; how often it looked at each tensor."""
+
+    model: nn.Module
+    read: int
+    size: int
+    looked: dict[str, int]
+
+
+def load_rank(folder: Path, mesh: Mesh) -> Loaded:
+    looked: dict[str, int] = defaultdict(int)
+
+    class Watched(CheckpointFolder):
+        def read(self, name: str) -> Tensor:
+            looked[name] += 1
+            return super().read(name)
+
+    config = read_config(folder)
+    device = torch.device("cpu")
+    built = build(config, mesh, dtype=torch.float32, device=device, positions=8)
+    weights = Watched(folder)
+    read = load_weights(built.model, weights, table_of(config), device=device, progress=None)
+    leaves = [module for module in built.model.modules() if isinstance(module, Leaf)]
+    buffers = (b for leaf in leaves for b in leaf.buffers_wanted().items())
+    size = sum(prod(b.shape) * (4 if name == "bias" else b.dtypes[0].itemsize) for name, b in buffers)
+    return Loaded(built.model, read, size, looked)
+
+
+def test_each_rank_reads_its_part_once(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, moe_intermediate_size=128)
+    whole = load_rank(tmp_path, Mesh.single())
+    assert whole.read == whole.size
+    assert set(whole.looked.values()) == {1}
+    for rank in range(4):
+        part = load_rank(tmp_path, Mesh(4, {"attn_tp": 4, "moe_ep": 2, "moe_tp": 2}, rank))
+        assert part.read == part.size < 0.4 * whole.read
+        assert set(part.looked.values()) == {1}
+
+
+def test_raw_tensors_that_a_module_keeps_are_its_own() -> None:
+    scratch = Scratch(torch.device("cpu"))
+    wanted = {"a": ((300, 100), torch.float32), "b": ((7,), torch.bfloat16)}
+    first = scratch.tensors(int, wanted)
+    address = first["a"].data_ptr()
+    first.clear()
+    scratch.release(int)
+    again = scratch.tensors(str, wanted)
+    assert again["a"].data_ptr() == address
+    kept = again["a"][3:5]
+    kept.fill_(7)
+    again.clear()
+    scratch.release(str)
+    for owner in (str, int):
+        scratch.tensors(owner, wanted)["a"].fill_(1)
+        scratch.release(owner)
+    assert bool((kept == 7).all())
+
+
+def test_sources_that_are_kept_lie_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_settings, "_current", [replace(kernel_settings.current(), keep_source=True)])
+    model = load_rank(folder, Mesh.single()).model
+    plain = dequantized(folder)
+    for i in range(3):
+        source = model.get_submodule(f"layers.{i}.attention.o").weight.source  # type: ignore[union-attr]
+        assert torch.equal(source.float(), plain[f"model.layers.{i}.self_attn.o_proj.weight"])
+
+
+def test_the_peak_is_the_prepared_model_and_little_more(tmp_path: Path) -> None:
+    """110 MB in 24 layers: the resident set never exceeds 1.15 times what is held in the end."""
+    sizes = {"hidden_size": 512, "intermediate_size": 512, "moe_intermediate_size": 256, "num_hidden_layers": 24}
+    write_checkpoint(tmp_path, int4=False, **sizes, n_routed_experts=4)
+    code = (
+        "import sys, torch; from pathlib import Path; from ts_modeling import load_model\n"
+        "lines = lambda: open('/proc/self/status').readlines()\n"
+        "resident = lambda field: next(int(x.split()[1]) for x in lines() if x.startswith(field))\n"
+        "load_model(sys.argv[1], load_format='dummy', max_positions=8); before = resident('VmRSS')\n"
+        "Path('/proc/self/clear_refs').write_text('5')\n"
+        "model = load_model(sys.argv[2], max_positions=8)\n"
+        "print((resident('VmHWM') - before) / (resident('VmRSS') - before), (resident('VmRSS') - before) << 10)"
+    )
+    write_checkpoint(tmp_path / "small")
+    command = [sys.executable, "-c", code, str(tmp_path / "small"), str(tmp_path)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    ratio, held = map(float, out.split())
+    stored = (tmp_path / WEIGHTS).stat().st_size
+    assert 0.9 * stored < held < 1.2 * stored
+    assert ratio < 1.15, out
+
+
 @pytest.mark.parametrize("keep", [0, 5, 8, 400, 20_000, -1])
 def test_truncated_files_are_refused(folder: Path, keep: int) -> None:
     path = folder / WEIGHTS
@@ -182,6 +281,10 @@ def entry(shape: list[int], offsets: list[int], dtype: str = "F32") -> dict[str,
         (b"[1, 2]", "no JSON object"),
         (b"[" * 100_000, "not JSON"),
         ({"a": entry([2], [0, 8]), "b": entry([2], [4, 12])}, "b overlaps a"),
+        (b'{"a": 1, "a": 2}', "comes twice"),
+        ({"a": entry([2], [8, 16])}, "8 bytes before a belong to no tensor"),
+        ({"a": entry([2], [0, 8])}, "8 bytes at its end belong to no tensor"),
+        ({"a": entry([1] * 9 + [4], [0, 16])}, "10 dimensions"),
         ({"a": entry([2], [0, 4])}, "needs 8 bytes, its offsets span 4"),
         ({"a": entry([-2], [0, 8])}, "no size"),
         ({"a": entry([1 << 40, 1 << 40], [0, 8])}, "its offsets span 8"),
@@ -220,6 +323,39 @@ def test_a_damaged_header_never_crashes(tmp_path_factory: pytest.TempPathFactory
         return
     for name in file.tensors:
         file.read(name).clone()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["F32", "I8"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "x"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(header=st.dictionaries(st.text(max_size=8) | st.just("__metadata__"), JSON, max_size=4))
+def test_any_header_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any]) -> None:
+    path = header_file(tmp_path_factory.getbasetemp() / "any.safetensors", header, bytes(16))
+    try:
+        file = SafetensorsFile(path)
+    except CheckpointError:
+        return
+    assert sum(file.read(name).nbytes for name in file.tensors) == 16
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["F32", "BF16", "U8"]), st.lists(st.integers(0, 3), max_size=3)), max_size=5))
+def test_every_sound_file_is_read_back(tmp_path_factory: pytest.TempPathFactory, specs: list[Any]) -> None:
+    names = {"F32": torch.float32, "BF16": torch.bfloat16, "U8": torch.uint8}
+    tensors = {f"t{i}": (torch.arange(prod(s)) % 7).to(names[d]).view(s) for i, (d, s) in enumerate(specs)}
+    path = tmp_path_factory.getbasetemp() / "sound.safetensors"
+    save_file(tensors, path)
+    file = SafetensorsFile(path)
+    assert file.tensors.keys() == tensors.keys()
+    assert all(torch.equal(file.read(name), tensor) for name, tensor in tensors.items())
 
 
 def test_unaligned_tensors_are_read(tmp_path: Path) -> None:

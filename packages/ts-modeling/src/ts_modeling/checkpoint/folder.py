@@ -1,7 +1,7 @@
 """A checkpoint folder: which safetensors file holds which tensor."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +53,19 @@ class CheckpointFolder:
     def read(self, name: str) -> Tensor:
         """View of a tensor on its mapped file."""
         return self._files[name].read(name)
+
+    def ask_for(self, name: str) -> None:
+        """Have the system read a tensor's pages ahead."""
+        self._files[name].ask_for(name)
+
+    def forget(self, name: str) -> None:
+        """Give the mapped pages of a tensor back; they are read again if anyone looks."""
+        self._files[name].forget(name)
+
+    def forget_files(self, names: Iterable[str]) -> None:
+        """Give all mapped pages of the files of these tensors back."""
+        for file in {id(f): f for f in (self._files[name] for name in names)}.values():
+            file.forget_all()
 
     def _open_index(self) -> None:
         path = self.folder / INDEX

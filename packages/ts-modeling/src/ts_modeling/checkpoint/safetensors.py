@@ -1,6 +1,7 @@
 """Reader of safetensors files: header checked before a byte of data is touched, data mapped and never copied whole.
 
-Format: 8 bytes of header length (little endian), a JSON object name -> {dtype, shape, data_offsets}, then the data.
+Format: 8 bytes of header length (little endian), a JSON object name -> {dtype, shape, data_offsets}, then the data,
+each byte of which belongs to one tensor.
 """
 
 import json
@@ -19,6 +20,7 @@ from ..errors import CheckpointError
 
 MAX_HEADER: Final = 100_000_000
 """Bytes; the format's own limit."""
+MAX_DIMENSIONS: Final = 8
 DTYPES: Final[Mapping[str, torch.dtype]] = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
@@ -72,6 +74,25 @@ class SafetensorsFile:
         count = info.nbytes // info.dtype.itemsize
         return torch.frombuffer(self._map, dtype=info.dtype, count=count, offset=info.start).view(info.shape)
 
+    def ask_for(self, name: str) -> None:
+        """Have the system read the tensor's pages ahead."""
+        self._advise("MADV_WILLNEED", name)
+
+    def forget(self, name: str) -> None:
+        """Give the tensor's mapped pages back: they count as this process's memory. Reading maps them again."""
+        self._advise("MADV_DONTNEED", name)
+
+    def forget_all(self) -> None:
+        """Give all mapped pages back, also those around tensors, which the system maps along with them."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def _advise(self, advice: str, name: str) -> None:
+        info = self.tensors[name]
+        if hasattr(mmap, advice) and info.nbytes:
+            start = info.start - info.start % mmap.PAGESIZE
+            self._map.madvise(getattr(mmap, advice), start, info.start + info.nbytes - start)
+
 
 def _read_header(file: Any, size: int, path: Path) -> tuple[dict[str, Any], int]:
     file.seek(0)
@@ -84,7 +105,7 @@ def _read_header(file: Any, size: int, path: Path) -> tuple[dict[str, Any], int]
             f"{path}: its header claims {length} bytes in a file of {size}; it is truncated or no safetensors file"
         )
     try:
-        header = json.loads(file.read(length).decode())
+        header = json.loads(file.read(length).decode(), object_pairs_hook=_once)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is not JSON ({error}); the file is corrupt") from None
     if not isinstance(header, dict):
@@ -93,13 +114,25 @@ def _read_header(file: Any, size: int, path: Path) -> tuple[dict[str, Any], int]
     return header, 8 + length
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, none of whose names comes twice: of two tensors of one name a reader would see either."""
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a name comes twice")
+    return out
+
+
 def _check_header(header: Mapping[str, Any], base: int, size: int, path: Path) -> dict[str, TensorInfo]:
     out = {name: _check_entry(name, entry, base, size, path) for name, entry in header.items()}
     end, before = base, ""
     for name, info in sorted(out.items(), key=lambda item: (item[1].start, item[1].nbytes)):
         if info.start < end:
             raise CheckpointError(f"{path}: {name} overlaps {before}; the file is corrupt")
+        if info.start > end:
+            raise CheckpointError(f"{path}: {info.start - end} bytes before {name} belong to no tensor; it is corrupt")
         end, before = info.start + info.nbytes, name
+    if end != size:
+        raise CheckpointError(f"{path}: {size - end} bytes at its end belong to no tensor; the file is corrupt")
     return out
 
 
@@ -113,6 +146,8 @@ def _check_entry(name: str, entry: Any, base: int, size: int, path: Path) -> Ten
     numbers = (*shape, begin, end)
     if not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
         raise CheckpointError(f"{path}: {name} has a shape or offset that is no size: {entry!r:.120}")
+    if len(shape) > MAX_DIMENSIONS:
+        raise CheckpointError(f"{path}: {name} has {len(shape)} dimensions; more than {MAX_DIMENSIONS} are refused")
     nbytes = prod(shape) * dtype.itemsize
     if end - begin != nbytes:
         raise CheckpointError(

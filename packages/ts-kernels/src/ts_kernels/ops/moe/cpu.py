@@ -80,7 +80,8 @@ def _stays_int4(source: ExpertSource) -> bool:
 
 def _groups_of_32(source: ExpertSource, interleaved: bool) -> tuple[Tensor, Tensor]:
     assert isinstance(source, Int4Weight)
-    scale = source.scale.repeat_interleave(source.group // INT4_GROUP, dim=-1)
+    wider = source.group // INT4_GROUP
+    scale = source.scale if wider == 1 else source.scale.repeat_interleave(wider, dim=-1)
     parts = (source.packed, scale)
     packed, scale = (torch.cat((p[:, ::2], p[:, 1::2]), 1) if interleaved else p for p in parts)
     return packed.contiguous(), scale.contiguous()

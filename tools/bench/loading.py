@@ -1,0 +1,153 @@
+"""How fast a checkpoint becomes a model, against a plain read of the same file, and the memory that it takes.
+
+Usage: uv run python tools/bench/loading.py [--formats plain,int4,fp8-block] [--layers 16] [--json FILE]
+
+Makes a random DeepSeek V3 of about 20 MB (bf16) a layer in a temporary folder, and loads it in a fresh process: with
+the file dropped from the page cache (cold; the system may ignore that) and with it there (warm). It is held against two
+plain reads: 8 MiB at a time into one buffer, and into new memory of the file's size, which whoever keeps the weights
+cannot do without. Peak is the process's largest resident set above that before loading,
+mapped pages of the file included; held is what is resident above it afterwards, so the prepared weights.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from ts_modeling.checkpoint import CheckpointFolder, load_weights
+from ts_modeling.placement import Mesh
+from ts_modeling.registry import build, read_config, table_of
+from ts_modeling.testing import write_checkpoint
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 2048,
+    "moe_intermediate_size": 512,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "q_lora_rank": 512,
+    "kv_lora_rank": 256,
+    "qk_nope_head_dim": 64,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 64,
+    "num_attention_heads": 16,
+    "vocab_size": 4096,
+}
+CHUNK = 8 << 20
+
+
+def resident(field: str) -> int:
+    """Bytes of a line of /proc/self/status."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    return int(line.split()[1]) << 10
+
+
+def forget(path: Path) -> None:
+    """Ask the system to drop a file from its cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def plain_read(path: Path, *, keep: bool) -> float:
+    """Seconds to read a file from end to end, into new memory if it is kept."""
+    size = path.stat().st_size
+    start = perf_counter()
+    whole = np.empty(size if keep else CHUNK, np.uint8).data
+    at = 0
+    with path.open("rb", buffering=0) as file:
+        while got := file.readinto(whole[at : at + CHUNK]):
+            at += got if keep else 0
+    return perf_counter() - start
+
+
+def load(folder: Path) -> dict[str, float]:
+    """Seconds, and bytes read, held and at the peak, of loading in this process."""
+    config = read_config(folder)
+    device = torch.device("cpu")
+    with torch.no_grad():
+        built = build(config, Mesh.single(), dtype=torch.float32, device=device, positions=64)
+        table = table_of(config)
+        torch.randn(256, 256) @ torch.randn(256, 256)  # threads and their stacks
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        start = perf_counter()
+        done = load_weights(built.model, CheckpointFolder(folder), table, device=device, progress=None)
+        seconds = perf_counter() - start
+    peak, held = resident("VmHWM") - before, resident("VmRSS") - before
+    return {"seconds": seconds, "read_bytes": done, "peak_bytes": peak, "held_bytes": held}
+
+
+def in_fresh_process(folder: Path) -> dict[str, float]:
+    """``load`` elsewhere."""
+    command = [sys.executable, __file__, "--child", str(folder)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return dict(json.loads(out))
+
+
+def measure(kind: str, layers: int, repeats: int) -> dict[str, Any]:
+    """One format: the best of ``repeats`` runs, and the largest peak."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        chosen: dict[str, Any] = {"plain": {"int4": False}, "int4": {"int4": True}}.get(kind, {"quantization": kind})
+        write_checkpoint(folder, **chosen, **SIZES, num_hidden_layers=layers)
+        path = folder / "model.safetensors"
+        row: dict[str, Any] = {"format": kind, "file_bytes": path.stat().st_size}
+        for state in ("cold", "warm"):
+            reads: dict[bool, list[float]] = {False: [], True: []}
+            runs = []
+            for _ in range(repeats):
+                for keep, seconds in reads.items():
+                    if state == "cold":
+                        forget(path)
+                    seconds.append(plain_read(path, keep=keep))
+                if state == "cold":
+                    forget(path)
+                runs.append(in_fresh_process(folder))
+            row[state] = {
+                "read_s": min(reads[False]),
+                "kept_s": min(reads[True]),
+                "load_s": min(run["seconds"] for run in runs),
+            }
+            row["held_bytes"] = max(run["held_bytes"] for run in runs)
+            row["peak_bytes"] = max(row.get("peak_bytes", 0), *(run["peak_bytes"] for run in runs))
+    return row
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--formats", default="plain,int4,fp8-block", help="plain, int4, or of ts_modeling.testing")
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(load(options.child)))
+        return
+    rows = [measure(kind, options.layers, options.repeats) for kind in options.formats.split(",")]
+    print(f"{'':16} {'':8} | {'cold, seconds':^36} | {'warm, seconds':^36} |")
+    columns = f"{'read':>8} {'kept':>8} {'load':>8} {'kept/load':>9}"
+    print(f"{'format':16} {'file MB':>8} | {columns} | {columns} | held MB  peak MB  ratio")
+    for row in rows:
+        speeds = " | ".join(
+            f"{r['read_s']:8.3f} {r['kept_s']:8.3f} {r['load_s']:8.3f} {r['kept_s'] / r['load_s']:9.2f}"
+            for r in (row["cold"], row["warm"])
+        )
+        held, peak = row["held_bytes"] / 1e6, row["peak_bytes"] / 1e6
+        size = row["file_bytes"] / 1e6
+        print(f"{row['format']:16} {size:8.1f} | {speeds} | {held:7.1f} {peak:8.1f} {peak / held:6.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
