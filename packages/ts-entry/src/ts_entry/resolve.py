@@ -14,7 +14,16 @@ from ts_entry.errors import CheckpointError, MemoryShortError, ModelNotFoundErro
 from ts_entry.machine import Machine, free_disk, size_text
 from ts_entry.settings import Settings
 
-EXTRA_ARCHITECTURES: Final = frozenset({"DeepseekV3ForCausalLM"})
+EXTRA_ARCHITECTURES: Final = frozenset(
+    {
+        "DeepseekV3ForCausalLM",
+        "GptOssForCausalLM",
+        "LlamaForCausalLM",
+        "MiniMaxM2ForCausalLM",
+        "Qwen3ForCausalLM",
+        "Qwen3MoeForCausalLM",
+    }
+)
 """Served from a folder or a repository although no catalog entry has them."""
 MEMORY_SHARE: Final = 0.95
 """Of the free memory that weights may take; the rest is for the cache and the processes."""
