@@ -44,28 +44,36 @@ class CheckpointFolder:
 
     def info(self, name: str) -> TensorInfo:
         """Type and shape of a tensor."""
-        return self._files[name].tensors[name]
+        file, stored = self.find(name)
+        return file.tensors[stored]
 
     def file(self, name: str) -> Path:
         """File that holds a tensor."""
-        return self._files[name].path
+        return self.find(name)[0].path
 
     def read(self, name: str) -> Tensor:
         """View of a tensor on its mapped file."""
-        return self._files[name].read(name)
+        file, stored = self.find(name)
+        return file.read(stored)
 
     def ask_for(self, name: str) -> None:
         """Have the system read a tensor's pages ahead."""
-        self._files[name].ask_for(name)
+        file, stored = self.find(name)
+        file.ask_for(stored)
 
     def forget(self, name: str) -> None:
         """Give the mapped pages of a tensor back; they are read again if anyone looks."""
-        self._files[name].forget(name)
+        file, stored = self.find(name)
+        file.forget(stored)
 
     def forget_files(self, names: Iterable[str]) -> None:
         """Give all mapped pages of the files of these tensors back."""
-        for file in {id(f): f for f in (self._files[name] for name in names)}.values():
+        for file in {id(f): f for f, _ in map(self.find, names)}.values():
             file.forget_all()
+
+    def find(self, name: str) -> tuple[SafetensorsFile, str]:
+        """The file that holds a tensor, and what it is called there."""
+        return self._files[name], name
 
     def _open_index(self) -> None:
         path = self.folder / INDEX

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
-
 from .folder import CheckpointFolder
-from .safetensors import TensorInfo
+from .safetensors import SafetensorsFile
 
 
 class SharingFolder(CheckpointFolder):
@@ -21,14 +19,6 @@ class SharingFolder(CheckpointFolder):
     def __contains__(self, name: str) -> bool:
         return self._shared[name] in self._target if name in self._shared else super().__contains__(name)
 
-    def info(self, name: str) -> TensorInfo:
-        """Type and shape of a tensor."""
-        return self._target.info(self._shared[name]) if name in self._shared else super().info(name)
-
-    def file(self, name: str) -> Path:
-        """File that holds a tensor."""
-        return self._target.file(self._shared[name]) if name in self._shared else super().file(name)
-
-    def read(self, name: str) -> Tensor:
-        """View of a tensor on its mapped file."""
-        return self._target.read(self._shared[name]) if name in self._shared else super().read(name)
+    def find(self, name: str) -> tuple[SafetensorsFile, str]:
+        """The file that holds a tensor, and what it is called there."""
+        return self._target.find(self._shared[name]) if name in self._shared else super().find(name)
