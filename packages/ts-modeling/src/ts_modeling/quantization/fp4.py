@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from ts_kernels.ops.gemm import Source
-from ts_kernels.ops.quantize import Mxfp4Weight, Nvfp4Weight
+from ts_kernels import gemm, quantize
 
 from ..errors import CheckpointError
 from .fp8 import E4M3, E8M0
@@ -54,12 +53,12 @@ class Mxfp4(Scheme):
         """Scales of activations."""
         return self.beside
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
         """As the kernels read it."""
         if self.blocks:
-            return Mxfp4Weight(tensors.pop("blocks"), tensors.pop("scales").view(torch.uint8))
+            return quantize.Mxfp4Weight(tensors.pop("blocks"), tensors.pop("scales").view(torch.uint8))
         scale, packed = tensors.pop("scale"), tensors.pop("packed")
-        return Mxfp4Weight(packed.reshape(*scale.shape, MX_BLOCK // 2), scale.view(torch.uint8))
+        return quantize.Mxfp4Weight(packed.reshape(*scale.shape, MX_BLOCK // 2), scale.view(torch.uint8))
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,11 @@ class Nvfp4(Scheme):
         """Scales of activations."""
         return self.beside
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
         """As the kernels read it: one factor a row, since rows may come from several matrices."""
         factor = tensors.pop("global").squeeze(-1)
         if self.divides:
             if bool((factor == 0).any()):
                 raise CheckpointError("weight_global_scale is 0, by which nothing can be divided; copy the file again")
             factor = factor.reciprocal()
-        return Nvfp4Weight(tensors.pop("packed"), tensors.pop("scale"), factor)
+        return quantize.Nvfp4Weight(tensors.pop("packed"), tensors.pop("scale"), factor)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from ts_kernels.ops.gemm import Source
-from ts_kernels.ops.quantize import Fp8BlockWeight, Fp8ChannelWeight
+from ts_kernels import gemm, quantize
 
 from .scheme import FLOATS, Field, Scheme
 
@@ -55,11 +54,11 @@ class Fp8Block(Scheme):
         """It may."""
         return True
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
         """Blocks of 128 x 128 as the kernels read them."""
         values, scale = tensors.pop("weight"), tensors.pop("scale").float()
         if self.block == KERNEL_BLOCK:
-            return Fp8BlockWeight(values, scale)
+            return quantize.Fp8BlockWeight(values, scale)
         rows, columns = self.block
         wide = scale.repeat_interleave(rows, -2)[..., : values.shape[-2], :]
         return (values.float() * wide.repeat_interleave(columns, -1)[..., :k]).bfloat16()
@@ -90,6 +89,6 @@ class Fp8Channel(Scheme):
         """Scales of activations."""
         return self.beside
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
         """A factor a row in either case."""
-        return Fp8ChannelWeight(tensors.pop("weight"), tensors.pop("scale"))
+        return quantize.Fp8ChannelWeight(tensors.pop("weight"), tensors.pop("scale"))

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from ts_kernels.ops.gemm import Source
-from ts_kernels.ops.quantize import Int4Weight, Int8Weight
+from ts_kernels import gemm, quantize
 
 from .scheme import FLOATS, Field, Scheme
 
@@ -64,13 +63,13 @@ class PackedInt(_Integers):
         """It does."""
         return True
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
         """INT4, and symmetric INT8, as the kernels read it."""
         if self.bits == 4:
-            return Int4Weight(tensors.pop("packed"), tensors.pop("scale"), tensors.pop("zero", None))
+            return quantize.Int4Weight(tensors.pop("packed"), tensors.pop("scale"), tensors.pop("zero", None))
         values = _unpacked(tensors.pop("packed"))[..., :k]
         if self.symmetric:
-            return Int8Weight(values, tensors.pop("scale"))
+            return quantize.Int8Weight(values, tensors.pop("scale"))
         zeros = _unpacked(tensors.pop("zero").transpose(-1, -2)).transpose(-1, -2)
         return _shifted(values, tensors.pop("scale"), zeros[..., : values.shape[-2], :])
 
@@ -87,10 +86,10 @@ class Int8(_Integers):
             return values, self._scale()
         return values, self._scale(), self._field("zero", ".weight_zero_point", torch.int8, columns=self.group)
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
         """INT8 as the kernels read it."""
         if self.symmetric:
-            return Int8Weight(tensors.pop("weight"), tensors.pop("scale"))
+            return quantize.Int8Weight(tensors.pop("weight"), tensors.pop("scale"))
         return _shifted(tensors.pop("weight"), tensors.pop("scale"), tensors.pop("zero"))
 
 
