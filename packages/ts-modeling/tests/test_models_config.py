@@ -1,6 +1,7 @@
 """Configurations and checkpoints of the models: what is honoured, refused by name, or stored in another way."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,25 @@ def test_tables_name_each_leaf_s_parts_once() -> None:
         entries = table_of(config_from(tiny_config(model))).entries
         parts = [(e.module, e.part) for e in entries]
         assert len(set(parts)) == len(parts), model
+
+
+PUBLISHED = json.loads((Path(__file__).parent / "data" / "published_sizes.json").read_text())
+BYTES = {
+    "llama3-70b": 80 * 2 * 128 * 2,
+    "minimax-m2": 62 * 2 * 2 * 128 * 2,
+    "gpt-oss-120b": 36 * 2 * 8 * 64 * 2,
+    "qwen3.5-35b": 10 * 2 * 256 * 2,
+    "deepseek-v3": 61 * (512 + 64) * 2,
+    "qwen3-235b": 94 * 2 * 128 * 2,
+}
+"""Of a token on one rank: layers x keys and values x its heads x width x bf16."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_models_of_published_sizes_compile_and_say_what_they_cache(name: str) -> None:
+    mesh, config = Mesh.parse(PUBLISHED[name]["mesh"]), config_from(PUBLISHED[name]["config"])
+    began = time.monotonic()
+    build(config, mesh, dtype=torch.bfloat16, device=torch.device("cpu"), positions=1)
+    assert time.monotonic() - began < 20, "1.3 s on a busy machine of two cores"
+    assert table_of(config).entries
+    assert kv_spec(config, mesh, dtype=torch.bfloat16).bytes_per_token == BYTES[name]

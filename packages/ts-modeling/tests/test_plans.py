@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from ts_modeling import CompileError, Mesh
+from ts_modeling import CompileError, Mesh, MeshError
 from ts_modeling.cli import named_config
 from ts_modeling.communication import collectives
 from ts_modeling.communication.sizes import Sizes
@@ -385,3 +385,11 @@ def test_a_wrong_annotation_of_a_real_model_names_the_edge_and_the_fix() -> None
     assert "gives Replicate() on attn_tp" in message
     assert "takes Partial(sum)" in message
     assert "Declare that layers.3.input_norm gives Partial(sum), or that layers.3.attention.qkv_a takes" in message
+
+
+def test_a_batch_that_leaves_out_a_group_is_refused() -> None:
+    mesh = Mesh(4, {"attn_dp": 2, "attn_tp": 2})
+    sizes = Sizes(ranks=2, extents=tuple(token_extent(mesh, (0,), rank) for rank in (0, 2)), groups=2)
+    assert sizes.of((3, 0)) == [3, 0]
+    with pytest.raises(MeshError, match="tells the tokens of 1 groups, the mesh has attn_dp=2"):
+        sizes.of((3,))

@@ -1,20 +1,25 @@
 """How much of one dimension each rank of a group holds."""
 
 from ..compiler.program import Collect
-from ..errors import CompileError
+from ..errors import CompileError, MeshError
 from ..placement import Extent, Layout, Mesh, Shard, token_extent
 
 
 class Sizes:
     """Extent of each rank's part of one dimension, in group order: equal ones, or parts of the batch's tokens."""
 
-    def __init__(self, *, ranks: int, even: int = 0, extents: tuple[Extent, ...] = ()) -> None:
-        self.even, self.extents = [even] * ranks, extents
+    def __init__(self, *, ranks: int, even: int = 0, extents: tuple[Extent, ...] = (), groups: int = 1) -> None:
+        self.even, self.extents, self.groups = [even] * ranks, extents, groups
 
     def of(self, sizes: tuple[int, ...]) -> list[int]:
-        """Extents where the ``attn_dp`` groups have ``sizes`` tokens."""
+        """Extents where the ``attn_dp`` groups have ``sizes`` tokens. Raises ``MeshError`` where a group is missing."""
         if not self.extents:
             return self.even
+        if len(sizes) != self.groups:
+            raise MeshError(
+                f"batch.dp_sizes tells the tokens of {len(sizes)} groups, the mesh has attn_dp={self.groups}; give one "
+                "number for each group, 0 where a group is idle"
+            )
         return [extent.of(sizes) for extent in self.extents]
 
 
@@ -32,7 +37,8 @@ def sizes_of(collect: Collect, dim: str | None, mesh: Mesh) -> Sizes:
             "known for tokens alone; annotate a cut of another dimension there"
         )
     ranks = mesh.group(step.atoms)
-    return Sizes(ranks=len(ranks), extents=tuple(token_extent(mesh, cut, rank) for rank in ranks))
+    extents = tuple(token_extent(mesh, cut, rank) for rank in ranks)
+    return Sizes(ranks=len(ranks), extents=extents, groups=mesh.size("attn_dp"))
 
 
 def _cut(layout: Layout, dim: str) -> tuple[int, ...]:

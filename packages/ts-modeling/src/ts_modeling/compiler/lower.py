@@ -66,7 +66,9 @@ def lower_plans(plans: Plans, collectives: Collectives | None) -> tuple[str, For
     parameters = ", ".join(plans.programs[0].parameters)
     batch = plans.programs[0].parameters[0]
     names = [f"forward_from_{since}" for since in plans.since]
-    lines = [f"def forward({parameters}):", f"    tokens = sum({batch}.dp_sizes) or {batch}.tokens.shape[0]"]
+    groups = plans.programs[0].mesh.size("attn_dp")
+    tokens = f"sum({batch}.dp_sizes)" if groups > 1 else f"{batch}.tokens.shape[0]"
+    lines = [f"def forward({parameters}):", f"    tokens = {tokens}"]
     for name, since in list(zip(names, plans.since, strict=True))[:0:-1]:
         lines += [f"    if tokens >= {since}:", f"        return {name}({parameters})"]
     lines.append(f"    return {names[0]}({parameters})")

@@ -6,21 +6,19 @@ gates where there are any, then keys, then values).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from ts_kernels import attention, kv_cache, norm, rope
 
-from ..errors import MeshError
 from ..kv import CacheGroup
 from ..placement import OPAQUE, TOKENS, Boundary, Dim, Mesh, Shard, Spec
 from ..quantization import PLAIN, Scheme
+from .heads import Heads
 from .leaf import Buffer, Leaf, Slot, cut
 from .linear import Linear
 from .width_norm import SquareSums, WidthNorm
-
-HEAD_FIELDS: Final = ("num_attention_heads", "num_key_value_heads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,31 +51,6 @@ class AttentionShape:
     def query_width(self) -> int:
         """Columns of the query projection for each head."""
         return self.head_dim * (2 if self.gated else 1)
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Heads of one rank. Key heads fewer than ranks are held by ``copies`` neighbours each."""
-
-    queries: int
-    keys: int
-    copies: int
-    first_query: int
-    first_key: int
-
-    @classmethod
-    def of(cls, queries: int, keys: int, mesh: Mesh, names: tuple[str, str] = HEAD_FIELDS) -> "Heads":
-        """This rank's, cut over ``attn_tp``. Raises ``MeshError`` with the fields' ``names`` and the sizes that fit."""
-        ranks, index = mesh.size("attn_tp"), mesh.index(mesh.atoms("attn_tp"))
-        sizes = [n for n in range(1, queries + 1) if queries % n == 0 and (keys % n == 0 or n % keys == 0)]
-        if ranks not in sizes:
-            raise MeshError(
-                f"{names[0]} = {queries} with {names[1]} = {keys} does not divide over attn_tp={ranks}; sizes of "
-                f"attn_tp that do: {', '.join(map(str, sizes))}"
-            )
-        copies = max(1, ranks // keys)
-        mine, shared = queries // ranks, keys * copies // ranks
-        return cls(mine, shared, copies, index * mine, index // copies * shared)
 
 
 def kv_group(shape: AttentionShape, layer: int, mesh: Mesh, dtype: torch.dtype) -> CacheGroup:

@@ -15,7 +15,7 @@ from ts_kernels import linear_attention
 from ..kv import CacheGroup
 from ..placement import OPAQUE, TOKENS, Boundary, Dim, Mesh, Shard, Spec
 from ..quantization import PLAIN, Scheme
-from .attention import Heads
+from .heads import Heads
 from .leaf import Buffer, Leaf, Slot, cut
 from .linear import Linear
 

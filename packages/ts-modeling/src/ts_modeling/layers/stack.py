@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from ts_kernels import gemm
 
 from ..errors import ConfigError, MeshError
 from ..placement import Mesh
 from ..quantization import BIAS, Field, Scheme, dequantized
+from ..quantization.scheme import Source
 from .leaf import Buffer, Init, Slot, cut
 
 
@@ -126,7 +126,7 @@ class Stack:
         """The bias [(E,) N], which leaves ``tensors``; None where there is none or another rank adds it."""
         return tensors.pop(self.name + BIAS.key).squeeze(-1) if self.adds_bias else None
 
-    def source(self, tensors: dict[str, Tensor]) -> gemm.Source:
+    def source(self, tensors: dict[str, Tensor]) -> Source:
         """The kernels' weight of the filled buffers, which leave ``tensors``.
 
         Parts that do not end at a block's bound cannot share blocks, and are dequantized to bf16.

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from ts_kernels import gemm, quantize
+from ts_kernels import quantize
 
 from ..errors import CheckpointError
 from .fp8 import E4M3, E8M0
-from .scheme import Field, Scheme
+from .scheme import Field, Scheme, Source
 
 MX_BLOCK = 32
 NV_BLOCK = 16
@@ -53,7 +53,7 @@ class Mxfp4(Scheme):
         """Scales of activations."""
         return self.beside
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
         """As the kernels read it."""
         if self.blocks:
             return quantize.Mxfp4Weight(tensors.pop("blocks"), tensors.pop("scales").view(torch.uint8))
@@ -97,7 +97,7 @@ class Nvfp4(Scheme):
         """Scales of activations."""
         return self.beside
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
         """As the kernels read it: one factor a row, since rows may come from several matrices."""
         factor = tensors.pop("global").squeeze(-1)
         if self.divides:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from ts_kernels import gemm, quantize
+from ts_kernels import quantize
 
-from .scheme import FLOATS, Field, Scheme
+from .scheme import FLOATS, Field, Scheme, Source
 
 E4M3 = torch.float8_e4m3fn
 E8M0 = torch.float8_e8m0fnu
@@ -54,7 +54,7 @@ class Fp8Block(Scheme):
         """It may."""
         return True
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
         """Blocks of 128 x 128 as the kernels read them."""
         values, scale = tensors.pop("weight"), tensors.pop("scale").float()
         if self.block == KERNEL_BLOCK:
@@ -89,6 +89,6 @@ class Fp8Channel(Scheme):
         """Scales of activations."""
         return self.beside
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
         """A factor a row in either case."""
         return quantize.Fp8ChannelWeight(tensors.pop("weight"), tensors.pop("scale"))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from ts_kernels import gemm, quantize
+from ts_kernels import quantize
 
-from .scheme import FLOATS, Field, Scheme
+from .scheme import FLOATS, Field, Scheme, Source
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class PackedInt(_Integers):
         """It does."""
         return True
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
         """INT4, and symmetric INT8, as the kernels read it."""
         if self.bits == 4:
             return quantize.Int4Weight(tensors.pop("packed"), tensors.pop("scale"), tensors.pop("zero", None))
@@ -86,7 +86,7 @@ class Int8(_Integers):
             return values, self._scale()
         return values, self._scale(), self._field("zero", ".weight_zero_point", torch.int8, columns=self.group)
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
         """INT8 as the kernels read it."""
         if self.symmetric:
             return quantize.Int8Weight(tensors.pop("weight"), tensors.pop("scale"))

@@ -7,7 +7,7 @@ import abc
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from ts_kernels import gemm
 
 FLOATS: Final = (torch.bfloat16, torch.float32, torch.float16)
 """Types of plain weights and of scales in checkpoints."""
+Source: TypeAlias = gemm.Source
+"""What the kernels take for a weight."""
 Dummy = Literal["normal", "codes", "ones", "zeros", "scale", "inverse", "exponent"]
 
 
@@ -64,7 +66,7 @@ class Scheme(abc.ABC):
         """The tensors of one matrix."""
 
     @abc.abstractmethod
-    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
         """The kernels' weight of tensors by key, rows of which may come from several matrices; any leading sizes.
 
         A tensor of one value a matrix comes as one value a row, [N, 1]. What no kernel reads comes dequantized, bf16.
@@ -113,7 +115,7 @@ class Plain(Scheme):
         """The matrix."""
         return (Field("weight", ".weight", FLOATS, dummy="normal"),)
 
-    def source(self, tensors: dict[str, Tensor], k: int) -> gemm.Source:
+    def source(self, tensors: dict[str, Tensor], k: int) -> Source:
         """The matrix itself."""
         return tensors.pop("weight")
 
@@ -123,7 +125,7 @@ BIAS: Final = Field("bias", ".bias", FLOATS, columns=0, dummy="zeros")
 """Of any format: one value an output."""
 
 
-def dequantized(source: gemm.Source) -> Tensor:
+def dequantized(source: Source) -> Tensor:
     """``source`` as a plain tensor: bf16, one matrix of a stack at a time; a tensor as it is."""
     if isinstance(source, Tensor):
         return source
@@ -135,7 +137,7 @@ def dequantized(source: gemm.Source) -> Tensor:
     return out
 
 
-def of_one_format(first: gemm.Source, second: gemm.Source) -> tuple[gemm.Source, gemm.Source]:
+def of_one_format(first: Source, second: Source) -> tuple[Source, Source]:
     """Both as they are where their formats agree, else both plain: kernels that take two take them alike."""
     if isinstance(first, Tensor) or isinstance(second, Tensor) or first.kind != second.kind:
         first, second = dequantized(first), dequantized(second)

@@ -1,0 +1,34 @@
+"""Which query and key heads a rank has: cut over ``attn_tp``, key heads shared where there are too few."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import MeshError
+from ..placement import Mesh
+
+HEAD_FIELDS: Final = ("num_attention_heads", "num_key_value_heads")
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Heads of one rank. Key heads fewer than ranks are held by ``copies`` neighbours each."""
+
+    queries: int
+    keys: int
+    copies: int
+    first_query: int
+    first_key: int
+
+    @classmethod
+    def of(cls, queries: int, keys: int, mesh: Mesh, names: tuple[str, str] = HEAD_FIELDS) -> "Heads":
+        """This rank's, cut over ``attn_tp``. Raises ``MeshError`` with the fields' ``names`` and the sizes that fit."""
+        ranks, index = mesh.size("attn_tp"), mesh.index(mesh.atoms("attn_tp"))
+        sizes = [n for n in range(1, queries + 1) if queries % n == 0 and (keys % n == 0 or n % keys == 0)]
+        if ranks not in sizes:
+            raise MeshError(
+                f"{names[0]} = {queries} with {names[1]} = {keys} does not divide over attn_tp={ranks}; sizes of "
+                f"attn_tp that do: {', '.join(map(str, sizes))}"
+            )
+        copies = max(1, ranks // keys)
+        mine, shared = queries // ranks, keys * copies // ranks
+        return cls(mine, shared, copies, index * mine, index // copies * shared)
