@@ -21,7 +21,7 @@ from ts_modeling.compiler.choose import envelope
 from ts_modeling.compiler.cost import share_asked, wire_bytes
 from ts_modeling.compiler.lower import lower_plans, section
 from ts_modeling.compiler.program import Call, Dispatch, FusedNorm, Start, Wait, collective_of, reads
-from ts_modeling.layers import AddRMSNorm, Leaf, Linear, SelectRows
+from ts_modeling.layers import AddRMSNorm, Leaf, Linear, RMSNorm, SelectRows
 from ts_modeling.placement import SAMPLES, TOKENS, Boundary, Dim, Partial, Replicate, Routed, Shard, Spec, token_extent
 from ts_modeling.registry import build, config_from
 from ts_modeling.testing import text_config, tiny_config
@@ -393,3 +393,29 @@ def test_a_batch_that_leaves_out_a_group_is_refused() -> None:
     assert sizes.of((3, 0)) == [3, 0]
     with pytest.raises(MeshError, match="tells the tokens of 1 groups, the mesh has attn_dp=2"):
         sizes.of((3,))
+
+
+def test_what_a_model_returns_is_cut_as_its_batch_is() -> None:
+    """Tokens kept cut over attn_tp are gathered for the caller; those of other groups are not."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            mesh = Mesh(4, {"attn_dp": 2, "attn_tp": 2})
+            self.up = Linear(HIDDEN, INNER, {"w": 12}, mesh, columns="attn_tp")
+            self.down = Linear(INNER, HIDDEN, {"w": 8}, mesh, rows="attn_tp")
+            self.norm = RMSNorm(HIDDEN, 1e-5, torch.float32)
+
+        def forward(self, batch: Any) -> Any:
+            return self.norm(self.down(self.up(batch.x)))
+
+    program = compile_model(
+        Model(),
+        Mesh(4, {"attn_dp": 2, "attn_tp": 2}),
+        inputs={"batch.x": Spec(TOKENS, HIDDEN, attn_dp=Shard("tokens"))},
+        gives=Spec(TOKENS, HIDDEN),
+        costs=Costs(only=CUT),
+    )
+    assert [c.kind for c in map(collective_of, program.operations) if c] == ["reduce_scatter", "all_gather"]
+    assert program.result is not None
+    assert program.result.layout == (Shard("tokens"), Replicate())

@@ -231,9 +231,8 @@ class _Propagator:
         if not isinstance(result, Value) or result.dims != spec.dims:
             raise CompileError(f"the model returns {_shown(result)}, its annotation says {spec}")
         named = {atom for axis in spec.axes for atom in self.mesh.atoms(axis)}
-        free = {
-            i: p for i, p in enumerate(result.layout) if i not in named and isinstance(p, Shard) and p.dim in BATCH_DIMS
-        }
+        own = set(self.mesh.atoms("attn_dp")) - named  # the caller's own cut; it counts the rows that it gets
+        free = {i: p for i, p in enumerate(result.layout) if i in own and isinstance(p, Shard) and p.dim in BATCH_DIMS}
         return self.edges.convert(result, self.edges.required(spec, "output", free=free), "output")
 
 
