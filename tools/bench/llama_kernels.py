@@ -4,10 +4,11 @@
     python -m tools.bench.llama_kernels --library FOLDER    (one with libggml-cpu.so, built for this machine)
 
 llama.cpp's way is taken where it has several: weights both as they are and rearranged by it for this machine, whichever
-is faster. Calls of the two alternate. Both results are compared with torch's before anything is timed: a wrong graph
-would be fast too. bf16 is both sides' bf16; INT4 is groups of 32 with a 16-bit scale here and Q4_0 there; the latent
-cache is bf16 here and f16 there. Activations come as fp32; inside, llama.cpp rounds them to bf16 for bf16 weights and
-to 8 bits for Q4_0, ts-kernels does not. Run it on an idle machine.
+is faster. The two take turns of a few calls, with a pause between them. Both results are compared with torch's before
+anything is timed: a wrong graph would be fast too. bf16 is both sides' bf16; INT4 is groups of 32 with a 16-bit scale
+here and Q4_0 there; the latent cache is bf16 here and f16 there. Activations come as fp32; inside, llama.cpp rounds them
+to bf16 for bf16 weights and to 8 bits for Q4_0, ts-kernels does not. In "bf16 rows" ours come as bf16. Run it on an idle
+machine.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from ts_kernels.cases.mla import paged_cache
 from tools.bench.ggml import BF16, F16, F32, I32, Q4_0, Ggml, find
 
 Call = Callable[[], object]
+# Seconds between the two: ggml's OpenMP threads poll for milliseconds after a call, and ours would share their cores.
+SETTLE = 0.02
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Line:
 
     def __str__(self) -> str:
         medians = f"{self.ours_us:10.1f} us, llama.cpp {self.llama_us:10.1f} us {self.ratio:6.2f}x"
-        return f"{self.what:28} {medians}; best {self.ours_best_us:10.1f}, {self.llama_best_us:10.1f} " + (
+        return f"{self.what:38} {medians}; best {self.ours_best_us:10.1f}, {self.llama_best_us:10.1f} " + (
             f"{self.ratio_of_bests:6.2f}x"
         )
 
@@ -75,11 +79,11 @@ class Bench:
     def pairs(self) -> Iterator[Pair]:
         """Every comparison whose name starts with what was asked for."""
         for n, k in ((7168, 2048), (32768, 7168), (4096, 7168)):
-            for rows in (1, 32):
-                if self.wanted(f"linear bf16 {rows}x{n}x{k}"):
-                    yield self.linear(rows, n, k, quantized=False)
-                if self.wanted(f"linear int4 {rows}x{n}x{k}"):
-                    yield self.linear(rows, n, k, quantized=True)
+            for rows, format, kind in product((1, 32), ("bf16", "int4"), ("", " bf16 rows")):
+                name = f"linear {format} {rows}x{n}x{k}{kind}"
+                if self.wanted(name):
+                    x = self.make(rows, k)
+                    yield self.linear(name, x, x.bfloat16() if kind else x, n, quantized=format == "int4")
         for rows in (1, 16):
             if self.wanted(f"experts int4 {rows} rows"):
                 yield self.experts(rows)
@@ -91,17 +95,17 @@ class Bench:
         """Whether ``what`` was asked for."""
         return what.startswith(self.only)
 
-    def linear(self, rows: int, n: int, k: int, *, quantized: bool) -> Pair:
-        """x @ weight.T."""
-        x, weight = self.make(rows, k), self.make.weight(n, k)
+    def linear(self, name: str, x: Tensor, own: Tensor, n: int, *, quantized: bool) -> Pair:
+        """x @ weight.T; ours gets ``own``."""
+        k = x.shape[1]
+        weight = self.make.weight(n, k)
         source: Any = quantize.quantize_int4(weight) if quantized else weight
         prepared = gemm.prepare(source)
         kind, data = (Q4_0, self.ggml.quantize(weight)) if quantized else (BF16, weight)
         # It rearranges quantized weights only; a bf16 one in such a buffer makes it crash.
         theirs = [self.product(x, kind, data, n, k, repack) for repack in (False, True)[: 1 + quantized]]
-        name = f"linear {'int4' if quantized else 'bf16'} {rows}x{n}x{k}"
         found = [graph for graph in theirs if graph]
-        return Pair(name, lambda: gemm.linear(x, prepared), found, x @ weight.float().t(), 0.2 if quantized else 0.02)
+        return Pair(name, lambda: gemm.linear(own, prepared), found, x @ weight.float().t(), 0.2 if quantized else 0.02)
 
     def product(self, x: Tensor, kind: int, data: Any, n: int, k: int, repack: bool) -> tuple[int, int] | None:
         """ggml's graph of one product."""
@@ -215,14 +219,20 @@ def compare(ggml: Ggml, pair: Pair, budget: float) -> Line:
     calls: list[Call] = [pair.ours, *(lambda graph=graph: ggml.compute(graph) for graph, _ in pair.theirs)]
     taken: list[list[float]] = [[] for _ in calls]
     end = time.perf_counter() + budget * len(calls)
-    while len(taken[0]) < 7 or time.perf_counter() < end:
+    while len(taken[0]) < 9 or time.perf_counter() < end:
         for times, call in zip(taken, calls, strict=True):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
+            time.sleep(SETTLE)
+            call()  # wakes its threads
+            times.extend(_timed(call) for _ in range(3))
     mine, *others = (statistics.median(times) * 1e6 for times in taken)
     best, *bests = (min(times) * 1e6 for times in taken)
     return Line(pair.what, mine, min(others), min(others) / mine, best, min(bests), min(bests) / best)
+
+
+def _timed(call: Call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def _close(have: Tensor, want: Tensor, pair: Pair, side: str) -> None:
