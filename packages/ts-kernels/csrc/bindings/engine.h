@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "isa/dispatch.h"
+#include "parallel/pool.h"
 
 namespace ts {
 

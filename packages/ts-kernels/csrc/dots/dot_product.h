@@ -7,14 +7,16 @@
 // bytes, of which the instruction sums four products a lane exactly. Only the blocks' sums are rounded, in fp32. Three
 // byte products of 64 cost less than the four multiply-adds of 16 that they replace, and the codes need no widening: on
 // Zen 4 17 weights a cycle instead of 8, which is what it takes to read INT4 as fast as memory gives it.
+//
+// A tile form takes these products, too, from the instruction set whose vectors it uses.
 #pragma once
 
-#include "layout/packed.h"
-#include "parallel/pool.h"
+#include "ops/product.h"
+#include "parallel/loop.h"
 
-namespace ts::TS_ISA {
+namespace ts::TS_PRODUCTS {
 
-#if defined(TS_ISA_AVX512_BF16) || defined(TS_ISA_AMX)
+#if defined(TS_HAS_DOTS)
 constexpr bool kHasDots = true;
 #else
 constexpr bool kHasDots = false;
@@ -54,4 +56,4 @@ DotRows dot_rows(Pool* pool, const WeightView& w, const void* x, i64 x_stride, i
 void multiply_dots(const WeightView& w, const DotRows& a, i64 row, i64 rows, i64 column, i64 columns, float* out,
                    i64 ldo);
 
-}  // namespace ts::TS_ISA
+}  // namespace ts::TS_PRODUCTS

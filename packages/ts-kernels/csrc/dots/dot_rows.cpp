@@ -76,10 +76,6 @@ void for_rows(Pool* pool, i64 rows, i64 work, const Body& body) {
   for (i64 row = 0; row < rows; ++row) body(row);
 }
 
-// A stride in bytes, moved off multiples of 1 KB: rows a multiple of 4 KB apart share one set of the level-1 cache,
-// which holds 8 lines, while a tile reads 12 rows at once.
-i64 spread(i64 bytes) { return bytes % 1024 == 0 ? bytes + 64 : bytes; }
-
 // bf16 rows that can be read in pairs: as they are, or copied with a zero after an odd last one, or apart.
 DotRows paired(Pool* pool, const void* x, i64 x_stride, i64 rows, i64 k, Slot slot) {
   DotRows out;

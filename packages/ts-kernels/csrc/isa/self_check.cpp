@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "parallel/pool.h"
+
 namespace ts {
 namespace {
 

@@ -126,7 +126,7 @@ void attend_plain(Pool& pool, const AttentionArgs& a) {
   const KvProjection& kv = *a.projection;
   // A task takes all queries of a row and head, so that no tile is expanded twice; long rows are cut where there are
   // too few heads to occupy the threads.
-  const i64 longest = kv.heads * a.rows % pool.threads() == 0 ? 2048 : 512;
+  const i64 longest = kv.heads * a.rows % threads_of(pool) == 0 ? 2048 : 512;
   i64 tasks = 0, pairs = 0;
   for (i64 row = 0; row < a.rows; ++row) {
     tasks += ceil_div(queries_of(a, row), longest) * kv.heads;

@@ -33,7 +33,9 @@ void multiply_widened(const WeightView& w, const Product& whole, i64 rows, i64 p
 template <Format F>
 void multiply_format(const WeightView& w, const Product& p, i64 rows, i64 panel) {
   constexpr bool tall = F == Format::f32 || F == Format::bf16 || F == Format::int4;  // see the tiles of the others
-  if (rows >= (tall ? kExpandRows : 2)) {
+  if constexpr (kHasDots && has_scales(F) && F != Format::fp8) {
+    __builtin_trap();  // rows_for never sends them here
+  } else if (rows >= (tall ? kExpandRows : 2)) {
     multiply_widened<F>(w, p, rows, panel);
   } else {
     multiply<F>(p, rows);
@@ -65,13 +67,14 @@ void multiply_panels(const WeightView& w, const float* a, i64 lda, i64 rows, i64
 }
 
 const float* as_fp32(const void* x, i64 x_stride, i64 rows, i64 dim, DType dtype, Slot slot, i64* stride) {
-  *stride = dtype == DType::f32 ? x_stride : dim;
-  if (dtype == DType::f32) return static_cast<const float*>(x);
-  float* copy = scratch_of<float>(slot, rows * dim);
+  const bool apart = rows < 6 || spread(x_stride * 4) == x_stride * 4;
+  *stride = dtype == DType::f32 && apart ? x_stride : spread(dim * 4) / 4;
+  if (dtype == DType::f32 && apart) return static_cast<const float*>(x);
+  float* copy = scratch_of<float>(slot, rows * *stride);
   for (i64 row = 0; row < rows; ++row)
     for (i64 i = 0; i < dim; i += W) {
       const vf v = load_as_float(at(x, dtype, row * x_stride), dtype, i, dim - i);
-      store_as(copy + row * dim, DType::f32, i, v, dim - i);
+      store_as(copy + row * *stride, DType::f32, i, v, dim - i);
     }
   return copy;
 }

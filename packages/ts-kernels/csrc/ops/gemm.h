@@ -3,7 +3,7 @@
 
 #include "dots/dot_product.h"
 #include "ops/product.h"
-#include "parallel/pool.h"
+#include "parallel/loop.h"
 #include "tiles/tile_product.h"
 
 namespace ts::TS_ISA {

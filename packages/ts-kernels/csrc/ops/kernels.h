@@ -3,7 +3,7 @@
 
 #include "common/types.h"
 #include "layout/packed.h"
-#include "parallel/pool.h"
+#include "parallel/loop.h"
 
 namespace ts {
 

@@ -47,23 +47,37 @@ template <Format F, int kRows, int kVectors>
 struct Tile {
   vf acc[kRows][kVectors];
 
-  template <int J>
-  TS_INLINE void step(Tile& t, const vi (&raw)[kVectors], const Factor (&factor)[kVectors], const float* a, i64 lda) {
-    vf b[kVectors];
-#pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) b[v] = scaled<F>(decode<F, J>(raw[v]), factor[v]);
+  TS_INLINE void add(Tile& t, const vf (&b)[kVectors], const float* a, i64 lda) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const vf value = set1(a[r * lda + J]);
+      const vf value = set1(a[r * lda]);
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) t.acc[r][v] = fma(value, b[v], t.acc[r][v]);
     }
   }
 
+  template <int J>
+  TS_INLINE void step(Tile& t, const vi (&raw)[kVectors], const Factor (&factor)[kVectors], const float* a, i64 lda) {
+    vf b[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) b[v] = scaled<F>(decode<F, J>(raw[v]), factor[v]);
+    add(t, b, a + J, lda);
+  }
+
   template <int... J>
   TS_INLINE void steps(Tile& t, const vi (&raw)[kVectors], const Factor (&factor)[kVectors], const float* a, i64 lda,
-                       i64 count, std::integer_sequence<int, J...>) {
-    ((J < count ? step<J>(t, raw, factor, a, lda) : void()), ...);
+                       std::integer_sequence<int, J...>) {
+    (step<J>(t, raw, factor, a, lda), ...);
+  }
+
+  // The first `count` steps of a unit, one by one: they are rare, and steps are most of what there is to compile.
+  template <int... J>
+  TS_INLINE void some_steps(Tile& t, const vi (&raw)[kVectors], const Factor (&factor)[kVectors], const float* a,
+                            i64 lda, i64 count, std::integer_sequence<int, J...>) {
+    vf wide[sizeof...(J)][kVectors];
+    for (int v = 0; v < kVectors; ++v) ((wide[J][v] = scaled<F>(decode<F, J>(raw[v]), factor[v])), ...);
+#pragma GCC unroll 1
+    for (i64 j = 0; j < count; ++j) add(t, wide[j], a + j, lda);
   }
 
   TS_INLINE void load_unit(vi (&raw)[kVectors], const Operand& b, i64 u) {
@@ -81,11 +95,11 @@ struct Tile {
     i64 k = from;
     for (; k + unit <= to; k += unit) {
       load_unit(raw, b, k / unit);
-      steps(t, raw, factor, a + k, lda, unit, Js{});
+      steps(t, raw, factor, a + k, lda, Js{});
     }
-    if (k < to) {
+    if (unit > 1 && k < to) {
       load_unit(raw, b, k / unit);
-      steps(t, raw, factor, a + k, lda, to - k, Js{});
+      some_steps(t, raw, factor, a + k, lda, to - k, Js{});
     }
   }
 
@@ -168,7 +182,7 @@ void run_tiles(Product p, i64 count) {
 // The tallest tile for each width, in rows. 16 vector registers (AVX2, SSE2) hold 8 to 10 accumulators beside the
 // operands, 32 (AVX-512) 24.
 #if defined(TS_WIDE_VECTORS)
-constexpr int kTallest1 = 12, kTallest2 = 12, kTallest4 = 5, kTallest8 = 1;
+constexpr int kTallest1 = 4, kTallest2 = 12, kTallest4 = 5, kTallest8 = 1;  // of width 1: the last of odd panels
 #elif defined(TS_ISA_AVX2)
 constexpr int kTallest1 = 5, kTallest2 = 1, kTallest4 = 0, kTallest8 = 0;
 #else
@@ -259,10 +273,12 @@ void expand(const Operand& b, i64 panels, i64 k, float* out) {
   template void expand<Format::F>(const Operand&, i64, i64, float*);
 TS_PRODUCT(f32)
 TS_PRODUCT(bf16)
+TS_PRODUCT(fp8)
+#if !defined(TS_HAS_DOTS)  // which serve the others
 TS_PRODUCT(int4)
 TS_PRODUCT(int4_zero)
 TS_PRODUCT(int8)
-TS_PRODUCT(fp8)
 TS_PRODUCT(fp4)
+#endif
 
 }  // namespace ts::TS_ISA

@@ -41,7 +41,8 @@ void copy_states(Pool&, const StateCopyArgs&);
 // Runs body(task) for each task of [0, tasks); see Pool::run for `flops`.
 template <class Body>
 TS_INLINE void parallel(Pool& pool, i64 tasks, i64 flops, const Body& body) {
-  pool.run({[](const void* context, i64 task) { (*static_cast<const Body*>(context))(task); }, &body, tasks}, flops);
+  run_loop(pool, {[](const void* context, i64 task) { (*static_cast<const Body*>(context))(task); }, &body, tasks},
+           flops);
 }
 
 }  // namespace ts::TS_ISA

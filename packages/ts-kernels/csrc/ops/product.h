@@ -10,6 +10,11 @@
 #define TS_PRODUCTS TS_ISA
 #endif
 
+// Quantized weights but FP8 are multiplied by dots/ alone.
+#if defined(TS_ISA_AVX512_BF16) || defined(TS_ISA_AMX)
+#define TS_HAS_DOTS 1
+#endif
+
 namespace ts::TS_PRODUCTS {
 
 // b's words: unit u of panel p (16 columns) lies at words + p * panel_stride + u * row_stride. Scales as in WeightView.

@@ -102,6 +102,9 @@ void Pool::work() {
   }
 }
 
+void run_loop(Pool& pool, const Loop& loop, i64 flops) { pool.run(loop, flops); }
+int threads_of(const Pool& pool) { return pool.threads(); }
+
 void* scratch(Slot slot, i64 bytes) {
   thread_local Buffer blocks[static_cast<int>(Slot::count)];
   Buffer& block = blocks[static_cast<int>(slot)];

@@ -1,4 +1,4 @@
-// The thread pool of the kernels, and each thread's scratch memory.
+// The thread pool of the kernels.
 #pragma once
 
 #include <atomic>
@@ -8,16 +8,9 @@
 #include <thread>
 #include <vector>
 
-#include "common/types.h"
+#include "parallel/loop.h"
 
 namespace ts {
-
-// One parallel loop: body(context, task) for every task in [0, tasks), in any order, by any thread.
-struct Loop {
-  void (*body)(const void* context, i64 task);
-  const void* context;
-  i64 tasks;
-};
 
 // Workers poll for `spin` microseconds after a loop and then sleep. The calling thread takes part, and takes every
 // task itself if no worker shows up: a worker that the operating system has not scheduled yet delays nothing.
@@ -55,39 +48,5 @@ class Pool {
   std::mutex sleep_mutex_;
   std::condition_variable wake_;
 };
-
-// A block of at least `bytes` bytes, 64-byte aligned, private to the calling thread, kept for its next call with the
-// same slot. Contents are unspecified.
-enum class Slot : int {
-  rows_in,
-  rows_between,
-  gathered,
-  tile_out,
-  weight_tile,
-  hidden,
-  activated,
-  pairs,
-  order,
-  q_latent,
-  split_state,
-  key_rows,
-  key_columns,
-  keys,
-  values,
-  scores,
-  output,
-  row_state,
-  query,
-  probabilities,
-  candidates,
-  merged,
-  count
-};
-void* scratch(Slot slot, i64 bytes);
-
-template <class T>
-TS_INLINE T* scratch_of(Slot slot, i64 count) {
-  return static_cast<T*>(scratch(slot, count * static_cast<i64>(sizeof(T))));
-}
 
 }  // namespace ts

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "layout/packed.h"
-#include "parallel/pool.h"
+#include "parallel/loop.h"
 
 namespace ts::TS_ISA {
 

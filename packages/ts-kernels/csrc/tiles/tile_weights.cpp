@@ -1,7 +1,7 @@
 #include "tiles/tile_weights.h"
 
 #include "isa/vec.h"
-#include "parallel/pool.h"
+#include "parallel/loop.h"
 
 namespace ts::TS_ISA {
 namespace {
