@@ -190,9 +190,10 @@ TS_INLINE void run_strips(Place& place, i64 rows, bool ragged) {
 template <Format F, int kParts, int kBlock>
 void run_bytes(Place place, i64 rows) {
   using Kind = Blocks<F, kParts, kBlock>;
+  constexpr int kTallest = kParts == 2 ? 4 : 3;  // with two panels: what the registers hold
   if (rows == 1) run_strips<Kind, 4, 1>(place, rows, false);
-  if (rows == 2) run_strips<Kind, 2, 2>(place, rows, false);
-  run_strips<Kind, 1, kParts == 2 ? 8 : 6>(place, rows, true);
+  run_strips<Kind, 2, kTallest>(place, rows, false);
+  run_strips<Kind, 1, kTallest>(place, rows, true);
 }
 
 template <Format F, int kBlock = 32>
