@@ -84,7 +84,7 @@ struct BlockSums {
       }
   }
 
-  TS_INLINE void add_words(BlockSums& s, const u32* words, i64 panel_stride, const u32* a, i64 row_words) {
+  TS_INLINE void add_words(BlockSums& s, const u32* words, i64 panel_stride, const u32* a, i64 row_words, i64 ahead) {
     constexpr int unit = static_cast<int>(unit_of(F));
 #pragma GCC unroll 8
     for (int u = 0; u < kBlock / unit; ++u) {
@@ -93,7 +93,7 @@ struct BlockSums {
       for (int p = 0; p < kPanels; ++p) {
         const u32* from = words + p * panel_stride + u * kPanel;
         const vi word = load_words(from);
-        if constexpr (kRows == 1) _mm_prefetch(reinterpret_cast<const char*>(from + kAhead), _MM_HINT_T0);
+        if constexpr (kRows == 1) _mm_prefetch(reinterpret_cast<const char*>(from + ahead), _MM_HINT_T0);
         if constexpr (unit == 8) {
           const Bytes bytes = bytes_of<F>(word);
           first[p] = bytes.even, second[p] = bytes.odd;
@@ -134,7 +134,9 @@ void bytes_tile(const Place& t) {
   for (i64 block = 0, left = per_group; block < t.a.blocks; ++block) {
     Sums sums;
     Sums::begin(sums, heads, t.a.blocks);
-    Sums::add_words(sums, words, w.panel_stride, a, t.a.row_words);
+    const bool inside = (block + 1) * (kBlock / unit_of(F)) * kPanel + kAhead <= w.panel_stride;
+    const i64 ahead = inside ? kAhead : kAhead + (kPanels - 1) * w.panel_stride;  // of the panels after these
+    Sums::add_words(sums, words, w.panel_stride, a, t.a.row_words, ahead);
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
       vf scale = load_as_float(w.scales, w.scale_type, scales + p * w.scale_panel_stride, W), zeros = zero();
