@@ -6,9 +6,9 @@
 llama.cpp's way is taken where it has several: weights both as they are and rearranged by it for this machine, whichever
 is faster. The two take turns of a few calls, with a pause between them. Both results are compared with torch's before
 anything is timed: a wrong graph would be fast too. bf16 is both sides' bf16; INT4 is groups of 32 with a 16-bit scale
-here and Q4_0 there; the latent cache is bf16 here and f16 there. Activations come as fp32; inside, llama.cpp rounds them
-to bf16 for bf16 weights and to 8 bits for Q4_0, ts-kernels does not. In "bf16 rows" ours come as bf16. Run it on an idle
-machine.
+here and Q4_0 there; the latent cache is bf16 here and f16 there. Activations come as fp32; inside, llama.cpp rounds
+them to bf16 for bf16 weights and to 8 bits for Q4_0, ts-kernels does not. In "bf16 rows" ours come as bf16. Run it on
+an idle machine.
 """
 
 import argparse
