@@ -51,7 +51,7 @@ def test_every_command_without(blocked: list[str]) -> None:
     chosen = "reference" if NATIVE in blocked else "native"
     assert f"  {chosen} (ts_kernels, band {chosen}): CHOSEN" in explained[1]
     assert "      no   the feature triton" in explained[1]
-    assert f"norm.rms_norm            {chosen} " in benched[1]
+    assert f"norm.rms_norm                    {chosen} " in benched[1]
     assert ("nothing to compare: only the reference runs here" in checked[1]) == (NATIVE in blocked)
     missing = "nothing can be compiled: triton is not installed" if TRITON in blocked else "no build starts with"
     assert missing in compiled[1]

@@ -102,7 +102,7 @@ def test_check_of_one_kernel_and_of_a_broken_one(
     if platform.triton_error() is None and platform.interpreting():
         assert cli.main(["check", "--impl", "triton", "--only", "norm"]) == 0
         out = capsys.readouterr().out
-        assert "norm.rms_norm            triton     -         bfloat16" in out
+        assert "norm.rms_norm                    triton     -         bfloat16" in out
         assert "native" not in out
 
     def broken(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -159,6 +159,14 @@ def test_what_cases_say_they_must_move() -> None:
     assert said >= {"norm.rms_norm", "gemm.linear", "gemm.mlp", "moe.experts", "mla.decode", "mla.prefill"}
     flops = {case.operation: case.flops for case in found}
     assert flops["gemm.mlp"] == 3 * 6 * 256 * 768
+
+
+def test_every_case_has_a_label_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = [case.label for case in cases.all_cases(replace(cases.MINIATURE, rows=2, prompt=3, context=20))]
+    assert len(labels) == len(set(labels))
+    assert {"mla.decode", "mla.decode of 4, with lse", "moe.experts int4", "norm.rms_norm"} <= set(labels)
+    assert cli.main(["bench", "--only", "mla.decode", "--budget", "0.01"]) == 0
+    assert "\nmla.decode of 4, with lse " in capsys.readouterr().out
 
 
 def test_sizes_by_name_and_by_letter() -> None:

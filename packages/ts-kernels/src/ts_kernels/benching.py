@@ -37,6 +37,7 @@ class Timing:
     bytes: int | None
     flops: int | None
     floor_us: float | None
+    variant: str = ""
 
     @property
     def ratio(self) -> float | None:
@@ -55,7 +56,8 @@ class Timing:
     def __str__(self) -> str:
         floor = "" if self.percent is None else f"{self.percent:5.0f}% of the floor"
         against = "" if self.ratio is None else f"{self.torch_us:12.1f} us torch {self.ratio:7.2f}x"
-        return f"{self.operation:24} {self.kernel:10} {self.kernel_us:12.1f} us {floor:18}{against}".rstrip()
+        label = cases.label(self.operation, self.variant)
+        return f"{label:32} {self.kernel:10} {self.kernel_us:12.1f} us {floor:18}{against}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +96,8 @@ def _time(case: cases.Case, bench: Bench) -> Iterator[Timing]:
         taken = bench.clock(lambda impl=impl: case.run(impl), bench.budget, bench.device)  # type: ignore[misc]
         least = bench.floor.us(case.bytes, case.flops)
         dtype = str(bench.dtype).removeprefix("torch.")
-        yield Timing(
-            case.operation, kernel, bench.sizes, bench.rows, dtype, taken, plain, case.bytes, case.flops, least
-        )
+        said = (case.bytes, case.flops, least, case.variant)
+        yield Timing(case.operation, kernel, bench.sizes, bench.rows, dtype, taken, plain, *said)
 
 
 def chosen(case: cases.Case) -> str:

@@ -26,6 +26,12 @@ class Outcome:
     error: float
     passed: bool
     failure: str = ""
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """The operation and what tells its case apart."""
+        return cases.label(self.operation, self.variant)
 
 
 def run(device: torch.device | None = None, impl: str | None = None, only: str = "") -> Iterator[Outcome]:
@@ -59,12 +65,12 @@ def _compare(
         _native.set_isa(isa)
     try:
         error, passed = compare(case, case.run(kernel), wanted, dtype)
-        yield Outcome(case.operation, kernel, isa, dtype, error, passed)
+        yield Outcome(case.operation, kernel, isa, dtype, error, passed, variant=case.variant)
     except NoKernelError:
         return
     except Exception as error:  # one kernel that breaks must not hide what the others do
         failure = f"{type(error).__name__}: {error}".splitlines()[0]
-        yield Outcome(case.operation, kernel, isa, dtype, float("inf"), False, failure)
+        yield Outcome(case.operation, kernel, isa, dtype, float("inf"), False, failure, case.variant)
     finally:
         if before is not None:
             from . import _native

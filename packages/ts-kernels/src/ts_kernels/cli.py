@@ -123,7 +123,7 @@ def _check(options: argparse.Namespace) -> int:
         failed += not outcome.passed
         dtype = str(outcome.dtype).removeprefix("torch.")
         verdict = "ok" if outcome.passed else f"FAILED {outcome.failure}".rstrip()
-        print(f"{outcome.operation:24} {outcome.kernel:10} {outcome.isa:9} {dtype:9} {outcome.error:9.2e} {verdict}")
+        print(f"{outcome.label:32} {outcome.kernel:10} {outcome.isa:9} {dtype:9} {outcome.error:9.2e} {verdict}")
     print(
         f"{compared} comparisons, {failed} failed" if compared else "nothing to compare: only the reference runs here"
     )

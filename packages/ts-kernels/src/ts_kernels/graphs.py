@@ -71,12 +71,12 @@ def _check(case: cases.Case, impl: str, record: Callable[[Call], Recording]) -> 
         error, passed = checking.compare(case, have, wanted, dtype)
         if checking.compare(case, before, wanted, dtype)[1]:
             raise AssertionError("the change of the inputs does not show in the result")
-        yield Outcome(case.operation, impl, "graph", dtype, error, passed)
+        yield Outcome(case.operation, impl, "graph", dtype, error, passed, variant=case.variant)
     except NoKernelError:
         return
     except Exception as error:
         failure = f"{type(error).__name__}: {error}".splitlines()[0]
-        yield Outcome(case.operation, impl, "graph", dtype, float("inf"), False, failure)
+        yield Outcome(case.operation, impl, "graph", dtype, float("inf"), False, failure, case.variant)
 
 
 def change(run: Callable[..., Any]) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import torch
 
 from . import activation, attention, gemm, kv_cache, linear_attention, mla, moe, norm, quantize, rope, sampling
-from .common import LARGE, MINIATURE, Case, Maker, Sizes
+from .common import LARGE, MINIATURE, Case, Maker, Sizes, label
 
-__all__ = ["LARGE", "MINIATURE", "Case", "Sizes", "all_cases"]
+__all__ = ["LARGE", "MINIATURE", "Case", "Sizes", "all_cases", "label"]
 
 _FAMILIES = (
     norm, rope, activation, kv_cache, quantize, gemm, moe, mla, attention, linear_attention, sampling,

@@ -78,7 +78,7 @@ class Case:
 
     ``bytes`` and ``flops`` are what a call must at least read and write, and compute, for the bench; None: not said.
     ``roundings`` is how many times an implementation may round to the activations' dtype on the way to the result: the
-    tolerance is that many times the format's.
+    tolerance is that many times the format's. ``variant`` tells an operation's cases apart.
     """
 
     operation: str
@@ -87,6 +87,17 @@ class Case:
     bytes: int | None = None
     flops: int | None = None
     roundings: int = 1
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """The operation and the variant."""
+        return label(self.operation, self.variant)
+
+
+def label(operation: str, variant: str) -> str:
+    """What a table's row is called."""
+    return f"{operation} {variant}".rstrip()
 
 
 def nbytes(*tensors: Tensor) -> int:

@@ -10,11 +10,12 @@ from .common import Case, Maker, Run, Sizes, nbytes
 
 
 def cases(s: Sizes, make: Maker) -> Iterator[Case]:
-    for n, k in ((s.hidden, s.heads * s.v), (s.vocab, s.hidden)):
+    for variant, n, k in (("bf16", s.hidden, s.heads * s.v), ("bf16, vocabulary", s.vocab, s.hidden)):
         x, weight = make(s.rows, k), make.weight(n, k)
         prepared, baseline = gemm.prepare(weight, keep_source=True), weight.to(x.dtype)
         moved, flops = nbytes(x, weight) + s.rows * n * x.element_size(), 2 * s.rows * n * k
-        yield Case("gemm.linear", _linear(x, prepared), _torch_linear(x, baseline), bytes=moved, flops=flops)
+        theirs = _torch_linear(x, baseline)
+        yield Case("gemm.linear", _linear(x, prepared), theirs, bytes=moved, flops=flops, variant=variant)
     yield from _quantized(s, make)
     x = make(s.rows, s.hidden)
     gate_up, down = make.weight(2 * s.inter, s.hidden), make.weight(s.hidden, s.inter)
@@ -45,17 +46,17 @@ def _quantized(s: Sizes, make: Maker) -> Iterator[Case]:
     """The linear layer of each format, with a bias."""
     n, k = s.hidden, s.heads * s.v
     x, matrix, bias = make(s.rows, k), make.weight(n, k), make(n)
-    for quantized in (
-        quantize.quantize_int4(matrix),
-        quantize.quantize_int4(matrix, 128, zero_point=True),
-        quantize.quantize_int8(matrix),
-        quantize.quantize_fp8_block(matrix),
-        quantize.quantize_fp8_channel(matrix),
-        quantize.quantize_mxfp4(matrix),
-        quantize.quantize_nvfp4(matrix),
+    for variant, quantized in (
+        ("int4", quantize.quantize_int4(matrix)),
+        ("int4 of 128, zeros", quantize.quantize_int4(matrix, 128, zero_point=True)),
+        ("int8", quantize.quantize_int8(matrix)),
+        ("fp8 block", quantize.quantize_fp8_block(matrix)),
+        ("fp8 channel", quantize.quantize_fp8_channel(matrix)),
+        ("mxfp4", quantize.quantize_mxfp4(matrix)),
+        ("nvfp4", quantize.quantize_nvfp4(matrix)),
     ):
         weight = gemm.prepare(quantized, bias=bias, keep_source=True)
-        yield Case("gemm.linear", _linear(x, weight), _torch_linear(x, matrix.to(x.dtype)))
+        yield Case("gemm.linear", _linear(x, weight), _torch_linear(x, matrix.to(x.dtype)), variant=variant)
 
 
 def _linear(x: Tensor, weight: gemm.LinearWeight) -> Run:

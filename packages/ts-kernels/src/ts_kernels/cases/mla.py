@@ -37,7 +37,7 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
     def speculate(impl: str | None) -> tuple[Tensor, ...]:
         return mla.decode(speculated, cache, kv_b, tables, lengths, scale, q_len=4, return_lse=True, impl=impl)
 
-    yield Case("mla.decode", speculate, None, roundings=2)
+    yield Case("mla.decode", speculate, None, roundings=2, variant="of 4, with lse")
     latents, ropes = make(s.rows, s.heads, s.latent, scale=s.nope**-0.5), make(s.rows, s.heads, s.rope)
     quantized, one = cache.to(torch.float8_e4m3fn), torch.ones(1, device=make.device)
 

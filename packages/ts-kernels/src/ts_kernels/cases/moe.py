@@ -29,14 +29,15 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
     # Each expert that a row asked for is read once, whatever the rows; INT4 is half a byte and a bf16 scale a group.
     used, flops = len(set(ids.flatten().tolist())), 6 * s.rows * s.top_k * s.hidden * s.expert_inter
     # Formats whose native form is exact: others are compared in the tests, at what their form costs.
-    for quantize_, width in (
-        (lambda w: w, 2.0),
-        (quantize.quantize_int4, 0.5 + 2 / 32),
-        (quantize.quantize_mxfp4, 0.5 + 1 / 32),
+    for variant, quantize_, width in (
+        ("bf16", lambda w: w, 2.0),
+        ("int4", quantize.quantize_int4, 0.5 + 2 / 32),
+        ("mxfp4", quantize.quantize_mxfp4, 0.5 + 1 / 32),
     ):
         layer = moe.prepare_experts(quantize_(gate_up), quantize_(down), keep_source=True)
         moved = int(used * 3 * s.hidden * s.expert_inter * width) + nbytes(x, x)
-        yield Case("moe.experts", _run_experts(x, weights, ids, layer), baseline, bytes=moved, flops=flops)
+        run = _run_experts(x, weights, ids, layer)
+        yield Case("moe.experts", run, baseline, bytes=moved, flops=flops, variant=variant)
 
 
 def _pieces(s: Sizes, make: Maker, weights: Tensor, ids: Tensor) -> Iterator[Case]:

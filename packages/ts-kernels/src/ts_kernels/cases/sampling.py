@@ -27,7 +27,12 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         "sampling.sample", lambda impl: (sampling.sample(logits, *draw, impl=impl),), plain, bytes=nbytes(logits)
     )
     if make.dtype == torch.float32:  # once is enough: the activations' dtype is not that of logits
-        yield Case("sampling.sample", lambda impl: (sampling.sample(logits, *draw, min_p=min_p, impl=impl),), None)
+        yield Case(
+            "sampling.sample",
+            lambda impl: (sampling.sample(logits, *draw, min_p=min_p, impl=impl),),
+            None,
+            variant="min_p",
+        )
     yield Case(
         "sampling.argmax",
         lambda impl: (sampling.argmax(logits, impl=impl),),
