@@ -34,13 +34,15 @@ from tools.bench.ggml import BF16, F16, F32, I32, Q4_0, Ggml, find
 Call = Callable[[], object]
 # Seconds between the two: ggml's OpenMP threads poll for milliseconds after a call, and ours would share their cores.
 SETTLE = 0.02
+CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
 
 
 @dataclass(frozen=True)
 class Line:
     """Medians and bests of both in microseconds; ratios above 1 mean that ours is faster.
 
-    On a busy machine look at the bests: threads that wait for each other by spinning lose whole time slices there.
+    On a busy machine look at the bests, with --threads 1 --clock cpu: threads that wait for each other by spinning lose
+    whole time slices there.
     """
 
     what: str
@@ -208,7 +210,7 @@ def _expert(x: Tensor, gate_up: Tensor, down: Tensor, ids: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def compare(ggml: Ggml, pair: Pair, budget: float) -> Line:
+def compare(ggml: Ggml, pair: Pair, budget: float, clock: Callable[[], float]) -> Line:
     """Check both results, then time the calls in turn."""
     for graph, result in pair.theirs:
         ggml.compute(graph)
@@ -223,16 +225,16 @@ def compare(ggml: Ggml, pair: Pair, budget: float) -> Line:
         for times, call in zip(taken, calls, strict=True):
             time.sleep(SETTLE)
             call()  # wakes its threads
-            times.extend(_timed(call) for _ in range(3))
+            times.extend(_timed(call, clock) for _ in range(3))
     mine, *others = (statistics.median(times) * 1e6 for times in taken)
     best, *bests = (min(times) * 1e6 for times in taken)
     return Line(pair.what, mine, min(others), min(others) / mine, best, min(bests), min(bests) / best)
 
 
-def _timed(call: Call) -> float:
-    start = time.perf_counter()
+def _timed(call: Call, clock: Callable[[], float]) -> float:
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _close(have: Tensor, want: Tensor, pair: Pair, side: str) -> None:
@@ -248,8 +250,11 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--budget", type=float, default=1.0, help="seconds a figure")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of both")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: the calling thread's own time")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.clock == "cpu" and options.threads != 1:
+        parser.error("--clock cpu counts one thread: use it with --threads 1")
     torch.set_num_threads(options.threads)
     if platform.native_error() is not None:
         raise SystemExit(f"nothing to compare: {platform.instruction_sets()}")
@@ -258,10 +263,15 @@ def main() -> None:
     lines = []
     with torch.inference_mode():
         for pair in Bench(ggml, options.only).pairs():
-            lines.append(compare(ggml, pair, options.budget))
+            lines.append(compare(ggml, pair, options.budget, CLOCKS[options.clock]))
             print(lines[-1], flush=True)
     if options.json:
-        content = {"threads": options.threads, "ggml": ggml.features(), "lines": [asdict(line) for line in lines]}
+        content = {
+            "threads": options.threads,
+            "clock": options.clock,
+            "ggml": ggml.features(),
+            "lines": [asdict(line) for line in lines],
+        }
         options.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
