@@ -177,9 +177,12 @@ def test_wrong_argument(call: Callable[..., object], good: list[Any], place: int
     [
         ({"dim": 7}, "dim must be even and at least 2, got 7"),
         ({"max_positions": 0}, "max_positions must be at least 1"),
-        ({"factor": 0.5}, "factor must be at least 1, got 0.5"),
-        ({"theta": 1.0}, "theta must be above 1"),
+        ({"factor": 0.5}, "factor must be finite and at least 1, got 0.5"),
+        ({"theta": 1.0}, "theta must be finite and above 1"),
         ({"original_max_positions": 0}, "original_max_positions must be at least 1"),
+        ({"theta": float("nan")}, "theta must be finite and above 1"),
+        ({"beta_slow": 0.0}, "beta_slow must be positive and finite"),
+        ({"mscale": float("inf")}, "mscale must be finite"),
     ],
 )
 def test_yarn_parameters(change: dict[str, Any], message: str) -> None:

@@ -155,7 +155,7 @@ X, TABLE, PLACES = torch.zeros(2, 3, 8), torch.zeros(9, 4), torch.zeros(2, dtype
         (lambda: rope.apply_2d(X, TABLE, PLACES), r"positions must be \[2, 2\]"),
         (lambda: rope.apply_2d(X, torch.zeros(9, 8), PLACES.expand(2, 2)), "cos_sin must be 4 columns"),
         (lambda: rope.cos_sin(7, 4, 1e4), "dim must be even and at least 2, got 7"),
-        (lambda: rope.llama3_cos_sin(8, 4, 1e4, 0.5, 1.0, 4.0, 8), "factor must be at least 1"),
+        (lambda: rope.llama3_cos_sin(8, 4, 1e4, 0.5, 1.0, 4.0, 8), "factor must be finite and at least 1"),
         (lambda: rope.llama3_cos_sin(8, 4, 1e4, 8.0, 4.0, 4.0, 8), "high_freq_factor must be above low_freq_factor"),
         (lambda: rope.llama3_cos_sin(8, 4, 1e4, 8.0, 1.0, 4.0, 0), "original_max_positions must be at least 1"),
     ],

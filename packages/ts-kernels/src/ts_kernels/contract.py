@@ -4,6 +4,7 @@ The public functions test the conditions inline, which costs a fraction of a mic
 was wrong; checks that read values run in debug mode alone.
 """
 
+import math
 from typing import NoReturn
 
 import torch
@@ -62,6 +63,13 @@ def in_range(operation: str, argument: str, tensor: Tensor, low: int, high: int)
     if tensor.numel() and (int(tensor.min()) < low or int(tensor.max()) >= high):
         given = f"values from {int(tensor.min())} to {int(tensor.max())}"
         raise ContractError(operation, argument, f"in [{low}, {high})", given)
+
+
+def finite(operation: str, argument: str, number: float, *, least: float = -math.inf) -> None:
+    """``number`` is finite, and at least ``least``."""
+    if not least <= number < math.inf or number == -math.inf:  # NaN fails every comparison
+        bound = "finite" if least == -math.inf else f"finite and at least {least:g}"
+        raise ContractError(operation, argument, bound, number)
 
 
 def fail(operation: str, argument: str, expected: str, given: object) -> NoReturn:

@@ -53,6 +53,7 @@ def swiglu_clamped(
     kernel = _kernel(_SWIGLU_CLAMPED, gate_up, impl)
     if not limit > 0:
         contract.fail(_SWIGLU_CLAMPED.name, "limit", "positive", limit)
+    contract.finite(_SWIGLU_CLAMPED.name, "alpha", alpha)
     result: Tensor = kernel(gate_up, alpha, limit, interleaved)
     return result
 

@@ -1,5 +1,6 @@
 """What joins the halves of a gated MLP, as a value that layers carry and kernels take by number."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,8 @@ class Gated:
             raise ContractError("activation.Gated", "kind", " or ".join(GATES), self.kind)
         if not self.limit > 0:
             raise ContractError("activation.Gated", "limit", "positive", self.limit)
+        if not -math.inf < self.alpha < math.inf:
+            raise ContractError("activation.Gated", "alpha", "finite", self.alpha)
 
     @property
     def code(self) -> int:

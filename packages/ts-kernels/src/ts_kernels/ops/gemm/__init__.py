@@ -64,6 +64,8 @@ def linear(
         done = _LINEAR.direct(x, weight, out_dtype)
         if done is not NotImplemented:
             return done  # type: ignore[no-any-return]
+    if len(weight.shape) != 2 or 0 in weight.shape:
+        contract.fail("gemm.linear", "weight", "[N, K] with N and K at least 1", weight)
     n, k = weight.shape
     if x.dim() != 2 or x.shape[1] != k or x.device != weight.device:
         contract.shape("gemm.linear", "x", x, "T", k)
@@ -104,6 +106,8 @@ def gather_rows(table: Tensor, ids: Tensor, *, dtype: torch.dtype | None = None,
         contract.shape(operation, "ids", ids, "T")
         contract.contiguous(operation, "table", table)
         contract.device(operation, table, ids=ids)
+    if table.shape[1] == 0:
+        contract.fail(operation, "table", "[V, D] with D at least 1", table)
     if ids.dtype not in (torch.int32, torch.int64):
         contract.dtype(operation, "ids", ids, torch.int32, torch.int64)
     if contract.debug():

@@ -88,6 +88,8 @@ def checked(operation: str, argument: str, weight: Tensor) -> Tensor:
     """A float matrix with contiguous rows; raises ``ContractError``."""
     contract.shape(operation, argument, weight, "N", "K")
     contract.dtype(operation, argument, weight, *contract.FLOATS)
+    if 0 in weight.shape:
+        contract.fail(operation, argument, "[N, K] with N and K at least 1", weight)
     return weight if weight.stride(-1) == 1 or weight.shape[1] <= 1 else weight.contiguous()
 
 

@@ -1,5 +1,7 @@
 """Writes to the paged cache, copies of its pages. Legend: T tokens, L latent width, R rotary width, P positions."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,8 @@ def write_latent(
     one factor for the whole cache, rounded to nearest even and cut off at 448. Two tokens of one call must not share a
     slot. Raises ``ContractError`` (DeepSeek-V2's latent cache, arXiv 2405.04434).
     """
+    if not 0.0 <= eps < math.inf:
+        contract.finite("kv_cache.write_latent", "eps", eps, least=0.0)
     if impl is None and cache_scale is None:
         done = _WRITE_LATENT.direct(kv_a, norm_weight, eps, cos_sin, positions, slot_mapping, cache)
         if done is not NotImplemented:
@@ -51,6 +55,8 @@ def write_latent(
         and norm_weight.dim() == 1
         and cos_sin.dim() == 2
         and kv_a.shape[1] == cache.shape[2] == norm_weight.shape[0] + cos_sin.shape[1]
+        and norm_weight.shape[0] > 0
+        and cos_sin.shape[1] % 2 == 0 < cos_sin.shape[1]
         and positions.shape == slot_mapping.shape == kv_a.shape[:1]
         and positions.dtype == slot_mapping.dtype == torch.int64
         and cos_sin.dtype == torch.float32
@@ -81,6 +87,10 @@ def _reject(
     contract.shape(operation, "kv_a", kv_a, "T", "L+R")
     contract.shape(operation, "norm_weight", norm_weight, "L")
     contract.shape(operation, "cos_sin", cos_sin, "P", "R")
+    if norm_weight.shape[0] == 0:
+        contract.fail(operation, "norm_weight", "[L] with L at least 1", norm_weight)
+    if cos_sin.shape[1] % 2 or cos_sin.shape[1] == 0:
+        contract.fail(operation, "cos_sin", "of an even number of columns, at least 2", cos_sin)
     width = norm_weight.shape[0] + cos_sin.shape[1]
     contract.shape(operation, "kv_a", kv_a, "T", width)
     contract.shape(operation, "cache", cache, "pages", "page_size", width)

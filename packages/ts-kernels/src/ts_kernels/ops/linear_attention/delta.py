@@ -53,8 +53,9 @@ def gated_delta(
     if contract.debug():
         check_spans(_DELTA.name, cu_q, q.shape[0])
     kernel = _DELTA.kernel(q.device, (q.dtype, a.dtype), (*k.shape[1:2], *states.shape[1:]), "dense", impl)
-    scale = k.shape[2] ** -0.5 if scale is None else scale
-    result: Tensor = kernel(q, k, v, a, b, a_log, dt_bias, states, slots, cu_q, scale, fresh)
+    result: Tensor = kernel(
+        q, k, v, a, b, a_log, dt_bias, states, slots, cu_q, _scale(_DELTA.name, scale, k.shape[2]), fresh
+    )
     return result
 
 
@@ -76,9 +77,16 @@ def gated_delta_step(
     contract.shape(_STEP.name, "q", q, "R", "H", "K")
     _check(_STEP.name, q, k, v, a, b, a_log, dt_bias, states, slots, q.shape[0])
     kernel = _STEP.kernel(q.device, (q.dtype, a.dtype), (*k.shape[1:2], *states.shape[1:]), "dense", impl)
-    scale = k.shape[2] ** -0.5 if scale is None else scale
+    scale = _scale(_STEP.name, scale, k.shape[2])
     result: Tensor = kernel(q, k, v, a, b, a_log, dt_bias, states, slots, scale)
     return result
+
+
+def _scale(operation: str, scale: float | None, width: int) -> float:
+    if scale is None:
+        return float(width**-0.5)
+    contract.finite(operation, "scale", scale)
+    return scale
 
 
 def _check(

@@ -31,6 +31,7 @@ def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float, *, impl: st
         z=(z, x.shape, (x.dtype,)),
         weight=(weight, x.shape[1:], FLOATS),
     )
+    contract.finite(operation, "eps", eps, least=0.0)
     kernel = _NORM.kernel(x.device, (x.dtype, weight.dtype), (x.shape[1],), "dense", impl)
     result: Tensor = kernel(x, z, weight, eps)
     return result

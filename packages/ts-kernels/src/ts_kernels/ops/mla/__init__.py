@@ -4,6 +4,7 @@ Legend: B rows, T tokens, H heads, N no-position width, R rotary width, V value 
 [pages, page_size, L+R] as ``kv_cache.write_latent`` fills it; block tables give each row's pages in order.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal, overload
 
@@ -104,6 +105,8 @@ def decode(
     row's length are not read. With ``return_lse`` also fp32 [T, H]: the natural log-sum-exp of each query's scaled
     scores, minus infinity where it saw no key. Raises ``ContractError``.
     """
+    if not -math.inf < scale < math.inf:
+        contract.finite("mla.decode", "scale", scale)
     if impl is None and cache_scale is None and not return_lse:
         done = _DECODE.direct(q, cache, weight, block_tables, seq_lens, scale, q_len)
         if done is not NotImplemented:
@@ -169,6 +172,7 @@ def decode_absorbed(
     either spaced as they may be; gives a new [T, H, L] of that dtype: the mean of the latents by attention weight.
     Everything else is as in ``decode``. Raises ``ContractError``.
     """
+    contract.finite("mla.decode_absorbed", "scale", scale)
     rows = rows_of("mla.decode_absorbed", "q_latent", q_latent, q_len)
     if not (
         q_latent.dim() == q_rope.dim() == cache.dim() == 3
@@ -214,6 +218,10 @@ def prefill(
     ``host_seq_lens`` are the same lengths where the caller has them on the host: a kernel on a GPU plans by them, and
     without them waits for the device to read them back. Raises ``ContractError``.
     """
+    if not -math.inf < scale < math.inf:
+        contract.finite("mla.prefill", "scale", scale)
+    if host_seq_lens is not None:
+        _check_host_lengths(seq_lens, host_seq_lens)
     if impl is None and cache_scale is None:
         done = _PREFILL.direct(q, cache, weight, cu_q, block_tables, seq_lens, scale)
         if done is not NotImplemented:
@@ -228,8 +236,6 @@ def prefill(
     ):
         reject("mla.prefill", q, cache, weight, block_tables, seq_lens, cu_q=cu_q)
     check_scale("mla.prefill", cache, cache_scale)
-    if host_seq_lens is not None and len(host_seq_lens) != seq_lens.shape[0]:
-        contract.fail("mla.prefill", "host_seq_lens", f"{seq_lens.shape[0]} lengths", host_seq_lens)
     if contract.debug():
         check_values("mla.prefill", cache, block_tables, seq_lens)
         contract.in_range("mla.prefill", "cu_q", cu_q, 0, q.shape[0] + 1)
@@ -239,6 +245,14 @@ def prefill(
     options = {"cache_scale": cache_scale, "host_seq_lens": host_seq_lens}
     result: Tensor = kernel(q, cache, weight, cu_q, block_tables, seq_lens, scale, **options)
     return result
+
+
+def _check_host_lengths(seq_lens: Tensor, host_seq_lens: Sequence[int]) -> None:
+    """As many as rows; in debug mode, equal to ``seq_lens``."""
+    if seq_lens.dim() == 1 and len(host_seq_lens) != seq_lens.shape[0]:
+        contract.fail("mla.prefill", "host_seq_lens", f"{seq_lens.shape[0]} lengths", list(host_seq_lens))
+    if contract.debug() and list(host_seq_lens) != seq_lens.tolist():
+        contract.fail("mla.prefill", "host_seq_lens", f"equal to seq_lens, {seq_lens.tolist()}", list(host_seq_lens))
 
 
 def _sizes(q: Tensor, cache: Tensor, weight: KvBWeight) -> tuple[int, ...]:

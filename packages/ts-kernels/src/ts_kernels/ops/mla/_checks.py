@@ -23,6 +23,7 @@ def reject(
     if q.shape[2] <= weight.nope:
         contract.fail(operation, "q", f"wider than {weight.nope}, the no-position part of a head", q)
     if cu_q is not None:
+        contract.shape(operation, "seq_lens", seq_lens, "B")
         contract.shape(operation, "cu_q", cu_q, seq_lens.shape[0] + 1)
         contract.dtype(operation, "cu_q", cu_q, torch.int32)
         contract.device(operation, q, cu_q=cu_q)

@@ -1,5 +1,7 @@
 """Choice of experts. Legend: T tokens, E experts, k experts a token."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,8 @@ def route_sigmoid(
     ``normalize``, times ``scale`` (loss-free balancing, arXiv 2408.15664, as in DeepSeek-V3, 2412.19437).
     Raises ``ContractError``.
     """
+    if not -math.inf < scale < math.inf:
+        contract.finite(_SIGMOID.name, "scale", scale)
     if impl is None:
         done = _SIGMOID.direct(logits, bias, top_k, n_group, topk_group, scale, normalize)
         if done is not NotImplemented:
@@ -87,6 +91,7 @@ def route_softmax(
         contract.shape(_SOFTMAX.name, "logits", logits, "T", "E")
         contract.dtype(_SOFTMAX.name, "logits", logits, torch.float32)
         contract.fail(_SOFTMAX.name, "top_k", f"from 1 to the {logits.shape[1]} experts", top_k)
+    contract.finite(_SOFTMAX.name, "scale", scale)
     kernel = _SOFTMAX.kernel(logits.device, (logits.dtype,), (logits.shape[1], top_k), "dense", impl)
     result: tuple[Tensor, Tensor] = kernel(logits, top_k, scale, normalize)
     return result

@@ -1,5 +1,7 @@
 """RMS norms and layer norm. Legend: T tokens, D width."""
 
+import math
+
 from torch import Tensor
 
 from ... import contract
@@ -21,9 +23,11 @@ _LAYER_NORM = Operation(
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, impl: str | None = None) -> Tensor:
     """Norm each row: ``x / sqrt(mean(x^2) + eps) * weight``.
 
-    x [T, D] (rows may be spaced, as in a column slice), weight [D]; gives a new dense [T, D] of x's dtype, computed in
-    fp32 (arXiv 1910.07467). Raises ``ContractError``.
+    x [T, D] (rows may be spaced, as in a column slice), weight [D], each fp32 or bf16; eps finite and not negative;
+    gives a new dense [T, D] of x's dtype, computed in fp32 (arXiv 1910.07467). Raises ``ContractError``.
     """
+    if not 0.0 <= eps < math.inf:
+        contract.finite("norm.rms_norm", "eps", eps, least=0.0)
     if impl is None:
         done = _RMS_NORM.direct(x, weight, eps)
         if done is not NotImplemented:
@@ -40,9 +44,12 @@ def add_rms_norm(
 ) -> tuple[Tensor, Tensor]:
     """Add ``x`` to the residual stream in place and norm the sum: (normed, residual).
 
-    x, residual [T, D], weight [D]; normed is a new tensor of x's dtype, residual the argument.
+    x [T, D] (rows may be spaced), residual [T, D] contiguous and of x's dtype, weight [D], fp32 or bf16; eps finite and
+    not negative; normed is a new dense [T, D] of x's dtype, residual the argument, which must not overlap x.
     Raises ``ContractError``.
     """
+    if not 0.0 <= eps < math.inf:
+        contract.finite("norm.add_rms_norm", "eps", eps, least=0.0)
     if impl is None:
         done = _ADD_RMS_NORM.direct(x, residual, weight, eps)
         if done is not NotImplemented:
@@ -60,8 +67,8 @@ def add_rms_norm(
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, impl: str | None = None) -> Tensor:
     """Layer norm of each row: ``(x - mean) / sqrt(variance + eps) * weight + bias`` (arXiv 1607.06450).
 
-    x [T, D] (rows may be spaced), weight and bias [D] of one dtype; gives a new dense [T, D] of x's dtype, computed in
-    fp32. Raises ``ContractError``.
+    x [T, D] fp32 or bf16 (rows may be spaced), weight and bias [D] of one of these dtypes; eps finite and not negative;
+    gives a new dense [T, D] of x's dtype, computed in fp32. Raises ``ContractError``.
     """
     if not (
         x.dim() == 2
@@ -73,6 +80,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, impl: str
         contract.shape("norm.layer_norm", "bias", bias, x.shape[1])
         contract.dtype("norm.layer_norm", "bias", bias, weight.dtype)
         contract.device("norm.layer_norm", x, bias=bias)
+    contract.finite("norm.layer_norm", "eps", eps, least=0.0)
     kernel = _LAYER_NORM.kernel(x.device, (x.dtype, weight.dtype), (x.shape[1],), "dense", impl)
     result: Tensor = kernel(x, weight, bias, eps)
     return result

@@ -158,6 +158,8 @@ def _pack_rows(zeros: Tensor) -> Tensor:
 def _grouped(name: str, weight: Tensor, group: int | None) -> Tensor:
     """fp32 [..., N, G, group]."""
     check_rank(name, "weight", weight, 2, "[..., N, K]")
+    if 0 in weight.shape:
+        contract.fail(name, "weight", "[..., N, K] with no size 0", weight)
     size = weight.shape[-1] if group is None else group
     if size < 1 or weight.shape[-1] % size:
         contract.fail(name, "group", f"a divisor of K = {weight.shape[-1]}", group)

@@ -1,5 +1,7 @@
 """Rotary positions: tables and rotations. Legend: T tokens, H heads, D head width, R rotary width, P positions."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -51,8 +53,9 @@ def llama3_cos_sin(
     """
     operation = "rope.llama3_cos_sin"
     _check_table(operation, dim, max_positions, theta)
-    if factor < 1:
-        contract.fail(operation, "factor", "at least 1", factor)
+    contract.finite(operation, "factor", factor, least=1)
+    contract.finite(operation, "low_freq_factor", low_freq_factor, least=0)
+    contract.finite(operation, "high_freq_factor", high_freq_factor)
     if high_freq_factor <= low_freq_factor:
         contract.fail(operation, "high_freq_factor", f"above low_freq_factor = {low_freq_factor}", high_freq_factor)
     if original_max_positions < 1:
@@ -77,14 +80,19 @@ def yarn_cos_sin(
     """Table of rotations, fp32 [P, dim] on the CPU: dim/2 cosines, then dim/2 sines.
 
     The numbers are those of transformers' ``yarn`` (arXiv 2309.00071), magnitude included; factor 1 is plain RoPE.
-    Raises ``ContractError`` for an odd ``dim``, no positions, or a factor below 1.
+    Raises ``ContractError`` for an odd ``dim``, no positions, a factor below 1, betas that are not positive, or numbers
+    that are not finite.
     """
     operation = "rope.yarn_cos_sin"
     _check_table(operation, dim, max_positions, theta)
     if original_max_positions < 1:
         contract.fail(operation, "original_max_positions", "at least 1", original_max_positions)
-    if factor < 1:
-        contract.fail(operation, "factor", "at least 1", factor)
+    contract.finite(operation, "factor", factor, least=1)
+    for name, beta in (("beta_fast", beta_fast), ("beta_slow", beta_slow)):
+        if not 0 < beta < math.inf:
+            contract.fail(operation, name, "positive and finite", beta)
+    contract.finite(operation, "mscale", mscale)
+    contract.finite(operation, "mscale_all_dim", mscale_all_dim)
     return reference.yarn_cos_sin(
         dim, max_positions, theta, factor, original_max_positions, beta_fast, beta_slow, mscale, mscale_all_dim
     )
@@ -106,7 +114,7 @@ def apply_interleaved(x: Tensor, cos_sin: Tensor, positions: Tensor, *, impl: st
         and cos_sin.dim() == 2
         and positions.dim() == 1
         and positions.shape[0] == x.shape[0]
-        and cos_sin.shape[1] <= x.shape[2]
+        and cos_sin.shape[1] % 2 == 0 < cos_sin.shape[1] <= x.shape[2]
         and positions.dtype == torch.int64
         and cos_sin.dtype == torch.float32
         and x.device == cos_sin.device == positions.device
@@ -124,8 +132,8 @@ def _check_table(operation: str, dim: int, max_positions: int, theta: float) -> 
         contract.fail(operation, "dim", "even and at least 2", dim)
     if max_positions < 1:
         contract.fail(operation, "max_positions", "at least 1", max_positions)
-    if theta <= 1:
-        contract.fail(operation, "theta", "above 1", theta)
+    if not 1 < theta < math.inf:
+        contract.fail(operation, "theta", "finite and above 1", theta)
 
 
 def _reject(x: Tensor, cos_sin: Tensor, positions: Tensor) -> None:
@@ -136,7 +144,9 @@ def _reject(x: Tensor, cos_sin: Tensor, positions: Tensor) -> None:
     contract.dtype(operation, "cos_sin", cos_sin, torch.float32)
     contract.dtype(operation, "positions", positions, torch.int64)
     contract.device(operation, x, cos_sin=cos_sin, positions=positions)
-    contract.fail(operation, "cos_sin", f"at most {x.shape[2]} columns, the width of a head", cos_sin)
+    if cos_sin.shape[1] > x.shape[2]:
+        contract.fail(operation, "cos_sin", f"at most {x.shape[2]} columns, the width of a head", cos_sin)
+    contract.fail(operation, "cos_sin", "of an even number of columns, at least 2", cos_sin)
 
 
 _register.reference(_APPLY, reference.apply_interleaved)
