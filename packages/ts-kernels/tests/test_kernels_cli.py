@@ -42,8 +42,28 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert "reference (ts_kernels, band reference): CHOSEN" in out
     assert cli.main(["explain", "norm.rms_norm", "--impl", "reference"]) == 0
     assert "CHOSEN by override 'reference'" in capsys.readouterr().out
-    assert cli.main(["explain", "mla.decode", "--format", "fp8"]) == 1
-    assert "nothing serves this call" in capsys.readouterr().out
+    assert cli.main(["explain", "norm.rms_norm", "--dtype", "x=int32"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"reference .*cannot: x must be .*float64, is int32", out)
+    assert "nothing serves this call" in out
+
+
+def test_what_explain_leaves_out_is_a_call_that_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in OPERATIONS:
+        assert cli.main(["explain", name]) == 0
+    out = capsys.readouterr().out
+    assert "H=4 H_kv=2 D=32 V=32 page_size=16 window=0 soft_cap=0 sinks=0" in out
+    assert "logits=float32 format=dense V=6144 K=3" in out
+    assert "ids=int32 format=dense E=16" in out
+    assert "counts=int16" in out
+
+
+@pytest.mark.skipif(platform.interpreting(), reason="Triton is there")
+@pytest.mark.skipif(platform.triton_error() is not None, reason="triton is not installed")
+def test_explain_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", "norm.rms_norm"]) == 0
+    wanted = "triton, which is missing: on a CPU Triton runs in its interpreter alone (TRITON_INTERPRET=1)"
+    assert wanted in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("arch", "vendor"), [("sm_90", "nvidia"), ("gfx942", "amd")])
@@ -79,6 +99,17 @@ def test_explain_for_a_gpu_that_is_not_here(capsys: pytest.CaptureFixture[str], 
         (["explain", "norm.rms_norm", "--shape", "D=x"], "--shape: 'D=x' must be NAME=VALUE"),
         (["explain", "norm.rms_norm", "--dtype", "x=int3"], "--dtype: 'int3' is not one of float32"),
         (["explain", "norm.rms_norm", "--impl", "fast"], "has no kernel 'fast'"),
+        (["explain", "norm.rms_norm", "--shape", "D=1,D=2"], "--shape: D is given twice"),
+        (["explain", "norm.rms_norm", "--device", "meta"], "--device: 'meta' cannot hold numbers here"),
+        (["explain", "mla.decode", "--format", "fp8"], "mla.decode takes 'fp8'; they take dense, dense+packed, packed"),
+        (["check", "--only", "norms"], "--only: no operation starts with 'norms'"),
+        (["check", "--impl", "fast"], "--impl: no such kernel 'fast'; there are native, reference, triton"),
+        (["check", "--impl", "native,reference"], "check --impl takes one kernel"),
+        (["bench", "--only", "norms"], "--only: no operation starts with 'norms'"),
+        (["bench", "--impl", "native,fast"], "--impl: no such kernel 'fast'"),
+        (["bench", "--rows", "0"], "--rows must be at least 1, got 0"),
+        (["bench", "--budget", "nan"], "--budget must be a positive number of seconds, got nan"),
+        (["bench", "--dtype", "int8"], "--dtype: activations are float32 or bfloat16, not int8"),
     ],
 )
 def test_mistakes(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
@@ -137,11 +168,11 @@ def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     assert first["percent_of_floor"] == pytest.approx(100 * first["floor_us"] / first["kernel_us"])
     assert first["ratio"] == pytest.approx(first["torch_us"] / first["kernel_us"])
     assert first["kernel"] == ("native" if platform.native_error() is None else "reference")
-    assert (
-        cli.main(["bench", "--only", "rope.apply_interleaved", "--impl", "reference,nothing", "--budget", "0.01"]) == 0
-    )
+    named = ["--impl", "reference,native,reference"]
+    assert cli.main(["bench", "--only", "rope.apply_interleaved", *named, "--budget", "0.01"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[1:]] == [["rope.apply_interleaved", "reference"]]
+    kernels = ["reference", "native"] if platform.native_error() is None else ["reference"]
+    assert [line.split()[:2] for line in lines[1:]] == [["rope.apply_interleaved", kernel] for kernel in kernels]
 
 
 def test_the_floor_is_the_longer_of_reading_and_computing() -> None:

@@ -119,6 +119,15 @@ def test_overrides(registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
         override(norm__nothing="x"),
     ):
         pass
+    with pytest.raises(errors.UnknownKernelError, match="no operation has kernel 'fast'"), override("fast"):
+        pass
+    with pytest.raises(errors.UnknownKernelError, match="has no kernel 'fast'"), override(norm__rms_norm="fast"):
+        pass
+    for overrides in ({"*": "fast"}, {OPERATION: "fast"}, {"norm.nothing": "reference"}):
+        monkeypatch.setattr(settings, "_current", [settings.Settings(overrides=overrides)])
+        OPERATIONS[OPERATION].forget()
+        with pytest.raises(errors.SettingsError, match=r"TS_KERNELS_IMPL: .*no"):
+            norm.rms_norm(X, W, 0.0)
     monkeypatch.setattr(settings, "_current", [settings.Settings(overrides={OPERATION: "reference"})])
     OPERATIONS[OPERATION].forget()
     assert norm.rms_norm(X, W, 0.0).eq(1).all()
@@ -180,7 +189,7 @@ def test_choices_do_not_grow_without_bound() -> None:
     operation, dtypes = OPERATIONS[OPERATION], (torch.float32, torch.float32)
     for width in range(100_000):
         # As kernel() does once it has chosen; choosing itself 100,000 times would take half a minute.
-        operation._keep((CPU, dtypes, (width,), "dense"), abs, spec(), CPU, operation._generation)
+        operation._keep((CPU, dtypes, (width,), "dense", None), abs, operation._generation)
     assert len(operation._chosen) == KEPT
     assert operation.kernel(CPU, dtypes, (99_999,)) is abs, "the last ones are kept"
     assert operation.kernel(CPU, dtypes, (3,)) is not abs
@@ -312,7 +321,13 @@ def test_settings() -> None:
     )
     assert full.overrides == {"*": "native", "mla.decode": "reference"}
     assert (full.debug, full.keep_source, full.plugins, full.threads, full.isa) == (True, True, False, 2, "avx2")
-    for name, value in (("DEBUG", "yes"), ("THREADS", "0"), ("THREADS", "two"), ("IMPL", "norm.rms_norm=")):
+    for name, value in (
+        ("DEBUG", "yes"),
+        ("THREADS", "2000"),
+        ("THREADS", "two"),
+        ("TUNED", "/nowhere"),
+        ("IMPL", "norm.rms_norm="),
+    ):
         with pytest.raises(errors.SettingsError, match=f"TS_KERNELS_{name}"):
             read({f"TS_KERNELS_{name}": value})
 

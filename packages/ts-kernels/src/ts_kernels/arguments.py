@@ -4,8 +4,10 @@ from dataclasses import fields, replace
 
 import torch
 
-from . import cases
+from . import cases, contract, plugins
 from .errors import SelectionError
+from .registry import REGISTRY
+from .selection import OPERATIONS
 
 # The letters that docstrings and explanations use, beside the names that ``Sizes`` has.
 LETTERS = {
@@ -22,7 +24,39 @@ def device_of(name: str, advice: str = "") -> torch.device:
         raise SelectionError(f"--device: {error}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SelectionError(f"--device: there is no GPU here{advice}")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # of a backend that is not built, or of numbers that are nowhere
+        raise SelectionError(
+            f"--device: {name!r} cannot hold numbers here: {str(error).splitlines()[0][:120]}"
+        ) from None
     return device
+
+
+def activations_of(text: str) -> torch.dtype:
+    """The dtype of this name, one that activations may have."""
+    dtype = dtype_of(text)
+    if dtype not in contract.FLOATS:
+        raise SelectionError(f"--dtype: activations are float32 or bfloat16, not {text}")
+    return dtype
+
+
+def some_operation(prefix: str) -> None:
+    """Refuse an --only that no operation starts with."""
+    if not any(name.startswith(prefix) for name in OPERATIONS):
+        raise SelectionError(f"--only: no operation starts with {prefix!r}; there are {', '.join(sorted(OPERATIONS))}")
+
+
+def kernel_names(text: str, prefix: str) -> tuple[str, ...]:
+    """NAME,NAME of --impl, each once: a kernel that some operation starting with ``prefix`` has."""
+    plugins.load_all()
+    operations = [name for name in OPERATIONS if name.startswith(prefix)]
+    known = {spec.name for name in operations for spec in REGISTRY.kernels(name)}
+    names = tuple(dict.fromkeys(filter(None, text.split(","))))
+    for name in names:
+        if name not in known:
+            raise SelectionError(f"--impl: no such kernel {name!r}; there are {', '.join(sorted(known))}")
+    return names
 
 
 def dtype_of(text: str) -> torch.dtype:
@@ -36,13 +70,17 @@ def dtype_of(text: str) -> torch.dtype:
 
 
 def pairs(text: str, option: str) -> dict[str, str]:
-    """NAME=VALUE,NAME=VALUE; values of --shape are whole numbers."""
-    found = {}
+    """NAME=VALUE,NAME=VALUE, each name once; values of --shape are whole numbers from 0."""
+    found: dict[str, str] = {}
     for item in filter(None, text.split(",")):
-        name, equals, value = item.partition("=")
-        if not equals or not value or (option == "--shape" and not value.isdecimal()):
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or not name or not value:
             raise SelectionError(f"{option}: {item!r} must be NAME=VALUE, several separated by commas")
-        found[name.strip()] = value.strip()
+        if option == "--shape" and not (value.isascii() and value.isdecimal()):
+            raise SelectionError(f"{option}: {item!r} must be NAME=VALUE with a whole number from 0")
+        if name in found:
+            raise SelectionError(f"{option}: {name} is given twice")
+        found[name] = value
     return found
 
 

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import math
 from typing import Any
 
 import torch
 
 from . import benching, tuned
-from .arguments import device_of, dtype_of
+from .arguments import activations_of, device_of, kernel_names, some_operation
+from .errors import SelectionError
 
 
 def add(commands: Any) -> None:
@@ -27,8 +29,14 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.rows < 1:
+        raise SelectionError(f"--rows must be at least 1, got {options.rows}")
+    if not 0 < options.budget < math.inf:
+        raise SelectionError(f"--budget must be a positive number of seconds, got {options.budget}")
+    some_operation(options.only)
+    impls = kernel_names(options.impl, options.only)
     device = device_of(options.device)
-    dtype = dtype_of(options.dtype or ("float32" if device.type == "cpu" else "bfloat16"))
+    dtype = activations_of(options.dtype or ("float32" if device.type == "cpu" else "bfloat16"))
     floor = benching.floor(device, dtype, options.budget)
     bench = benching.Bench(
         sizes=options.sizes,
@@ -37,7 +45,7 @@ def _run(options: argparse.Namespace) -> int:
         dtype=dtype,
         floor=floor,
         only=options.only,
-        impls=tuple(filter(None, options.impl.split(","))),
+        impls=impls,
         budget=options.budget,
     )
     name = "cpu" if device.type == "cpu" else tuned.device_name()

@@ -9,7 +9,7 @@ import torch
 
 from . import bench_command, benching, checking, graphs, platform, plugins, tune_command
 from .aot import _command as aot_command
-from .arguments import device_of, dtype_of, pairs
+from .arguments import device_of, dtype_of, kernel_names, pairs, some_operation
 from .errors import KernelError, SelectionError
 from .registry import REGISTRY
 from .selection import OPERATIONS, explain
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
-    except (KernelError, KeyError) as error:
+    except KernelError as error:
         print(f"ts-kernels: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has seen enough, as `head` does
@@ -36,8 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
     why = commands.add_parser("explain", help="which kernel serves a call, and why not each other")
     why.add_argument("operation")
-    why.add_argument("--shape", default="", help="sizes as NAME=SIZE,...; those left out are the miniature's")
-    why.add_argument("--dtype", default="", help="dtypes as ARGUMENT=DTYPE,...; float32 where left out")
+    why.add_argument("--shape", default="", help="sizes as NAME=SIZE,...; those left out are a small model's")
+    why.add_argument("--dtype", default="", help="dtypes as ARGUMENT=DTYPE,...; the usual ones where left out")
     why.add_argument("--device", help="cpu (default), or cuda where there is one")
     why.add_argument("--arch", help="explain for a GPU that is not here: sm_90, gfx942")
     why.add_argument("--format", help="form of the weights, such as packed, dense or int4:packed")
@@ -67,13 +67,21 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
+# A small model's, for sizes and dtypes that the command line leaves out: by name, or by operation or family and name.
 _SIZES = {
-    "D": 256, "H": 4, "N": 32, "R": 16, "V": 32, "L": 64, "I": 128, "K": 256, "E": 16, "k": 4, "page_size": 16,
+    "C": 256, "D": 256, "E": 16, "G": 4, "H": 4, "H_kv": 2, "I": 128, "K": 256, "L": 64, "N": 32, "R": 16, "V": 32,
+    "W": 4, "bytes": 4096, "k": 4, "n": 5, "page_size": 16, "q_len": 1, "sinks": 0, "soft_cap": 0, "window": 0,
+    "attention.D": 32, "linear_attention.K": 32, "sampling.K": 3, "sampling.V": 6144,
 }  # fmt: skip
+_DTYPES = {"ids": torch.int32, "counts": torch.int16}
 _FORMATS = {
     "gemm.linear": "packed", "gemm.mlp": "packed", "moe.experts": "int4:packed", "mla.decode": "packed",
     "mla.prefill": "packed",
 }  # fmt: skip
+
+
+def _size(operation: str, name: str) -> int:
+    return _SIZES.get(f"{operation.partition('.')[0]}.{name}", _SIZES[name])
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -88,13 +96,23 @@ def _explain(options: argparse.Namespace) -> int:
     info = _device(options.device, options.arch)
     query = operation.query(
         info,
-        tuple(dtypes.get(name, torch.float32) for name in operation.info.dtypes),
-        tuple(sizes.get(name, _SIZES.get(name, 1)) for name in operation.info.dims),
+        tuple(dtypes.get(name, _DTYPES.get(name, torch.float32)) for name in operation.info.dtypes),
+        tuple(sizes[name] if name in sizes else _size(operation.name, name) for name in operation.info.dims),
         options.format or _format(operation.name, info),
     )
+    _check_form(operation.name, query.format)
     explanation = explain(query, options.impl)
     print(explanation.report())
     return 0 if explanation.winner else 1
+
+
+def _check_form(operation: str, form: str) -> None:
+    """Some kernel takes weights so; a form that none takes is a slip of the pen."""
+    plugins.load_all()
+    known = {known for spec in REGISTRY.kernels(operation) for known in spec.formats}
+    if form not in known:
+        plain = sorted(name for name in known if "+shared" not in name)
+        raise SelectionError(f"--format: no kernel of {operation} takes {form!r}; they take {', '.join(plain)}")
 
 
 def _device(name: str | None, arch: str | None) -> platform.DeviceInfo:
@@ -113,6 +131,9 @@ def _format(operation: str, device: platform.DeviceInfo) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     failed = compared = 0
+    some_operation(options.only)
+    if options.impl and kernel_names(options.impl, options.only) != (options.impl,):
+        raise SelectionError(f"check --impl takes one kernel, got {options.impl!r}")
     device = device_of("cuda" if options.graphs else options.device)
     if options.graphs:
         outcomes = graphs.run(device, options.impl or "triton", options.only)
@@ -124,9 +145,12 @@ def _check(options: argparse.Namespace) -> int:
         dtype = str(outcome.dtype).removeprefix("torch.")
         verdict = "ok" if outcome.passed else f"FAILED {outcome.failure}".rstrip()
         print(f"{outcome.label:32} {outcome.kernel:10} {outcome.isa:9} {dtype:9} {outcome.error:9.2e} {verdict}")
-    print(
-        f"{compared} comparisons, {failed} failed" if compared else "nothing to compare: only the reference runs here"
-    )
+    if compared:
+        print(f"{compared} comparisons, {failed} failed")
+    elif options.impl:
+        print(f"nothing to compare: {options.impl} serves none of these here; `ts-kernels explain` says why")
+    else:
+        print("nothing to compare: only the reference runs here")
     return 1 if failed else 0
 
 

@@ -14,6 +14,7 @@ from . import settings
 from .errors import ContractError
 
 FLOATS = frozenset({torch.float32, torch.bfloat16})
+REALS = FLOATS | {torch.float16, torch.float64}  # what the references compute with besides
 CACHES = FLOATS | {torch.float8_e4m3fn}
 E4M3_MAX = 448.0  # the largest float8_e4m3fn
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from . import settings
-from .errors import SelectionError
+from .errors import SelectionError, SettingsError
 
 _log = logging.getLogger("ts_kernels")
 NATIVE_FEATURE = "native"
@@ -61,12 +61,18 @@ def native_error() -> str | None:
 
 @functools.cache
 def configure_native() -> tuple[str, ...]:
-    """Set the extension's threads and instruction set from the settings; gives the instruction sets it can run."""
+    """Set the extension's threads and instruction set from the settings; gives the instruction sets it can run.
+
+    Raises ``SettingsError`` for an instruction set that this machine does not have.
+    """
     from . import _native
 
     chosen = settings.current()
-    _native.set_isa(chosen.isa)
-    _native.set_threads(chosen.threads or torch.get_num_threads())
+    try:
+        _native.set_isa(chosen.isa)
+    except ValueError as error:
+        raise SettingsError(f"TS_KERNELS_ISA: {error}") from None
+    _native.set_threads(chosen.threads or min(torch.get_num_threads(), settings.MOST_THREADS))
     return tuple(_native.features())
 
 
@@ -95,6 +101,16 @@ def described(arch: str) -> DeviceInfo:
     if found[1]:
         return DeviceInfo("cuda", int(found[1]), triton, "nvidia")
     return DeviceInfo("cuda", int(found[2], 16), triton, "amd")
+
+
+def why_missing(feature: str, device: DeviceInfo) -> str:
+    """What a device lacks for ``feature``, as far as it is known; empty where "it is missing" says it all."""
+    if feature == NATIVE_FEATURE and device.type == "cpu":
+        return native_error() or ""
+    if feature == TRITON_FEATURE:
+        cpu = "on a CPU Triton runs in its interpreter alone (TRITON_INTERPRET=1)" if device.type == "cpu" else ""
+        return triton_error() or cpu
+    return ""
 
 
 @functools.cache

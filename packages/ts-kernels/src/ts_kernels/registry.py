@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .errors import RegistrationError, UnknownOperationError
-from .platform import DeviceInfo
+from .platform import DeviceInfo, why_missing
 
 Kernel = Callable[..., Any]
 OWN = "ts_kernels"
@@ -84,7 +84,8 @@ class Capability:
             wrong = f"needs {need}, device has {device.arch}"
             found.append(Verdict(need, wrong if device.arch > self.max_arch else None))
         for feature in sorted(self.features):
-            wrong = f"needs the feature {feature}, which is missing"
+            why = why_missing(feature, device)
+            wrong = f"needs the feature {feature}, which is missing" + (f": {why}" if why else "")
             found.append(Verdict(f"the feature {feature}", wrong if feature not in device.features else None))
         return found
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 
 from . import platform, plugins, settings
-from .errors import NoKernelError, PluginError, UnknownKernelError
+from .errors import NoKernelError, PluginError, SelectionError, SettingsError, UnknownKernelError
 from .explanation import Candidate, Explanation
 from .registry import OWN, REGISTRY, Kernel, KernelSpec, OperationInfo, Query
 
@@ -23,6 +23,7 @@ KEPT = 4096
 
 _lock = threading.RLock()
 _override_stack: list[Mapping[str, str]] = []
+_checked: list[Mapping[str, str]] = []
 
 
 def explain(query: Query, impl: str | None = None) -> Explanation:
@@ -31,6 +32,7 @@ def explain(query: Query, impl: str | None = None) -> Explanation:
     Raises ``UnknownOperationError`` or ``UnknownKernelError`` for names that do not exist.
     """
     plugins.load_all()
+    _check_settings()
     override = impl or _active_override(query.operation)
     kernels = REGISTRY.kernels(query.operation)
     if override is not None and override not in {spec.name for spec in kernels}:
@@ -58,13 +60,14 @@ def override(impl: str | None = None, /, **by_operation: str) -> Iterator[None]:
     """Within the block, use kernel ``impl`` for every operation that has it, or name one per operation.
 
     Operations as keywords write ``__`` for the dot: ``override(mla__decode="reference")``. It holds for the whole
-    process, not for one thread: it is meant for tests and for bisecting a wrong result.
+    process, not for one thread: it is meant for tests and for bisecting a wrong result. Raises
+    ``UnknownOperationError`` or ``UnknownKernelError`` for a name that nothing has.
     """
     chosen = {name.replace("__", "."): kernel for name, kernel in by_operation.items()}
-    for name in chosen:
-        REGISTRY.operation(name)
     if impl is not None:
         chosen[settings.EVERY] = impl
+    plugins.load_all()
+    _check_names(chosen)
     with _lock:
         _override_stack.append(chosen)
         _forget_all()
@@ -74,6 +77,28 @@ def override(impl: str | None = None, /, **by_operation: str) -> Iterator[None]:
         with _lock:
             _override_stack.remove(chosen)
             _forget_all()
+
+
+def _check_names(overrides: Mapping[str, str]) -> None:
+    """Each operation exists and has that kernel; a kernel for every operation is one that some operation has."""
+    for operation, kernel in overrides.items():
+        everywhere = operation == settings.EVERY
+        operations = list(REGISTRY.operations) if everywhere else [operation]
+        known = sorted({spec.name for name in operations for spec in REGISTRY.kernels(name)})
+        if kernel not in known:
+            whose = "no operation has" if everywhere else f"{operation} has no"
+            raise UnknownKernelError(f"{whose} kernel {kernel!r}; there are {', '.join(known)}")
+
+
+def _check_settings() -> None:
+    """TS_KERNELS_IMPL names what exists. Not checked when it is read: plugins are loaded later."""
+    overrides = settings.current().overrides
+    if overrides not in _checked:
+        try:
+            _check_names(overrides)
+        except SelectionError as error:
+            raise SettingsError(f"TS_KERNELS_IMPL: {error}") from None
+        _checked[:] = [overrides]
 
 
 def _active_override(operation: str) -> str | None:
@@ -116,11 +141,10 @@ class Operation:
         impl: str | None = None,
     ) -> Kernel:
         """The function to call for this class of calls; sizes in the order of the declaration."""
-        key = (device, dtypes, dims, format)
-        if impl is None:
-            chosen = self._chosen.get(key)
-            if chosen is not None:
-                return chosen
+        key = (device, dtypes, dims, format, impl)
+        chosen = self._chosen.get(key)
+        if chosen is not None:
+            return chosen
         plugins.load_all()
         generation = self._generation
         while True:
@@ -129,8 +153,9 @@ class Operation:
             if function is not None:
                 break
             generation = self._generation
+        self._keep(key, function, generation)
         if impl is None:
-            self._keep(key, function, spec, device, generation)
+            self._adopt(spec, device, generation)
         return function
 
     def _load(self, spec: KernelSpec, *, asked: bool) -> Kernel | None:
@@ -148,14 +173,13 @@ class Operation:
             REGISTRY.discard(self.name, spec.name)
             return None
 
-    def _keep(self, key: Hashable, function: Kernel, spec: KernelSpec, device: torch.device, generation: int) -> None:
+    def _keep(self, key: Hashable, function: Kernel, generation: int) -> None:
         with _lock:
             if generation != self._generation:
                 return  # the registry or an override has changed meanwhile
             while len(self._chosen) >= KEPT:
                 del self._chosen[next(iter(self._chosen))]
             self._chosen[key] = function
-            self._adopt(spec, device)
 
     def choose(
         self,
@@ -180,14 +204,17 @@ class Operation:
         named = dict(zip(self.info.dtypes, dtypes, strict=True))
         return Query(self.name, info, named, dict(zip(self.info.dims, dims, strict=True)), format)
 
-    def _adopt(self, spec: KernelSpec, device: torch.device) -> None:
+    def _adopt(self, spec: KernelSpec, device: torch.device, generation: int) -> None:
         """Take the kernel's shortcut if no other kernel, for any dtype or size, could come before it on its device."""
-        if spec.direct is None or settings.current().debug or _active_override(self.name):
+        if spec.direct is None or settings.current().debug:
             return
         info = platform.device_info(device)
-        first = next(s for s in REGISTRY.kernels(self.name) if s.capability.serves(info))
-        if first is spec:
-            self.direct = spec.direct()
+        with _lock:
+            if generation != self._generation or _active_override(self.name):
+                return
+            first = next(s for s in REGISTRY.kernels(self.name) if s.capability.serves(info))
+            if first is spec:
+                self.direct = spec.direct()
 
     def forget(self) -> None:
         """Drop the remembered choices."""

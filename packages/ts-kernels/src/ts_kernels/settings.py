@@ -18,6 +18,7 @@ from pathlib import Path
 from .errors import SettingsError
 
 EVERY = "*"
+MOST_THREADS = 1024  # of the native kernels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Settings:
             debug=_flag(env, "TS_KERNELS_DEBUG", default=False),
             keep_source=_flag(env, "TS_KERNELS_KEEP_SOURCE", default=False),
             plugins=_flag(env, "TS_KERNELS_PLUGINS", default=True),
-            tuned=Path(env["TS_KERNELS_TUNED"]) if env.get("TS_KERNELS_TUNED") else None,
+            tuned=_folder(env.get("TS_KERNELS_TUNED", "")),
             threads=_threads(env.get("TS_KERNELS_THREADS", "")),
             isa=env.get("TS_KERNELS_ISA", "") or "auto",
         )
@@ -57,9 +58,17 @@ def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
 def _threads(text: str) -> int | None:
     if not text:
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise SettingsError(f"TS_KERNELS_THREADS must be a whole number from 1, got {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
+        raise SettingsError(f"TS_KERNELS_THREADS must be a whole number from 1 to {MOST_THREADS}, got {text!r}")
     return int(text)
+
+
+def _folder(text: str) -> Path | None:
+    if not text:
+        return None
+    if not Path(text).is_dir():
+        raise SettingsError(f"TS_KERNELS_TUNED must be a folder, got {text!r}")
+    return Path(text)
 
 
 def _overrides(text: str) -> dict[str, str]:

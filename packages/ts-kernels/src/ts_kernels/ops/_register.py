@@ -13,10 +13,20 @@ from ..selection import Operation
 DENSE = frozenset({"dense"})
 
 
-def reference(operation: Operation, function: Kernel, formats: frozenset[str] = DENSE) -> None:
-    """Register the plain torch definition, which runs on every device."""
+def reference(
+    operation: Operation,
+    function: Kernel,
+    dtypes: Mapping[str, frozenset[torch.dtype]],
+    formats: frozenset[str] = DENSE,
+) -> None:
+    """Register the plain torch definition, which runs on every device; ``dtypes`` are those of the contract."""
     spec = KernelSpec(
-        operation=operation.name, name="reference", band=Band.REFERENCE, load=lambda: function, formats=formats
+        operation=operation.name,
+        name="reference",
+        band=Band.REFERENCE,
+        load=lambda: function,
+        dtypes=dtypes,
+        formats=formats,
     )
     REGISTRY.register(spec)
 

@@ -93,10 +93,10 @@ def _kernel(operation: Operation, gate_up: Tensor, impl: str | None) -> Any:
 
 _GATE_UP = {"gate_up": contract.FLOATS}
 for _operation, _name in ((_SILU_MUL, "silu_mul"), (_SWIGLU_CLAMPED, "swiglu_clamped"), (_GELU_MUL, "gelu_mul")):
-    _register.reference(_operation, getattr(reference, _name))
+    _register.reference(_operation, getattr(reference, _name), _GATE_UP)
     _direct = "activation.cpu:direct_silu_mul" if _operation is _SILU_MUL else None
     _register.native(_operation, f"activation.cpu:{_name}", _GATE_UP, direct=_direct)
     _register.triton(_operation, f"activation.triton:{_name}", _GATE_UP)
-_register.reference(_GELU, reference.gelu)
+_register.reference(_GELU, reference.gelu, {"x": contract.FLOATS})
 _register.native(_GELU, "activation.cpu:gelu", {"x": contract.FLOATS})
 _register.triton(_GELU, "activation.triton:gelu", {"x": contract.FLOATS})

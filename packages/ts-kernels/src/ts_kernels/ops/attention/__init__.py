@@ -213,13 +213,13 @@ def _dims(sizes: tuple[int, ...], options: Options, sinks: Tensor | None) -> tup
     return heads, shared, width, v, page_size, options.window, *flags(options, sinks)
 
 
-_register.reference(_DECODE, reference.decode)
-_register.reference(_PREFILL, reference.prefill)
-_register.reference(_MERGE, reference.merge)
+_ALL = {"q": QUERIES, "cache": CACHES}
+_register.reference(_DECODE, reference.decode, _ALL)
+_register.reference(_PREFILL, reference.prefill, _ALL)
+_register.reference(_MERGE, reference.merge, {"outs": QUERIES})
 _NATIVE = {"q": contract.FLOATS, "cache": contract.FLOATS}
 _register.native(_DECODE, "attention.cpu:decode", _NATIVE)
 _register.native(_PREFILL, "attention.cpu:prefill", _NATIVE)
-_TRITON = {"q": QUERIES, "cache": CACHES}
-_register.triton(_DECODE, "attention.triton:decode", _TRITON)
-_register.triton(_PREFILL, "attention.triton:prefill", _TRITON)
+_register.triton(_DECODE, "attention.triton:decode", _ALL)
+_register.triton(_PREFILL, "attention.triton:prefill", _ALL)
 _register.triton(_MERGE, "attention.triton:merge", {"outs": QUERIES})

@@ -118,9 +118,10 @@ def gather_rows(table: Tensor, ids: Tensor, *, dtype: torch.dtype | None = None,
     return result
 
 
-_register.reference(_LINEAR, reference.linear, _HELD | _QUANTIZED)
-_register.reference(_MLP, reference.mlp, _HELD | _QUANTIZED)
-_register.reference(_GATHER, reference.gather_rows)
+_REALS = {"x": contract.REALS, "weight": contract.REALS}
+_register.reference(_LINEAR, reference.linear, {**_REALS, "out": contract.REALS}, _HELD | _QUANTIZED)
+_register.reference(_MLP, reference.mlp, _REALS, _HELD | _QUANTIZED)
+_register.reference(_GATHER, reference.gather_rows, {"ids": frozenset({torch.int32, torch.int64})})
 _register.native(
     _LINEAR,
     "gemm.cpu:linear",

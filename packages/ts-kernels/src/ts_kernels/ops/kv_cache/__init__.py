@@ -104,7 +104,11 @@ def _reject(
     contract.device(operation, kv_a, norm_weight=norm_weight, **others)
 
 
-_register.reference(_WRITE_LATENT, reference.write_latent)
+_register.reference(
+    _WRITE_LATENT,
+    reference.write_latent,
+    {"kv_a": contract.REALS, "norm_weight": contract.REALS, "cache": contract.REALS | contract.CACHES},
+)
 _register.native(
     _WRITE_LATENT,
     "kv_cache.cpu:write_latent",

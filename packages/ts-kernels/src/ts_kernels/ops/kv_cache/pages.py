@@ -69,6 +69,6 @@ def _reject(source: Tensor, target: Tensor, source_pages: Tensor, target_pages: 
     contract.device(operation, source, source_pages=source_pages, target_pages=target_pages)
 
 
-_register.reference(_COPY_PAGES, reference.copy_pages)
+_register.reference(_COPY_PAGES, reference.copy_pages, {})
 _register.native(_COPY_PAGES, "kv_cache.cpu:copy_pages", {})
 _register.triton(_COPY_PAGES, "kv_cache.triton:copy_pages", {})

@@ -84,9 +84,9 @@ def check_spans(operation: str, cu_q: Tensor, tokens: int) -> None:
         contract.fail(operation, "cu_q", f"from 0 to {tokens} without a fall", cu_q)
 
 
-_register.reference(_CONV, reference.causal_conv)
-_register.reference(_STEP, reference.causal_conv_step)
 _TYPES = {"x": frozenset(FLOATS), "weight": frozenset({torch.float32, torch.bfloat16})}
+_register.reference(_CONV, reference.causal_conv, _TYPES)
+_register.reference(_STEP, reference.causal_conv_step, _TYPES)
 for _operation, _name in ((_CONV, "causal_conv"), (_STEP, "causal_conv_step")):
     _register.native(_operation, f"linear_attention.cpu:{_name}", _TYPES)
     _register.triton(_operation, f"linear_attention.triton.conv:{_name}", _TYPES)

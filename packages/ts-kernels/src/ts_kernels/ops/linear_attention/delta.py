@@ -126,10 +126,10 @@ def _check(
         contract.in_range(operation, "slots", slots, -(2**62), states.shape[0])
 
 
-_register.reference(_DELTA, reference.gated_delta)
-_register.reference(_STEP, reference.gated_delta_step)
 _FITS = (Trait("K at most 256", lambda dims: dims["K"] <= 256),)  # a state's columns are held whole
 _TYPES = {"q": contract.FLOATS, "a": contract.FLOATS}
+_register.reference(_DELTA, reference.gated_delta, _TYPES)
+_register.reference(_STEP, reference.gated_delta_step, _TYPES)
 for _operation, _name in ((_DELTA, "gated_delta"), (_STEP, "gated_delta_step")):
     _register.native(_operation, f"linear_attention.cpu:{_name}", _TYPES)
     _register.triton(_operation, f"linear_attention.triton.delta:{_name}", _TYPES, traits=_FITS)

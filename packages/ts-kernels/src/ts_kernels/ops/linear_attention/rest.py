@@ -64,9 +64,9 @@ def copy_states(
     _COPY.kernel(source.device, (source.dtype,), (), "dense", impl)(source, target, from_slots, to_slots)
 
 
-_register.reference(_NORM, reference.gated_rms_norm)
-_register.reference(_COPY, reference.copy_states)
 _TYPES = {"x": contract.FLOATS, "weight": contract.FLOATS}
+_register.reference(_NORM, reference.gated_rms_norm, _TYPES)
+_register.reference(_COPY, reference.copy_states, {})
 _register.native(_NORM, "linear_attention.cpu:gated_rms_norm", _TYPES)
 _register.native(_COPY, "linear_attention.cpu:copy_states", {})
 _register.triton(_NORM, "linear_attention.triton.rest:gated_rms_norm", _TYPES)

@@ -273,9 +273,10 @@ def _common(q: Tensor, cache: Tensor, weight: KvBWeight, block_tables: Tensor, s
     )
 
 
-_register.reference(_DECODE, reference.decode, _HELD)
-_register.reference(_DECODE_ABSORBED, reference.decode_absorbed)
-_register.reference(_PREFILL, reference.prefill, _HELD)
+_TAKEN = {"q": contract.REALS, "cache": contract.REALS | contract.CACHES, "weight": contract.FLOATS}
+_register.reference(_DECODE, reference.decode, _TAKEN, _HELD)
+_register.reference(_DECODE_ABSORBED, reference.decode_absorbed, {"q_latent": contract.REALS, "cache": _TAKEN["cache"]})
+_register.reference(_PREFILL, reference.prefill, _TAKEN, _HELD)
 _PLAIN = {"q": contract.FLOATS, "cache": contract.CACHES, "weight": contract.FLOATS}
 _ABSORBED = {"q_latent": contract.FLOATS, "cache": contract.CACHES}
 _NATIVE_FORMATS = frozenset({"packed", "dense+packed"})

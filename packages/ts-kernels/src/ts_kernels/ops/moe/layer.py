@@ -121,7 +121,10 @@ def _formats(kinds: tuple[str, ...], routed: set[str], shared: set[str]) -> froz
 _FLOATS = {"x": contract.FLOATS, "weight": contract.FLOATS}
 _HELD = {"dense", "packed", "dense+packed"}
 _register.reference(
-    _EXPERTS, reference.experts, _formats(ALL_KINDS, {"source", "source+packed", "source+tiled"}, _HELD)
+    _EXPERTS,
+    reference.experts,
+    {"x": contract.REALS},
+    _formats(ALL_KINDS, {"source", "source+packed", "source+tiled"}, _HELD),
 )
 _register.native(
     _EXPERTS,

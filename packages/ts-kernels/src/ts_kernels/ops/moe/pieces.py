@@ -94,14 +94,15 @@ def combine(
     return result
 
 
-_register.reference(_PERMUTE, reference.permute)
-_register.triton(_PERMUTE, "moe.triton.permute:permute", {})
-_register.reference(_GROUPED, reference.grouped_linear, frozenset(ALL_KINDS))
+_IDS = {"ids": frozenset({torch.int32})}
+_register.reference(_PERMUTE, reference.permute, _IDS)
+_register.triton(_PERMUTE, "moe.triton.permute:permute", _IDS)
+_register.reference(_GROUPED, reference.grouped_linear, {"x": contract.FLOATS}, frozenset(ALL_KINDS))
 _register.triton(
     _GROUPED,
     "moe.triton.experts:grouped_linear",
     {"x": contract.FLOATS, "weight": contract.FLOATS},
     formats=frozenset(ALL_KINDS) - {"int8"},
 )
-_register.reference(_COMBINE, reference.combine)
+_register.reference(_COMBINE, reference.combine, {"values": contract.FLOATS})
 _register.triton(_COMBINE, "moe.triton.combine:combine", {"values": contract.FLOATS})

@@ -98,9 +98,9 @@ def route_softmax(
 
 
 _LOGITS = {"logits": frozenset({torch.float32})}
-_register.reference(_SIGMOID, reference.route_sigmoid)
+_register.reference(_SIGMOID, reference.route_sigmoid, {**_LOGITS, "bias": _LOGITS["logits"]})
 _register.native(_SIGMOID, "moe.cpu:route_sigmoid", _LOGITS, direct="moe.cpu:direct_route_sigmoid")
 _register.triton(_SIGMOID, "moe.triton.route:route_sigmoid", _LOGITS)
-_register.reference(_SOFTMAX, reference.route_softmax)
+_register.reference(_SOFTMAX, reference.route_softmax, _LOGITS)
 _register.native(_SOFTMAX, "moe.cpu:route_softmax", _LOGITS)
 _register.triton(_SOFTMAX, "moe.triton.route:route_softmax", _LOGITS)

@@ -97,8 +97,9 @@ def _reject(operation: str, x: Tensor, weight: Tensor, residual: Tensor | None =
         contract.contiguous(operation, "residual", residual)
 
 
-_register.reference(_RMS_NORM, reference.rms_norm)
-_register.reference(_ADD_RMS_NORM, reference.add_rms_norm)
+_REALS = {"x": contract.REALS, "weight": contract.REALS}
+_register.reference(_RMS_NORM, reference.rms_norm, _REALS)
+_register.reference(_ADD_RMS_NORM, reference.add_rms_norm, _REALS)
 _register.native(
     _RMS_NORM, "norm.cpu:rms_norm", {"x": contract.FLOATS, "weight": contract.FLOATS}, direct="norm.cpu:direct_rms_norm"
 )
@@ -111,6 +112,6 @@ _register.native(
 _FLOATS = {"x": contract.FLOATS, "weight": contract.FLOATS}
 _register.triton(_RMS_NORM, "norm.triton:rms_norm", _FLOATS)
 _register.triton(_ADD_RMS_NORM, "norm.triton:add_rms_norm", {**_FLOATS, "residual": contract.FLOATS})
-_register.reference(_LAYER_NORM, reference.layer_norm)
+_register.reference(_LAYER_NORM, reference.layer_norm, _REALS)
 _register.native(_LAYER_NORM, "norm.cpu:layer_norm", _FLOATS)
 _register.triton(_LAYER_NORM, "norm.triton:layer_norm", _FLOATS)

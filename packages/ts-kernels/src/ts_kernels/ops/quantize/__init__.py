@@ -73,8 +73,8 @@ def _quantize(operation: Operation, x: Tensor, impl: str | None) -> tuple[Tensor
     return result
 
 
-_register.reference(_PER_TOKEN, reference.fp8_per_token)
-_register.reference(_PER_GROUP, reference.fp8_per_group)
+_register.reference(_PER_TOKEN, reference.fp8_per_token, {"x": contract.FLOATS})
+_register.reference(_PER_GROUP, reference.fp8_per_group, {"x": contract.FLOATS})
 _register.native(_PER_TOKEN, "quantize.cpu:fp8_per_token", {"x": contract.FLOATS})
 _register.native(_PER_GROUP, "quantize.cpu:fp8_per_group", {"x": contract.FLOATS})
 _register.triton(_PER_TOKEN, "quantize.triton:fp8_per_token", {"x": contract.FLOATS})

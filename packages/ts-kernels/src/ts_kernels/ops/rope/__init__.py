@@ -149,7 +149,7 @@ def _reject(x: Tensor, cos_sin: Tensor, positions: Tensor) -> None:
     contract.fail(operation, "cos_sin", "of an even number of columns, at least 2", cos_sin)
 
 
-_register.reference(_APPLY, reference.apply_interleaved)
+_register.reference(_APPLY, reference.apply_interleaved, {"x": contract.REALS})
 _register.native(
     _APPLY, "rope.cpu:apply_interleaved", {"x": contract.FLOATS}, direct="rope.cpu:direct_apply_interleaved"
 )

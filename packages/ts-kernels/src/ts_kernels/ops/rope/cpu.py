@@ -9,6 +9,8 @@ from .layout import Layout
 
 def apply_interleaved(x: Tensor, cos_sin: Tensor, positions: Tensor) -> Tensor:
     """Rotate the last columns of each head in place."""
+    if x.numel() == 0:
+        return x
     if x.stride(2) != 1:
         dense = x.contiguous()
         return x.copy_(apply_interleaved(dense, cos_sin, positions))

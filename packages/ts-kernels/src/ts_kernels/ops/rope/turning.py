@@ -93,6 +93,6 @@ def _check(operation: str, x: Tensor, cos_sin: Tensor, positions: Tensor, axes: 
 
 
 for _operation in (_HALVES, _MULTIMODAL, _PLANE):
-    _register.reference(_operation, reference.turn)
+    _register.reference(_operation, reference.turn, {"x": contract.REALS})
     _register.native(_operation, "rope.cpu:turn", {"x": contract.FLOATS})
     _register.triton(_operation, "rope.triton:turn", {"x": contract.FLOATS})

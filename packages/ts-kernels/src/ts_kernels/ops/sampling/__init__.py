@@ -95,7 +95,7 @@ def _reject(logits: Tensor, **parameters: Tensor) -> None:
     contract.fail(operation, "logits", "[B, V] with V at least 1", logits)
 
 
-_register.reference(_SAMPLE, reference.sample)
+_register.reference(_SAMPLE, reference.sample, {"logits": frozenset(FP32)})
 _register.native(
     _SAMPLE, "sampling.cpu:sample", {"logits": frozenset({torch.float32})}, direct="sampling.cpu:direct_sample"
 )

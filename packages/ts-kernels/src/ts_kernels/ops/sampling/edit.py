@@ -145,15 +145,13 @@ def _checked_logits(operation: str, logits: Tensor) -> tuple[int, int]:
     return rows, vocab
 
 
-_register.reference(_COUNT, reference_logits.count_tokens)
-_register.reference(_PENALTIES, reference_logits.apply_penalties)
-_register.reference(_BIAS, reference_logits.apply_bias)
-_register.reference(_MASK, reference_logits.apply_mask)
-for _operation, _name in (
-    (_COUNT, "count_tokens"),
-    (_PENALTIES, "apply_penalties"),
-    (_BIAS, "apply_bias"),
-    (_MASK, "apply_mask"),
+_LOGITS, _COUNTS = {"logits": frozenset(FP32)}, {"counts": frozenset(INT16)}
+for _operation, _name, _types in (
+    (_COUNT, "count_tokens", _COUNTS),
+    (_PENALTIES, "apply_penalties", _LOGITS),
+    (_BIAS, "apply_bias", _LOGITS),
+    (_MASK, "apply_mask", _LOGITS),
 ):
-    _register.native(_operation, f"sampling.cpu:{_name}", {})
-    _register.triton(_operation, f"sampling.triton.edit:{_name}", {})
+    _register.reference(_operation, getattr(reference_logits, _name), _types)
+    _register.native(_operation, f"sampling.cpu:{_name}", _types)
+    _register.triton(_operation, f"sampling.triton.edit:{_name}", _types)

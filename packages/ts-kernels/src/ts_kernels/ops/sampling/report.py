@@ -62,14 +62,14 @@ def logprobs(logits: Tensor, tokens: Tensor, n: int, *, impl: str | None = None)
     return Logprobs(*kernel(logits, tokens, n))
 
 
-_register.reference(_ARGMAX, reference.argmax)
-_register.reference(_LOGPROBS, reference_logits.logprobs)
+_register.reference(_ARGMAX, reference.argmax, {"logits": contract.FLOATS})
+_register.reference(_LOGPROBS, reference_logits.logprobs, {"logits": frozenset(FP32)})
 _register.native(_ARGMAX, "sampling.cpu:argmax", {"logits": contract.FLOATS})
-_register.native(_LOGPROBS, "sampling.cpu:logprobs", {})
+_register.native(_LOGPROBS, "sampling.cpu:logprobs", {"logits": frozenset(FP32)})
 _register.triton(_ARGMAX, "sampling.triton.report:argmax", {"logits": contract.FLOATS})
 _register.triton(
     _LOGPROBS,
     "sampling.triton.report:logprobs",
-    {},
+    {"logits": frozenset(FP32)},
     traits=(Trait("n at most 128", lambda dims: dims["n"] <= 128),),
 )

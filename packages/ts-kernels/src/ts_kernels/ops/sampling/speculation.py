@@ -80,6 +80,7 @@ def verify(
     return Verified(*kernel(*arguments))
 
 
-_register.reference(_VERIFY, reference_verify.verify)
-_register.native(_VERIFY, "sampling.cpu:verify", {})
-_register.triton(_VERIFY, "sampling.triton.verify:verify", {})
+_LOGITS = {"logits": frozenset(FP32)}
+_register.reference(_VERIFY, reference_verify.verify, _LOGITS)
+_register.native(_VERIFY, "sampling.cpu:verify", _LOGITS)
+_register.triton(_VERIFY, "sampling.triton.verify:verify", _LOGITS)
