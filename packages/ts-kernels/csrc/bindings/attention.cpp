@@ -40,7 +40,7 @@ Work check_rows(const AttentionArgs& a, i64 pages) {
     const i64 length = a.seq_lens[row], queries = a.cu_q ? a.cu_q[row + 1] - a.cu_q[row] : length > 0 ? a.q_len : 0;
     const i64 used = ceil_div(length, a.page_size);
     require(length >= 0 && queries >= 0 && queries <= length, "attention: seq_lens must be at least the row's queries");
-    require(used <= a.block_table_stride, "attention: seq_lens exceeds the block table");
+    require(used <= a.block_table_width, "attention: seq_lens exceeds the block table");
     u32 highest = 0;  // a negative page is a high one
     for (i64 i = 0; i < used; ++i) {
       const u32 page = static_cast<u32>(a.block_tables[row * a.block_table_stride + i]);
@@ -89,7 +89,8 @@ py::object attend_direct(Engine& engine, const KvProjection& kv, direct::View (&
   direct::Fresh out = direct::fresh({q.size(0), kv.heads * kv.v}, q.dtype());
   attend(engine,
          {&kv, q.data(), q.stride(0), lengths.size(0), cu_q, q.code(), cache.data(), cache.code(), cache.size(1),
-          q.size(2) - kv.nope, tables.data<i32>(), tables.stride(0), lengths.data<i32>(), scale, out.data, q_len},
+          q.size(2) - kv.nope, tables.data<i32>(), tables.stride(0), tables.size(1), lengths.data<i32>(), scale,
+          out.data, q_len},
          cache.size(0));
   return std::move(out.object);
 }
@@ -101,8 +102,8 @@ void bind_absorbed(py::module_& m, Engine& engine) {
   m.def("decode_absorbed", [&engine](Address q_latent, i64 q_stride, Address q_rope, i64 q_rope_stride, i64 batch,
                                      i64 heads, i64 latent, i64 rope_dim, int dtype, Address cache, int cache_dtype,
                                      i64 pages, i64 page_size, Address block_tables, i64 block_table_stride,
-                                     Address seq_lens, float scale, Address out, i64 q_len, float cache_scale,
-                                     Address lse) {
+                                     i64 block_table_width, Address seq_lens, float scale, Address out, i64 q_len,
+                                     float cache_scale, Address lse) {
     require(heads > 0 && latent > 0 && rope_dim > 0, "decode_absorbed: heads, latent and rope_dim must be positive");
     if (batch == 0) return;  // and no address is given
     require(q_rope != 0, "decode_absorbed: q_rope must be given");
@@ -120,6 +121,7 @@ void bind_absorbed(py::module_& m, Engine& engine) {
             rope_dim,
             pointer<const i32>(block_tables),
             block_table_stride,
+            block_table_width,
             pointer<const i32>(seq_lens),
             scale,
             pointer(out),
@@ -140,13 +142,13 @@ void bind_attention(py::module_& m, Engine& engine) {
       .def("decode",
            [&engine](const KvProjection& kv, Address q, i64 q_stride, i64 batch, int dtype, Address cache,
                      int cache_dtype, i64 pages, i64 page_size, i64 rope_dim, Address block_tables,
-                     i64 block_table_stride, Address seq_lens, float scale, Address out, i64 q_len, float cache_scale,
-                     Address lse) {
+                     i64 block_table_stride, i64 block_table_width, Address seq_lens, float scale, Address out,
+                     i64 q_len, float cache_scale, Address lse) {
              attend(engine,
                     {&kv, pointer(q), q_stride, batch, nullptr, dtype_of(dtype), pointer(cache),
                      cache_dtype_of(cache_dtype), page_size, rope_dim, pointer<const i32>(block_tables),
-                     block_table_stride, pointer<const i32>(seq_lens), scale, pointer(out), q_len, cache_scale,
-                     pointer<float>(lse)},
+                     block_table_stride, block_table_width, pointer<const i32>(seq_lens), scale, pointer(out), q_len,
+                     cache_scale, pointer<float>(lse)},
                     pages);
            })
       .def("direct_decode",
@@ -170,17 +172,17 @@ void bind_attention(py::module_& m, Engine& engine) {
                      "prefill: cu_q must run from 0 to the tokens of q");
              return attend_direct(engine, kv, views, cu_q.data<i32>(), scale);
            })
-      .def("prefill",
-           [&engine](const KvProjection& kv, Address q, i64 q_stride, i64 rows, Address cu_q, int dtype, Address cache,
-                     int cache_dtype, i64 pages, i64 page_size, i64 rope_dim, Address block_tables,
-                     i64 block_table_stride, Address seq_lens, float scale, Address out, float cache_scale) {
-             require(cu_q != 0, "prefill: cu_q must be given");
-             attend(engine,
-                    {&kv, pointer(q), q_stride, rows, pointer<const i32>(cu_q), dtype_of(dtype), pointer(cache),
-                     cache_dtype_of(cache_dtype), page_size, rope_dim, pointer<const i32>(block_tables),
-                     block_table_stride, pointer<const i32>(seq_lens), scale, pointer(out), 1, cache_scale},
-                    pages);
-           });
+      .def("prefill", [&engine](const KvProjection& kv, Address q, i64 q_stride, i64 rows, Address cu_q, int dtype,
+                                Address cache, int cache_dtype, i64 pages, i64 page_size, i64 rope_dim,
+                                Address block_tables, i64 block_table_stride, i64 block_table_width, Address seq_lens,
+                                float scale, Address out, float cache_scale) {
+        require(cu_q != 0, "prefill: cu_q must be given");
+        attend(engine,
+               {&kv, pointer(q), q_stride, rows, pointer<const i32>(cu_q), dtype_of(dtype), pointer(cache),
+                cache_dtype_of(cache_dtype), page_size, rope_dim, pointer<const i32>(block_tables), block_table_stride,
+                block_table_width, pointer<const i32>(seq_lens), scale, pointer(out), 1, cache_scale},
+               pages);
+      });
 }
 
 }  // namespace ts

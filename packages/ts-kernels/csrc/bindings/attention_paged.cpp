@@ -13,7 +13,7 @@ i64 check_paged_rows(const PagedArgs& a, i64 pages, i64 tokens) {
     require(queries >= 0, "attention: cu_q must not fall");
     require(length >= 0, "attention: seq_lens must not be negative");
     const i64 used = ceil_div(length, a.page_size);
-    require(used <= a.block_table_stride, "attention: seq_lens exceeds the block table");
+    require(used <= a.block_table_width, "attention: seq_lens exceeds the block table");
     const i64 oldest = a.window > 0 ? max_of(0, max_of(0, length - queries) + 1 - a.window) : 0;
     u32 highest = 0;  // a negative page is a high one
     for (i64 i = oldest / a.page_size; i < used && queries > 0; ++i) {
@@ -36,45 +36,46 @@ bool any_row(const PagedArgs& a, bool few) {
 }  // namespace
 
 void bind_attention_paged(py::module_& m, Engine& engine) {
-  m.def("attend_paged",
-        [&engine](Address q, i64 q_stride, i64 tokens, i64 rows, Address cu_q, int dtype, Address k_cache,
-                  Address v_cache, int cache_dtype, i64 k_page, i64 v_page, i64 pages, i64 page_size, i64 heads,
-                  i64 kv_heads, i64 d, i64 v, Address block_tables, i64 block_table_stride, Address seq_lens,
-                  Address sinks, float scale, float soft_cap, float v_scale, i64 window, Address out, Address lse) {
-          require(page_size > 0 && kv_heads > 0 && heads % kv_heads == 0 && d > 0 && v > 0,
-                  "attention: sizes must be positive, and heads a multiple of kv_heads");
-          const PagedArgs args{pointer(q),
-                               q_stride,
-                               rows,
-                               pointer<const i32>(cu_q),
-                               rows > 0 ? tokens / rows : 0,
-                               dtype_of(dtype),
-                               pointer(k_cache),
-                               pointer(v_cache),
-                               dtype_of(cache_dtype),
-                               k_page,
-                               v_page,
-                               page_size,
-                               heads,
-                               kv_heads,
-                               d,
-                               v,
-                               pointer<const i32>(block_tables),
-                               block_table_stride,
-                               pointer<const i32>(seq_lens),
-                               pointer<const float>(sinks),
-                               scale,
-                               soft_cap,
-                               v_scale,
-                               window,
-                               pointer(out),
-                               pointer<float>(lse)};
-          require(cu_q != 0 || (args.step * rows == tokens && args.step <= 8),
-                  "attention: decode takes 1 to 8 queries in every row");
-          const i64 flops = check_paged_rows(args, pages, tokens);
-          if (any_row(args, true)) engine.run<PagedArgs>(&KernelTable::attend_paged_few, args, flops);
-          if (any_row(args, false)) engine.run<PagedArgs>(&KernelTable::attend_paged_many, args, flops);
-        });
+  m.def("attend_paged", [&engine](Address q, i64 q_stride, i64 tokens, i64 rows, Address cu_q, int dtype,
+                                  Address k_cache, Address v_cache, int cache_dtype, i64 k_page, i64 v_page, i64 pages,
+                                  i64 page_size, i64 heads, i64 kv_heads, i64 d, i64 v, Address block_tables,
+                                  i64 block_table_stride, i64 block_table_width, Address seq_lens, Address sinks,
+                                  float scale, float soft_cap, float v_scale, i64 window, Address out, Address lse) {
+    require(page_size > 0 && kv_heads > 0 && heads % kv_heads == 0 && d > 0 && v > 0,
+            "attention: sizes must be positive, and heads a multiple of kv_heads");
+    const PagedArgs args{pointer(q),
+                         q_stride,
+                         rows,
+                         pointer<const i32>(cu_q),
+                         rows > 0 ? tokens / rows : 0,
+                         dtype_of(dtype),
+                         pointer(k_cache),
+                         pointer(v_cache),
+                         dtype_of(cache_dtype),
+                         k_page,
+                         v_page,
+                         page_size,
+                         heads,
+                         kv_heads,
+                         d,
+                         v,
+                         pointer<const i32>(block_tables),
+                         block_table_stride,
+                         block_table_width,
+                         pointer<const i32>(seq_lens),
+                         pointer<const float>(sinks),
+                         scale,
+                         soft_cap,
+                         v_scale,
+                         window,
+                         pointer(out),
+                         pointer<float>(lse)};
+    require(cu_q != 0 || (args.step * rows == tokens && args.step <= 8),
+            "attention: decode takes 1 to 8 queries in every row");
+    const i64 flops = check_paged_rows(args, pages, tokens);
+    if (any_row(args, true)) engine.run<PagedArgs>(&KernelTable::attend_paged_few, args, flops);
+    if (any_row(args, false)) engine.run<PagedArgs>(&KernelTable::attend_paged_many, args, flops);
+  });
   m.def("write_kv", [&engine](Address k, i64 k_stride, i64 k_width, Address v, i64 v_stride, i64 v_width, i64 tokens,
                               int dtype, Address slots, Address k_cache, i64 k_page, float k_scale, Address v_cache,
                               i64 v_page, float v_scale, i64 pages, i64 page_size, int cache_dtype) {

@@ -47,9 +47,10 @@ TS_INLINE vf exp2(vf x) {
 
 constexpr float kLog2e = 1.44269504088896341f;
 
-// e^x; log2(e) in two parts, so that a large |x| costs no accuracy.
+// e^x; log2(e) in two parts, so that a large |x| costs no accuracy. Of two numbers min and max give the second where
+// one is NaN, so NaN stays.
 TS_INLINE vf exp(vf x) {
-  const vf clamped = max(min(x, set1(88.7f)), set1(-104.0f));
+  const vf clamped = max(set1(-104.0f), min(set1(88.7f), x));
   const vf n = round(clamped * set1(kLog2e));
   vf r = fma(clamped, set1(kLog2e), zero() - n);
   r = fma(clamped, set1(1.925963033500111e-8f), r);
@@ -64,6 +65,10 @@ TS_INLINE vf exp(vf x) {
 }
 
 TS_INLINE vf sigmoid(vf x) { return set1(1.0f) / (set1(1.0f) + exp(zero() - x)); }
-TS_INLINE vf silu(vf x) { return x / (set1(1.0f) + exp(zero() - x)); }
+// Below -88 e^-x is no float any more, and x over the largest one would not be 0.
+TS_INLINE vf silu(vf x) {
+  const vf held = max(set1(-88.0f), x);
+  return held / (set1(1.0f) + exp(zero() - held));
+}
 
 }  // namespace ts::TS_ISA

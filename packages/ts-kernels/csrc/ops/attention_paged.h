@@ -81,7 +81,7 @@ TS_INLINE void softmax_row(float* row, i64 columns, const Seen& seen, float cap,
 // Ends a softmax: takes the sink into the denominator and gives the output's factor, 0 where no key was seen.
 TS_INLINE float finish_row(const PagedArgs& a, i64 token, i64 head, float maximum, float total) {
   float* lse = a.lse + token * a.heads + head;
-  if (!(total > 0)) {
+  if (total == 0) {  // and not NaN
     *lse = -__builtin_inff();
     return 0;
   }

@@ -170,7 +170,7 @@ struct AttentionArgs {
   DType cache_dtype;
   i64 page_size, rope_dim;
   const i32* block_tables;
-  i64 block_table_stride;
+  i64 block_table_stride, block_table_width;  // from row to row, and of a row
   const i32* seq_lens;
   float scale;
   void* out;
@@ -195,7 +195,7 @@ struct PagedArgs {
   i64 k_page, v_page;  // elements from page to page
   i64 page_size, heads, kv_heads, d, v;
   const i32* block_tables;
-  i64 block_table_stride;
+  i64 block_table_stride, block_table_width;  // from row to row, and of a row
   const i32* seq_lens;
   const float* sinks;              // null: none
   float scale, soft_cap, v_scale;  // soft_cap 0: none

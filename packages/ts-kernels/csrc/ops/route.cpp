@@ -15,6 +15,9 @@ TS_INLINE i64 argmax(const float* x, i64 n) {
   return best;
 }
 
+// A logit of NaN is never chosen, but spoils its row as it does in the definition.
+TS_INLINE float or_nan(float all, float factor) { return all == all ? factor : all; }
+
 void keep_best_groups(float* biased, const RouteArgs& a, float* group_score) {
   const i64 size = a.experts / a.n_group;
   for (i64 g = 0; g < a.n_group; ++g) {
@@ -45,9 +48,11 @@ void route_row(const RouteArgs& a, i64 row) {
   const i64 padded = round_up(a.experts, W);
   float* scores = scratch_of<float>(Slot::scores, 2 * padded + 2 * a.n_group);
   float* biased = scores + padded;
+  vf all = zero();
   for (i64 i = 0; i < a.experts; i += W) {
     const i64 n = a.experts - i;
     const vf s = sigmoid(load_as_float(a.logits + row * a.stride, DType::f32, i, n));
+    all = all + s;
     store(scores + i, s);
     store(biased + i, s + load_as_float(a.bias, DType::f32, i, n));
   }
@@ -61,7 +66,7 @@ void route_row(const RouteArgs& a, i64 row) {
     total += scores[best];
     biased[best] = kNever;
   }
-  const float factor = a.normalize ? a.scale / (total + 1e-20f) : a.scale;
+  const float factor = or_nan(hsum(all), a.normalize ? a.scale / (total + 1e-20f) : a.scale);
   for (i64 j = 0; j < a.top_k; ++j) weights[j] *= factor;
 }
 
@@ -88,7 +93,7 @@ void route_softmax_row(const RouteSoftmaxArgs& a, i64 row) {
     chosen += powers[best];
     left[best] = kNever;
   }
-  const float factor = a.scale / (a.normalize ? chosen : total);
+  const float factor = or_nan(total, a.scale / (a.normalize ? chosen : total));
   for (i64 j = 0; j < a.top_k; ++j) weights[j] *= factor;
 }
 

@@ -258,6 +258,7 @@ def decode_absorbed(
     page_size: int,
     block_tables: int,
     block_table_stride: int,
+    block_table_width: int,
     seq_lens: int,
     scale: float,
     out: int,
@@ -313,6 +314,7 @@ def attend_paged(
     v: int,
     block_tables: int,
     block_table_stride: int,
+    block_table_width: int,
     seq_lens: int,
     sinks: int,
     scale: float,
@@ -631,6 +633,7 @@ class KvB:
         rope_dim: int,
         block_tables: int,
         block_table_stride: int,
+        block_table_width: int,
         seq_lens: int,
         scale: float,
         out: int,
@@ -642,7 +645,7 @@ class KvB:
 
         q [batch * q_len, heads, nope + rope_dim], `q_stride` between tokens. cache [pages, page_size, latent +
         rope_dim]; `cache_dtype` may be E4M3 (2), numbers being what is stored times `cache_scale`. block_tables int32
-        [batch, block_table_stride], seq_lens int32 [batch] count the queries' own keys. A row with seq_len 0 is
+        [batch, block_table_width], seq_lens int32 [batch] count the queries' own keys. A row with seq_len 0 is
         padding: its output is zero. lse: fp32 [batch * q_len, heads] or 0. ValueError for a page outside of the cache.
         """
     def prefill(
@@ -659,6 +662,7 @@ class KvB:
         rope_dim: int,
         block_tables: int,
         block_table_stride: int,
+        block_table_width: int,
         seq_lens: int,
         scale: float,
         out: int,

@@ -14,12 +14,6 @@ def rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def tables(block_tables: Tensor) -> Tensor:
-    """Page tables without a gap between rows: kernels take the step from row to row, passed as the width, for the limit
-    of a row's pages."""
-    return block_tables.contiguous()
-
-
 def scale_of(cache_scale: Tensor | None) -> float:
     """The factor of an FP8 cache's numbers, on the host; 1 where there is none."""
     return 1.0 if cache_scale is None else float(cache_scale)

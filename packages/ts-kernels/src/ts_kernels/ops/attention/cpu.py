@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import _native
 from ...errors import ContractError
-from .._tensors import CODE, dense_heads, tables
+from .._tensors import CODE, dense_heads, rows
 from .options import Options
 
 
@@ -48,7 +48,7 @@ def _attend(
     sinks: Tensor | None,
     options: Options,
 ) -> tuple[Tensor, Tensor]:
-    q, block_tables, seq_lens = dense_heads(q), tables(block_tables), seq_lens.contiguous()
+    q, block_tables, seq_lens = dense_heads(q), rows(block_tables), seq_lens.contiguous()
     sinks = None if sinks is None else sinks.contiguous()
     (tokens, heads, width), (pages, page_size, shared, v) = q.shape, v_cache.shape
     out = torch.empty((tokens, heads * v), dtype=q.dtype)
@@ -72,6 +72,7 @@ def _attend(
         width,
         v,
         block_tables.data_ptr(),
+        block_tables.stride(0),
         block_tables.shape[1],
         seq_lens.data_ptr(),
         0 if sinks is None else sinks.data_ptr(),

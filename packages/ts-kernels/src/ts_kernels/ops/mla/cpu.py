@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ... import _native
 from ...errors import ContractError
-from .._tensors import CACHE_CODE, CODE, dense_heads, scale_of, tables
+from .._tensors import CACHE_CODE, CODE, dense_heads, rows, scale_of
 from .weights import KvBWeight
 
 
@@ -30,7 +30,7 @@ def decode(
 ) -> Tensor:
     """A few queries a row."""
     assert weight.packed is not None
-    q, block_tables, seq_lens = dense_heads(q), tables(block_tables), seq_lens.contiguous()
+    q, block_tables, seq_lens = dense_heads(q), rows(block_tables), seq_lens.contiguous()
     pages, page_size, width = cache.shape
     out = torch.empty((q.shape[0], weight.heads * weight.v), dtype=q.dtype)
     weight.packed.decode(
@@ -44,6 +44,7 @@ def decode(
         page_size,
         width - weight.latent,
         block_tables.data_ptr(),
+        block_tables.stride(0),
         block_tables.shape[1],
         seq_lens.data_ptr(),
         scale,
@@ -69,7 +70,7 @@ def decode_absorbed(
 ) -> Tensor:
     """A few queries a row, absorbed by the caller."""
     q_latent, q_rope = dense_heads(q_latent), dense_heads(q_rope)
-    block_tables, seq_lens = tables(block_tables), seq_lens.contiguous()
+    block_tables, seq_lens = rows(block_tables), seq_lens.contiguous()
     pages, page_size, _ = cache.shape
     _, heads, latent = q_latent.shape
     out = torch.empty(q_latent.shape, dtype=q_latent.dtype)
@@ -88,6 +89,7 @@ def decode_absorbed(
         pages,
         page_size,
         block_tables.data_ptr(),
+        block_tables.stride(0),
         block_tables.shape[1],
         seq_lens.data_ptr(),
         scale,
@@ -113,7 +115,7 @@ def prefill(
 ) -> Tensor:
     """Causal attention of several rows."""
     assert weight.packed is not None
-    q, cu_q, block_tables, seq_lens = dense_heads(q), cu_q.contiguous(), tables(block_tables), seq_lens.contiguous()
+    q, cu_q, block_tables, seq_lens = dense_heads(q), cu_q.contiguous(), rows(block_tables), seq_lens.contiguous()
     if int(cu_q[0]) != 0 or int(cu_q[-1]) != q.shape[0]:
         raise ContractError("mla.prefill", "cu_q", f"from 0 to {q.shape[0]}, the tokens of q", cu_q.tolist())
     pages, page_size, width = cache.shape
@@ -130,6 +132,7 @@ def prefill(
         page_size,
         width - weight.latent,
         block_tables.data_ptr(),
+        block_tables.stride(0),
         block_tables.shape[1],
         seq_lens.data_ptr(),
         scale,
@@ -144,9 +147,7 @@ def direct_decode(
 ) -> object:
     """``decode`` in one call; NotImplemented where the weight or a tensor is not as the kernel wants it."""
     packed = weight.packed
-    if packed is None or block_tables.dim() != 2 or block_tables.stride(0) != block_tables.shape[1]:
-        return NotImplemented
-    return packed.direct_decode(q, cache, block_tables, seq_lens, scale, q_len)
+    return NotImplemented if packed is None else packed.direct_decode(q, cache, block_tables, seq_lens, scale, q_len)
 
 
 def direct_prefill(
@@ -154,6 +155,4 @@ def direct_prefill(
 ) -> object:
     """``prefill`` in one call, likewise."""
     packed = weight.packed
-    if packed is None or block_tables.dim() != 2 or block_tables.stride(0) != block_tables.shape[1]:
-        return NotImplemented
-    return packed.direct_prefill(q, cache, cu_q, block_tables, seq_lens, scale)
+    return NotImplemented if packed is None else packed.direct_prefill(q, cache, cu_q, block_tables, seq_lens, scale)
