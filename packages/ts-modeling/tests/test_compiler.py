@@ -219,6 +219,20 @@ def test_arithmetic_between_modules_is_refused_by_name() -> None:
     assert "move it into an annotated module" in message
 
 
+def test_a_sum_of_sums_is_not_told_again_in_an_error() -> None:
+    """Else the name of a residual stream would grow by every layer."""
+
+    class Sums(Chain):
+        def forward(self, batch: Any) -> Any:
+            total = self.a(batch.x) + batch.x
+            return self.c(self.b(total) + total)
+
+    plain = Spec(TOKENS, HIDDEN)
+    steps = {name: Step(plain, plain) for name in "ab"}
+    message = error(Sums(**steps, c=Step(Spec(TOKENS, HIDDEN, attn_tp=Partial()), plain)))
+    assert message.startswith("b + ... -> c: b + ... gives Replicate() on ")
+
+
 def test_an_unplaced_input_needs_an_annotation() -> None:
     class Other(Chain):
         def forward(self, batch: Any) -> Any:

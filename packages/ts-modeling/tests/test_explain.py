@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,25 @@ def test_the_cache_of_a_rank_has_its_own_heads_alone(tmp_path: Path, capsys: pyt
 def test_a_mesh_that_does_not_fit_says_what_does(mesh: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--model", "kimi-k2.5", "--mesh", mesh]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("one", ["--code", "--all"])
+def test_forms_that_exclude_one_another_are_refused(one: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for other in (["--json"], ["--diff", TP]):
+        with pytest.raises(SystemExit):
+            main(["explain", "--model", "kimi-k2.5-mini", one, *other])
+    assert "--diff compares figures: leave --code and --all out" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """As `head` leaves: the plan is longer than a pipe holds."""
+    command = [sys.executable, "-m", "ts_modeling.cli", "explain", "--model", "kimi-k2.5", "--all"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize("arguments", [["--tokens", "-1"], ["--tokens", "many"], ["--start", "1.5"]])

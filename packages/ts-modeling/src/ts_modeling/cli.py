@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,12 +28,20 @@ NAMED: Final = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.diff is not None and (args.code or args.all):
+        parser.error("--diff compares figures: leave --code and --all out")
     try:
-        print(_explain(args), end="")
+        print(_explain(args), end="", flush=True)
     except ModelingError as error:
         print(f"ts-modeling: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -42,7 +51,7 @@ def named_config(model: str, *, vision: bool = False) -> ModelConfig:
     if path.is_file():
         return config_from(read_json(path, ConfigError), vision=vision)
     if not path.is_dir():
-        raise ConfigError(f"--model {model}: neither a folder nor one of {', '.join(NAMED)}")
+        raise ConfigError(f"--model {model}: neither a folder nor one of {', '.join(NAMED)}; a config.json will do too")
     return read_config(path, vision=vision)
 
 
@@ -95,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, **options: Any) -> None:
         command.add_argument(name, **options)
 
-    add("--model", required=True, help=f"{', '.join(NAMED)}, or a checkpoint folder")
+    add("--model", required=True, help=f"{', '.join(NAMED)}, a checkpoint folder, or a config.json")
     add("--mesh", default="", help="for example attn_tp=4,moe_tp=4; one rank by default")
     add("--diff", metavar="MESH", help="compare with the plan for another mesh")
     add("--tokens", type=_count, default=1, help="of the whole batch in a step: which of the plans to print (1)")
@@ -103,9 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", default="bfloat16", choices=sorted(DTYPES), help="of activations")
     add("--kv-dtype", default="bfloat16", choices=sorted(DTYPES), help="of the cache")
     add("--vision", action="store_true", help="of the vision tower, whose tokens are patches")
-    add("--all", action="store_true", help="print every layer, also where layers are alike")
-    add("--code", action="store_true", help="print the compiled Python instead")
-    add("--json", action="store_true", help="print the figures alone, as JSON")
+    forms = command.add_mutually_exclusive_group()
+    forms.add_argument("--all", action="store_true", help="print every layer, also where layers are alike")
+    forms.add_argument("--code", action="store_true", help="print the compiled Python instead")
+    forms.add_argument("--json", action="store_true", help="print the figures alone, as JSON")
     return parser
 
 

@@ -207,10 +207,15 @@ class _Propagator:
             raise CompileError(f"{name}: + of {_shown(left)} and {_shown(right)}, which have not the same dimensions")
         want = tuple(self._sum(a, b) for a, b in zip(left.layout, right.layout, strict=True))
         a, b = self.edges.convert(left, want, name), self.edges.convert(right, want, name)
-        producer = f"{self.edges.producer[left.id]} + {self.edges.producer[right.id]}"
+        producer = f"{self._addend(left)} + {self._addend(right)}"
         out = self.edges.value(producer, left.dims, want, left.hint)
         self.program.operations.append(Add(a, b, out))
         return out
+
+    def _addend(self, value: Value) -> str:
+        """What gives ``value``; a sum is not told again, since a residual stream would grow by every layer's name."""
+        producer = self.edges.producer[value.id]
+        return "..." if " + " in producer else producer
 
     @staticmethod
     def _sum(left: Placement, right: Placement) -> Placement:
