@@ -107,10 +107,20 @@ def text_part(raw: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
 
 
 def refuse(text: Mapping[str, Any], only: Mapping[str, tuple[Any, ...]], where: str) -> None:
-    """Raise ``ConfigError`` for a field that has another value than those of ``only``; one left out is fine."""
-    for name, allowed in only.items():
-        if name in text and text[name] not in allowed:
-            raise ConfigError(f"config.json: {where}{name} = {text[name]!r} is not supported; only {allowed[0]!r} is")
+    """Raise ``ConfigError`` for a field that has another value than those of ``only``; one left out is fine.
+
+    Fields may stand among the rotary ones too.
+    """
+    places = [(where, text)]
+    for part in ("rope_scaling", "rope_parameters"):
+        fields = text.get(part)
+        if isinstance(fields, Mapping):
+            places.append((f"{where}{part}.", fields))
+    for path, fields in places:
+        for name, allowed in only.items():
+            if name in fields and fields[name] not in allowed:
+                value = f"{path}{name} = {fields[name]!r}"
+                raise ConfigError(f"config.json: {value} is not supported; only {allowed[0]!r} is")
 
 
 def read_fields(
@@ -132,7 +142,7 @@ def read_fields(
     try:
         config = msgspec.convert(fields, cls)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"config.json: {where or 'the model'}: {error}".replace("`$.", "`")) from None
+        raise ConfigError(f"config.json: {error}".replace("`$.", f"`{where}")) from None
     config = msgspec.structs.replace(
         config,
         rope=parse_rope(text, where, theta=theta, partial=partial),
