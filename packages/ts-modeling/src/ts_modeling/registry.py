@@ -1,4 +1,6 @@
-"""Which model a ``config.json`` asks for, and how to build it. A new model is one more entry of ``FAMILIES``."""
+"""Which model a ``config.json`` asks for, and how to build it. A new model is one more entry of ``FAMILIES``, or, from
+outside of the package, ``register``ed.
+"""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,7 @@ from .models.family import Family
 from .models.kimi_k25.vision import MoonViT
 from .placement import Mesh
 
-FAMILIES: Final[tuple[Family[Any], ...]] = (
+FAMILIES: Final[list[Family[Any]]] = [
     eagle3.FAMILY,
     eagle3_mla.FAMILY,
     gpt_oss.FAMILY,
@@ -29,8 +31,8 @@ FAMILIES: Final[tuple[Family[Any], ...]] = (
     qwen3.FAMILY,
     qwen3_5.FAMILY,
     qwen3_moe.FAMILY,
-)
-ARCHITECTURES: Final[Mapping[str, Family[Any]]] = {name: f for f in FAMILIES for name in f.architectures}
+]
+ARCHITECTURES: Final[dict[str, Family[Any]]] = {name: f for f in FAMILIES for name in f.architectures}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,22 @@ class Built:
     plans: Plans
     vision: tuple[MoonViT, Plans] | None = None
     """The model's tower and its plans, where the configuration has one."""
+
+
+def register(family: Family[Any]) -> None:
+    """Make ``family`` known in this process alone, as those of ``FAMILIES`` are in every one.
+
+    Raises ``ConfigError`` where another family has one of its architectures, or its type of configuration.
+    """
+    if family in FAMILIES:
+        return
+    taken = [name for name in family.architectures if name in ARCHITECTURES]
+    if taken:
+        raise ConfigError(f"architectures {', '.join(taken)} are another family's; give names of its own")
+    if any(each.config is family.config for each in FAMILIES):
+        raise ConfigError(f"{family.config.__name__} is another family's; derive a configuration of its own from it")
+    FAMILIES.append(family)
+    ARCHITECTURES.update(dict.fromkeys(family.architectures, family))
 
 
 def read_config(folder: Path, *, vision: bool = False) -> ModelConfig:
