@@ -128,6 +128,17 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert process.returncode == 1
 
 
+def test_an_interrupt_ends_it_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ts_modeling.cli.build", interrupted)
+    assert main(["explain", "--model", "kimi-k2.5-mini"]) == 130
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("arguments", [["--tokens", "-1"], ["--tokens", "many"], ["--start", "1.5"]])
 def test_bad_numbers_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
