@@ -39,6 +39,7 @@ def local_size(what: str, size: int, mesh: Mesh, axis: str | None, unit: int = 1
     ranks = mesh.size(axis) if axis else 1
     if size % ranks:
         fits = ", ".join(str(n) for n in range(1, min(size, 2 * ranks) + 1) if size % n == 0)
+        fits += ", ..." if size > 2 * ranks else ""
         raise MeshError(f"{what} = {size} does not divide over {axis}={ranks}; sizes of {axis} that do: {fits}")
     if ranks > 1 and size // ranks % unit:
         fine = [n for n in range(1, size // unit + 1) if size % n == 0 and size // n % unit == 0]
