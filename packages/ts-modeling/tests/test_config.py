@@ -72,7 +72,7 @@ def test_rope_parameters_of_newer_files_are_read() -> None:
     [
         ("hidden_size", None, "hidden_size"),
         ("hidden_size", "64", "hidden_size"),
-        ("hidden_size", 0, "hidden_size"),
+        ("hidden_size", 0, "at `text_config.hidden_size`"),
         ("hidden_size", 10**12, "hidden_size"),
         ("num_hidden_layers", 10**9, "num_hidden_layers"),
         ("vocab_size", -5, "vocab_size"),

@@ -33,7 +33,6 @@ def refusal(model: str, **changes: Any) -> str:
         ("llama", "intermediate_size", ..., "intermediate_size"),
         ("llama", "vocab_size", 1 << 30, "vocab_size"),
         ("llama", "rope_parameters", {"partial_rotary_factor": 0.5}, "rope_parameters.partial_rotary_factor = 0.5"),
-        ("deepseek_v3", "n_group", 0, "`n_group`"),
         ("qwen3", "layer_types", ["full_attention"], "layer_types has 1 entries for 3 layers"),
         ("qwen3", "layer_types", ["full_attention", "linear_attention", "full_attention"], "'linear_attention'"),
         ("qwen3", "layer_types", ["full_attention", "sliding_attention", "full_attention"], "use_sliding_window"),
