@@ -45,18 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def named_config(model: str, *, vision: bool = False) -> ModelConfig:
+def named_config(model: str, *, vision: bool = False, draft: str | None = None) -> ModelConfig:
     """Configuration of a model that comes with the package, a checkpoint folder, or a config.json file."""
     path = NAMED.get(model, Path(model))
     if path.is_file():
-        return config_from(read_json(path, ConfigError), vision=vision)
+        return config_from(read_json(path, ConfigError), vision=vision, draft=draft)
     if not path.is_dir():
         raise ConfigError(f"--model {model}: neither a folder nor one of {', '.join(NAMED)}; a config.json will do too")
-    return read_config(path, vision=vision)
+    return read_config(path, vision=vision, draft=draft)
 
 
 def _explain(args: argparse.Namespace) -> str:
-    config = named_config(args.model, vision=args.vision)
+    config = named_config(args.model, vision=args.vision, draft=args.draft)
     itemsize = DTYPES[args.dtype].itemsize
     plans = _plans(config, args.mesh, args)
     program = plans.at(args.tokens)
@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", default="bfloat16", choices=sorted(DTYPES), help="of activations")
     add("--kv-dtype", default="bfloat16", choices=sorted(DTYPES), help="of the cache")
     add("--vision", action="store_true", help="of the vision tower, whose tokens are patches")
+    add("--draft", choices=["mtp"], help="of the layer for multi-token prediction in the model's place")
     forms = command.add_mutually_exclusive_group()
     forms.add_argument("--all", action="store_true", help="print every layer, also where layers are alike")
     forms.add_argument("--code", action="store_true", help="print the compiled Python instead")

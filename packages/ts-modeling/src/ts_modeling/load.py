@@ -28,8 +28,8 @@ class LoadedModel:
     """A model with weights, compiled for this rank.
 
     ``forward(batch, cache)`` takes a ``ForwardBatch`` and the tensors of ``new_cache`` and returns logits, fp32 [S, V].
-    With ``feature_layers`` it returns a pair: logits, and those layers' outputs side by side [T, layers * D]; a draft
-    head returns logits and the hidden states of its next step [S, D].
+    With ``feature_layers`` it returns a pair: logits, and those layers' outputs side by side [T, layers * D], after
+    them the ``final_states`` [T, D]; a draft returns logits and the hidden states of its next step [S, D].
     """
 
     config: ModelConfig
@@ -65,6 +65,8 @@ def load_model(
     vision: bool = False,
     progress: Progress | None = None,
     feature_layers: Sequence[int] = (),
+    final_states: bool = False,
+    draft: str | None = None,
     target: str | Path | None = None,
     costs: Costs | None = None,
 ) -> LoadedModel:
@@ -74,15 +76,19 @@ def load_model(
     random weights from ``config.json`` alone. ``max_positions`` above 0 shortens the longest sequence. ``vision``
     loads the vision tower too; without it neither its weights nor its part of the configuration are looked at, and the
     compiled model is that of text alone. ``progress`` is called with (bytes done, bytes in total, module).
-    ``feature_layers`` (from 0, rising) makes the model give their outputs beside its logits. ``target`` is the
-    checkpoint folder of the model that a draft head is for: the head takes from it what it leaves out, and as many
-    positions. ``costs`` is what the compiler chooses plans for.
+    ``feature_layers`` (from 0, rising) makes the model give their outputs beside its logits, ``final_states`` what its
+    head reads: after the last layer and the final norm. ``draft`` ``mtp`` loads the folder's layer for multi-token
+    prediction in place of the model. ``target`` is the checkpoint folder of the model that a draft head with a folder
+    of its own is for: the head takes from it what it leaves out, and as many positions. ``costs`` is what the compiler
+    chooses plans for.
     Raises ``ConfigError``, ``CheckpointError``, ``MeshError`` or ``CompileError``.
     """
     folder, place = Path(checkpoint_dir), torch.device(device)
     if load_format not in FORMATS:
         raise ConfigError(f"load_format = {load_format!r}; choose one of {', '.join(FORMATS)}")
-    config = read_config(folder, vision=vision)
+    if draft is not None and target is not None:
+        raise ConfigError(f"draft = {draft!r} lies in its target's own folder; leave target out")
+    config = read_config(folder, vision=vision, draft=draft)
     activations, kv = choose_dtypes(dtype, kv_dtype, place)
     longest = _longest(config, Path(target) if target is not None else None)
     positions = min(max_positions or longest, longest)
@@ -95,6 +101,7 @@ def load_model(
             device=place,
             positions=positions,
             feature_layers=feature_layers,
+            final_states=final_states,
             costs=costs,
         )
         if load_format == "dummy":

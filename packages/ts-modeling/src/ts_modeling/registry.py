@@ -61,19 +61,19 @@ def register(family: Family[Any]) -> None:
     ARCHITECTURES.update(dict.fromkeys(family.architectures, family))
 
 
-def read_config(folder: Path, *, vision: bool = False) -> ModelConfig:
-    """Typed configuration of a checkpoint folder, with its vision tower if asked for.
+def read_config(folder: Path, *, vision: bool = False, draft: str | None = None) -> ModelConfig:
+    """Typed configuration of a checkpoint folder, with its vision tower if asked for; or of its ``draft``.
 
     Raises ``ConfigError`` naming the file or the field.
     """
     path = folder / "config.json"
     if not path.is_file():
         raise ConfigError(f"{folder}: no config.json; give a checkpoint folder")
-    return config_from(read_json(path, ConfigError), vision=vision)
+    return config_from(read_json(path, ConfigError), vision=vision, draft=draft)
 
 
-def config_from(raw: Mapping[str, Any], *, vision: bool = False) -> ModelConfig:
-    """Typed configuration from the content of ``config.json``."""
+def config_from(raw: Mapping[str, Any], *, vision: bool = False, draft: str | None = None) -> ModelConfig:
+    """Typed configuration from the content of ``config.json``: of the model, or of its draft ``mtp``."""
     named = raw.get("architectures")
     names = [n for n in named if isinstance(n, str)] if isinstance(named, list) else []
     if names == ["LlamaForCausalLM"] and "draft_vocab_size" in raw:
@@ -81,6 +81,8 @@ def config_from(raw: Mapping[str, Any], *, vision: bool = False) -> ModelConfig:
     known = next((ARCHITECTURES[name] for name in names if name in ARCHITECTURES), None)
     if known is None:
         raise ConfigError(f"config.json: architectures = {named!r} is not supported{_nearest(names)}")
+    if draft is not None:
+        return _draft_config(known, raw, draft, vision)
     config: ModelConfig = known.parse_config(raw)
     if vision and known.with_vision is None:
         raise ConfigError(f"config.json: architectures = {named!r} has no vision tower here; load it without vision")
@@ -95,18 +97,21 @@ def build(
     device: torch.device,
     positions: int,
     feature_layers: Sequence[int] = (),
+    final_states: bool = False,
     costs: Costs | None = None,
 ) -> Built:
-    """Construct and compile the model for ``mesh``; with ``feature_layers`` it gives their outputs beside the logits.
+    """Construct and compile the model for ``mesh``; with ``feature_layers`` it gives their outputs beside the logits,
+    with ``final_states`` what its head reads.
 
     Raises ``CompileError``, ``MeshError``, or ``ConfigError`` for layers that are not there.
     """
     family = family_of(config)
     model = family.model(config, mesh, dtype=dtype, device=device, positions=positions)
-    if feature_layers:
+    if feature_layers or final_states:
         if not isinstance(model, CapturingModel):
-            raise ConfigError(f"feature_layers = {list(feature_layers)}: {type(model).__name__} has none to give")
-        model.capture(feature_layers, config.num_hidden_layers, config.hidden_size)
+            asked = f"feature_layers = {list(feature_layers)}" if feature_layers else "final_states"
+            raise ConfigError(f"{asked}: {type(model).__name__} has none to give")
+        model.capture(feature_layers, config.num_hidden_layers, config.hidden_size, final=final_states)
     plans = compile_plans(model, mesh, inputs=model.inputs, gives=model.gives, costs=costs)
     tower = model.vision if family.with_vision else None
     if not isinstance(tower, MoonViT):
@@ -126,7 +131,20 @@ def kv_spec(config: ModelConfig, mesh: Mesh, *, dtype: torch.dtype) -> KvSpec:
 
 def family_of(config: ModelConfig) -> Family[Any]:
     """The model whose configuration this is."""
-    return next(family for family in FAMILIES if type(config) is family.config)
+    families = (f for family in FAMILIES for f in (family, family.mtp) if f)
+    return next(family for family in families if type(config) is family.config)
+
+
+def _draft_config(family: Family[Any], raw: Mapping[str, Any], draft: str, vision: bool) -> ModelConfig:
+    if draft != "mtp":
+        raise ConfigError(f"draft = {draft!r}; only 'mtp' lies in a model's own folder, other drafts have their own")
+    if family.mtp is None:
+        having = ", ".join(name for f in FAMILIES if f.mtp for name in f.architectures)
+        raise ConfigError(f"draft = 'mtp': architectures = {raw['architectures']!r} has none here; known are {having}")
+    if vision:
+        raise ConfigError("draft = 'mtp' has no vision tower; load it without vision")
+    config: ModelConfig = family.mtp.parse_config(raw)
+    return config
 
 
 def _nearest(names: list[str]) -> str:

@@ -81,6 +81,4 @@ class Decoder(CapturingModel):
         for i, layer in enumerate(self.layers):
             x_TD, residual_TD = layer(x_TD, residual_TD, batch, cache[i])
             self.keep(i, x_TD, residual_TD, captured)
-        indices_S = batch.sample_indices
-        x_SD, _ = self.norm(self.select_x(x_TD, indices_S), self.select_residual(residual_TD, indices_S))
-        return self.given(self.head(x_SD), captured)
+        return self.finish(x_TD, residual_TD, batch.sample_indices, captured)

@@ -36,3 +36,5 @@ class Family(Generic[C]):
     with_vision: Callable[[C, Mapping[str, Any]], C] | None = None
     """A configuration, and the content of ``config.json`` -> the configuration with its vision tower, which the model
     then has as ``vision``. None: the model has none."""
+    mtp: "Family[Any] | None" = None
+    """The layer for multi-token prediction in its checkpoints, as a draft of its own. None: the model has none."""

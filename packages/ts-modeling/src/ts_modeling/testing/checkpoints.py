@@ -179,7 +179,8 @@ def _linear(quantization: Any, name: str, weight: Tensor, generator: torch.Gener
 
 def _kind(quantization: Any, stem: str) -> str | None:
     """Which of ``FORMATS`` a matrix of a test checkpoint has."""
-    if quantization in (None, INT4) or (not stem.endswith("_proj") and "kv_a_proj" not in stem):
+    linear = (stem.endswith("_proj") and "eh_proj" not in stem) or "kv_a_proj" in stem
+    if quantization in (None, INT4) or not linear:
         return None
     if quantization == MIXED:
         if stem == "model.layers.0.self_attn.o_proj":
@@ -225,21 +226,31 @@ def dequantized(folder: Path) -> dict[str, Tensor]:
 def _shapes(text: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     hidden, vocabulary = text["hidden_size"], text["vocab_size"]
     out: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, hidden)}
-    for layer in range(text["num_hidden_layers"]):
+    layers = text["num_hidden_layers"]
+    for layer in range(layers):
+        out.update(_layer_shapes(text, layer))
+    out |= {"model.norm.weight": (hidden,), "lm_head.weight": (vocabulary, hidden)}
+    for layer in range(layers, layers + (text["num_nextn_predict_layers"] or 0)):
         name = f"model.layers.{layer}"
-        out[f"{name}.input_layernorm.weight"] = (hidden,)
-        out.update(_attention_shapes(text, f"{name}.self_attn"))
-        out[f"{name}.post_attention_layernorm.weight"] = (hidden,)
-        if layer < text["first_k_dense_replace"]:
-            out.update(_mlp_shapes(f"{name}.mlp", hidden, text["intermediate_size"]))
-            continue
-        inner = text["moe_intermediate_size"]
-        out[f"{name}.mlp.gate.weight"] = (text["n_routed_experts"], hidden)
-        out[f"{name}.mlp.gate.e_score_correction_bias"] = (text["n_routed_experts"],)
-        out.update(_mlp_shapes(f"{name}.mlp.shared_experts", hidden, inner * text["n_shared_experts"]))
-        for expert in range(text["n_routed_experts"]):
-            out.update(_mlp_shapes(f"{name}.mlp.experts.{expert}", hidden, inner))
-    return {**out, "model.norm.weight": (hidden,), "lm_head.weight": (vocabulary, hidden)}
+        out |= {f"{name}.{norm}.weight": (hidden,) for norm in ("enorm", "hnorm", "shared_head.norm")}
+        out |= {f"{name}.eh_proj.weight": (hidden, 2 * hidden), **_layer_shapes(text, layer)}
+    return out
+
+
+def _layer_shapes(text: dict[str, Any], layer: int) -> dict[str, tuple[int, ...]]:
+    name, hidden = f"model.layers.{layer}", text["hidden_size"]
+    out: dict[str, tuple[int, ...]] = {f"{name}.input_layernorm.weight": (hidden,)}
+    out.update(_attention_shapes(text, f"{name}.self_attn"))
+    out[f"{name}.post_attention_layernorm.weight"] = (hidden,)
+    if layer < text["first_k_dense_replace"]:
+        return out | _mlp_shapes(f"{name}.mlp", hidden, text["intermediate_size"])
+    inner = text["moe_intermediate_size"]
+    out[f"{name}.mlp.gate.weight"] = (text["n_routed_experts"], hidden)
+    out[f"{name}.mlp.gate.e_score_correction_bias"] = (text["n_routed_experts"],)
+    out.update(_mlp_shapes(f"{name}.mlp.shared_experts", hidden, inner * text["n_shared_experts"]))
+    for expert in range(text["n_routed_experts"]):
+        out.update(_mlp_shapes(f"{name}.mlp.experts.{expert}", hidden, inner))
+    return out
 
 
 def _attention_shapes(text: dict[str, Any], name: str) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from ..family import Family
+from . import mtp
 from .config import KimiK25Config, parse_config, with_vision
 from .model import KimiK25, kv_spec
 from .weights import checkpoint_table
@@ -15,6 +16,7 @@ FAMILY: Final = Family(
     checkpoint_table=checkpoint_table,
     kv_spec=kv_spec,
     with_vision=with_vision,
+    mtp=mtp.FAMILY,
 )
 
 __all__ = ["FAMILY", "KimiK25", "KimiK25Config", "checkpoint_table", "parse_config"]

@@ -65,18 +65,28 @@ class KimiK25(CapturingModel):
         for i, layer in enumerate(self.layers):
             x_TD, residual_TD = layer(x_TD, residual_TD, batch, cache[i])
             self.keep(i, x_TD, residual_TD, captured)
-        indices_S = batch.sample_indices
-        x_SD, _ = self.norm(self.select_x(x_TD, indices_S), self.select_residual(residual_TD, indices_S))
-        return self.given(self.head(x_SD), captured)
+        return self.finish(x_TD, residual_TD, batch.sample_indices, captured)
 
 
 class DecoderLayer(nn.Module):
-    """Attention and MLP, each normed before and added to the residual by the norm that follows."""
+    """Attention and MLP, each normed before and added to the residual by the norm that follows.
 
-    def __init__(self, config: KimiK25Config, index: int, mesh: Mesh, *, dtype: torch.dtype, cos_sin: Tensor) -> None:
+    ``starts``: it is the first of its model, whatever ``index`` its names have.
+    """
+
+    def __init__(
+        self,
+        config: KimiK25Config,
+        index: int,
+        mesh: Mesh,
+        *,
+        dtype: torch.dtype,
+        cos_sin: Tensor,
+        starts: bool = False,
+    ) -> None:
         super().__init__()
         hidden, eps = Dim("hidden", config.hidden_size), config.rms_norm_eps
-        self.input_norm = AddRMSNorm(hidden, eps, dtype) if index else RMSNorm(hidden, eps, dtype)
+        self.input_norm = RMSNorm(hidden, eps, dtype) if starts or not index else AddRMSNorm(hidden, eps, dtype)
         self.attention = MLAAttention(attention_shape(config, index), mesh, cos_sin=cos_sin, dtype=dtype)
         self.post_norm = AddRMSNorm(hidden, eps, dtype)
         self.mlp: nn.Module

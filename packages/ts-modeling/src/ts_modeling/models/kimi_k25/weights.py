@@ -24,15 +24,16 @@ def checkpoint_table(config: KimiK25Config) -> Table:
 def _entries(config: KimiK25Config, prefix: str) -> Iterator[Entry]:
     yield Entry(f"{prefix}model.embed_tokens.weight", "embed", "weight")
     for layer in range(config.num_hidden_layers):
-        yield from _layer(config, layer, prefix)
+        yield from layer_entries(config, layer, prefix, f"layers.{layer}")
     yield Entry(f"{prefix}model.norm.weight", "norm", "weight")
     yield from linear_entries(f"{prefix}lm_head", "head", "head", scheme_of(config.quantization, "lm_head"))
     if config.vision:
         yield from vision_entries(config.vision, "vision")
 
 
-def _layer(config: KimiK25Config, layer: int, prefix: str) -> Iterator[Entry]:
-    name, module = f"{prefix}model.layers.{layer}", f"layers.{layer}"
+def layer_entries(config: KimiK25Config, layer: int, prefix: str, module: str) -> Iterator[Entry]:
+    """The decoder layer of that number, at ``module``."""
+    name = f"{prefix}model.layers.{layer}"
     yield Entry(f"{name}.input_layernorm.weight", f"{module}.input_norm", "weight")
     yield from _attention(config, layer, f"{name}.self_attn", f"{module}.attention")
     yield Entry(f"{name}.post_attention_layernorm.weight", f"{module}.post_norm", "weight")
