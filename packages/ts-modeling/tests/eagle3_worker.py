@@ -2,12 +2,13 @@
 
 Usage: eagle3_worker.py STORE RANK WORLD OUTPUT CHECKPOINT:MESH/POLICY/LAYERS [...]
 
-LAYERS are a target's ``feature_layers``, with a plus between two; empty for a draft head. Policies are those of
-``models_worker``.
+LAYERS are a target's ``feature_layers``, with a plus between two, ``final`` among them for its final states; empty for
+a draft head, ``mtp`` for the draft in the checkpoint. Policies are those of ``models_worker``.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,11 @@ def run(checkpoint: str, mesh: Mesh, policy: str, layers: str) -> np.ndarray:
     A head is given hidden states of its own width for single tokens, its target's features for others.
     """
     costs = Costs(only=Policy(cut_tokens="cut" in policy, dispatch="dispatch" in policy))
-    taken = tuple(int(number) for number in layers.split("+") if number)
-    model = load_model(checkpoint, dtype="float32", mesh=mesh, costs=costs, feature_layers=taken)
+    asked = layers.split("+")
+    given: dict[str, Any] = {"feature_layers": tuple(int(part) for part in asked if part.isdigit())}
+    given |= {"final_states": "final" in asked, "draft": "mtp" if layers == "mtp" else None}
+    model = load_model(checkpoint, dtype="float32", mesh=mesh, costs=costs, **given)
+    taken = layers not in ("", "mtp")
     groups, group = mesh.size("attn_dp"), mesh.index(mesh.atoms("attn_dp"))
     rows = Sequences(4, 32, seed=2)
     cache = new_cache(model, rows)
@@ -40,7 +44,7 @@ def run(checkpoint: str, mesh: Mesh, policy: str, layers: str) -> np.ndarray:
         batch.dp_sizes = tuple(sum(len(tokens) for _, tokens in part) for part in work) if groups > 1 else ()
         sequences = [s for s, tokens in (*decodes, *prefills) for _ in tokens]
         if not taken:
-            batch.features = features(model, batch, sequences, single=single)
+            batch.features = features(model, batch, sequences, own=single or layers == "mtp")
         first, second = model.forward(batch, cache)
         assert batch.sample_indices is not None
         both = torch.cat((first, second[batch.sample_indices] if taken else second), dim=1)
@@ -50,9 +54,9 @@ def run(checkpoint: str, mesh: Mesh, policy: str, layers: str) -> np.ndarray:
     return np.stack(out)
 
 
-def features(model: LoadedModel, batch: ForwardBatch, sequences: list[int], *, single: bool) -> Tensor:
+def features(model: LoadedModel, batch: ForwardBatch, sequences: list[int], *, own: bool) -> Tensor:
     """Numbers that depend on sequence and position alone."""
-    width = model.config.hidden_size * (1 if single else 3)
+    width = model.config.hidden_size * (1 if own else 3)
     places = batch.positions * 7 + torch.tensor(sequences, dtype=torch.int64)
     return torch.sin(places[:, None] * 0.7 + torch.arange(width) * 1.3)
 

@@ -1,4 +1,5 @@
-"""Two processes (gloo) give what one gives: draft heads, and targets that give features of their layers."""
+"""Two processes (gloo) give what one gives: draft heads, layers for multi-token prediction, and targets that give
+features of their layers and final states."""
 
 import json
 import subprocess
@@ -38,6 +39,8 @@ JOBS = [
     *((name, f"{mesh}/") for name in HEADS for mesh in DENSE),
     *(("target_llama", f"{mesh}/0+2") for mesh in DENSE),
     *((name, f"{mesh}/0+2") for name in ("target_qwen3_5_moe", "target_kimi") for mesh in MIXED),
+    *(("target_kimi", f"{mesh}/{asked}") for mesh in MIXED for asked in ("mtp", "1+final")),
+    ("target_llama", "attn_tp=2/cut/final"),
 ]
 """Features of the last layer too, whose sum no norm follows."""
 
@@ -67,7 +70,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_tiny(out["target_llama"], tiny_config("llama", num_attention_heads=4))
     experts = {"num_experts": 8, "moe_intermediate_size": 48}
     write_tiny(out["target_qwen3_5_moe"], tiny_config("qwen3_5_moe", num_attention_heads=4, **experts))
-    write_checkpoint(out["target_kimi"], int4=False)
+    write_checkpoint(out["target_kimi"], int4=False, num_nextn_predict_layers=1)
     return out
 
 
