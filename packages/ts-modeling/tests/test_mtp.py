@@ -2,7 +2,7 @@
 
 The reference is section 2.2 of arXiv 2412.19437 with transformers' decoder layer: x = M [norm(embedding), norm(state)];
 x = layer(x); logits = head(norm(x)). The first states are the target's after its final norm, the next step's are those
-that this head read (as SGLang and TensorRT-LLM have it).
+that this head read (as SGLang has it).
 """
 
 import json
