@@ -11,9 +11,12 @@ from ..layers import MLP, AttentionShape, MoEShape, kv_group
 from ..placement import Dim, Mesh
 
 
-def attention_shape(config: GroupedConfig, layer: int, **traits: Any) -> AttentionShape:
-    """Sizes and formats of one layer's attention; ``traits`` are further fields of the shape."""
-    name = f"model.layers.{layer}.self_attn"
+def attention_shape(
+    config: GroupedConfig, layer: int, *, layers: str = "model.layers", **traits: Any
+) -> AttentionShape:
+    """Sizes and formats of one layer's attention, ``layers`` what they are called; ``traits`` are further fields of the
+    shape."""
+    name = f"{layers}.{layer}.self_attn"
     return AttentionShape(
         hidden=config.hidden_size,
         heads=config.num_attention_heads,
@@ -25,9 +28,9 @@ def attention_shape(config: GroupedConfig, layer: int, **traits: Any) -> Attenti
     )
 
 
-def dense_mlp(config: DecoderConfig, layer: int, intermediate: int, mesh: Mesh) -> MLP:
+def dense_mlp(config: DecoderConfig, layer: int, intermediate: int, mesh: Mesh, *, layers: str = "model.layers") -> MLP:
     """A layer's gated MLP."""
-    name = f"model.layers.{layer}.mlp"
+    name = f"{layers}.{layer}.mlp"
     gate_up, down = config.format_of(name, "gate_proj", "up_proj"), config.format_of(name, "down_proj")
     hidden = Dim("hidden", config.hidden_size)
     return MLP(hidden, intermediate, mesh, axis="dense_tp", scheme=gate_up, down_scheme=down)

@@ -29,10 +29,11 @@ def table(
     project: Scheme = PLAIN,
     head: Scheme = PLAIN,
     copies: tuple[str, str] | None = None,
+    either: tuple[Ways, ...] = (),
     skipped: tuple[str, ...] = (),
 ) -> Table:
     """Every tensor of the draft. ``copies``: what the draft's own embedding and head are called, where a checkpoint may
-    hold them beside the target's; they are then taken."""
+    hold them beside the target's; they are then taken. ``either``: ways in which parts of the layer may be stored."""
     norms = (("embed_norm", names.embed_norm), ("state_norm", names.state_norm), ("norm", names.norm))
     entries = [Entry(f"{name}.weight", module, "weight") for module, name in norms]
     entries += [*linear_entries(names.project, "project", "pair", project), *layer]
@@ -41,8 +42,9 @@ def table(
         tuple(linear_entries(names.head, "head", "head", head)),
     )
     if copies is None:
-        return Table((*entries, *ways[0], *ways[1]), skipped=skipped, ignored_suffixes=(".rotary_emb.inv_freq",))
+        entries += [*ways[0], *ways[1]]
+        return Table(tuple(entries), either=either, skipped=skipped, ignored_suffixes=(".rotary_emb.inv_freq",))
     own = (Entry(f"{copies[0]}.weight", "embed", "weight"),), tuple(linear_entries(copies[1], "head", "head", head))
-    either: tuple[Ways, ...] = ((ways[0], own[0]), (ways[1], own[1]))
+    either = (*either, (ways[0], own[0]), (ways[1], own[1]))
     skipped = (*skipped, f"{names.embed}.", f"{names.head}.")
     return Table(tuple(entries), either=either, skipped=skipped, ignored_suffixes=(".rotary_emb.inv_freq",))

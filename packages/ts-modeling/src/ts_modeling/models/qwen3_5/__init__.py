@@ -3,6 +3,7 @@
 from typing import Final
 
 from ..family import Family
+from . import mtp
 from .config import Qwen35Config, parse_config
 from .model import Qwen35, kv_spec
 from .weights import checkpoint_table
@@ -19,6 +20,7 @@ FAMILY: Final = Family(
     model=Qwen35,
     checkpoint_table=checkpoint_table,
     kv_spec=kv_spec,
+    mtp=mtp.FAMILY,
 )
 
 __all__ = ["FAMILY", "Qwen35", "Qwen35Config", "checkpoint_table", "parse_config"]

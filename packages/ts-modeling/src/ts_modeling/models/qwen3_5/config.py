@@ -45,6 +45,7 @@ class Qwen35Config(GroupedConfig, frozen=True, kw_only=True):
     linear_num_value_heads: Count = 32
     layer_types: tuple[str, ...] | None = None
     full_attention_interval: Count = 4
+    mtp_num_hidden_layers: Annotated[int, msgspec.Meta(ge=0, le=64)] | None = None
 
     def kinds(self) -> tuple[str, ...]:
         """Of each layer: a gated delta net, or attention, every fourth unless the file says otherwise."""

@@ -25,6 +25,8 @@ from .config import FULL, Qwen35Config
 
 OFFSET = 1.0
 """Added to the gains that norms store."""
+LAYERS = "model.layers"
+"""What the layers are called, other than those for multi-token prediction."""
 
 
 class Qwen35(Decoder):
@@ -44,19 +46,21 @@ def _layer(config: Qwen35Config, index: int, mesh: Mesh, dtype: torch.dtype, cos
         mixer = GroupedAttention(full_shape(config, index), mesh, cos_sin=cos_sin)
     else:
         mixer = GatedDeltaNet(delta_shape(config, index), mesh)
-    mlp = mixture(config, index, mesh) if config.num_experts else _dense(config, index, mesh)
-    return DecoderLayer(config, index, mixer, mlp, dtype=dtype, offset=OFFSET)
+    return DecoderLayer(config, index, mixer, mlp_of(config, index, mesh), dtype=dtype, offset=OFFSET)
 
 
-def _dense(config: Qwen35Config, layer: int, mesh: Mesh) -> MLP:
+def mlp_of(config: Qwen35Config, layer: int, mesh: Mesh, *, layers: str = LAYERS) -> MLP | Mixture:
+    """One layer's MLP, dense or a mixture."""
+    if config.num_experts:
+        return mixture(config, layer, mesh, layers=layers)
     assert config.intermediate_size is not None
-    return dense_mlp(config, layer, config.intermediate_size, mesh)
+    return dense_mlp(config, layer, config.intermediate_size, mesh, layers=layers)
 
 
-def mixture(config: Qwen35Config, layer: int, mesh: Mesh) -> Mixture:
+def mixture(config: Qwen35Config, layer: int, mesh: Mesh, *, layers: str = LAYERS) -> Mixture:
     """One layer's routed experts and the shared one, whose output has a gate."""
     assert config.num_experts is not None
-    name, hidden = f"model.layers.{layer}.mlp", Dim("hidden", config.hidden_size)
+    name, hidden = f"{layers}.{layer}.mlp", Dim("hidden", config.hidden_size)
     shape = expert_shape(
         config,
         f"{name}.experts",
@@ -77,9 +81,9 @@ def mixture(config: Qwen35Config, layer: int, mesh: Mesh) -> Mixture:
     return Mixture(SoftmaxRouter(shape), Experts(shape, mesh), GatedShared(shared, hidden, axis="dense_tp"))
 
 
-def full_shape(config: Qwen35Config, layer: int) -> AttentionShape:
+def full_shape(config: Qwen35Config, layer: int, *, layers: str = LAYERS) -> AttentionShape:
     """Of one layer with full attention."""
-    return attention_shape(config, layer, qk_norm="head", norm_offset=OFFSET, gated=True)
+    return attention_shape(config, layer, layers=layers, qk_norm="head", norm_offset=OFFSET, gated=True)
 
 
 def delta_shape(config: Qwen35Config, layer: int) -> DeltaShape:

@@ -21,26 +21,28 @@ LINEARS = {
 def checkpoint_table(config: Qwen35Config) -> Table:
     """Every tensor of the text model; a layer's experts may be one tensor or have tensors of their own."""
     table = names.decoder_table(config, _layers(config), skipped=SKIPPED)
-    if config.num_experts is None:
-        return table
-    ways = [(tuple(_fused(config, i)), tuple(_single(config, i))) for i in range(config.num_hidden_layers)]
-    return replace(table, either=tuple(ways))
+    return replace(table, either=tuple(way for i in range(config.num_hidden_layers) for way in expert_ways(config, i)))
 
 
 def _layers(config: Qwen35Config) -> Iterator[Entry]:
     for layer, kind in enumerate(config.kinds()):
         name, module = f"model.layers.{layer}", f"layers.{layer}"
-        yield from names.layer_norms(config, name, module)
-        if kind == FULL:
-            yield from names.attention(config, f"{name}.self_attn", f"{module}.attention", norms="attend")
-        else:
-            yield from _delta(config, f"{name}.linear_attn", f"{module}.attention")
-        if config.num_experts is None:
-            yield from names.mlp(config, f"{name}.mlp", f"{module}.mlp")
-            continue
-        yield from names.mlp(config, f"{name}.mlp.shared_expert", f"{module}.mlp.shared")
-        yield Entry(config.stored(f"{name}.mlp.shared_expert_gate.weight"), f"{module}.mlp.shared", "score")
-        yield Entry(config.stored(f"{name}.mlp.gate.weight"), f"{module}.mlp.router", "weight")
+        yield from layer_entries(config, kind, name, module)
+
+
+def layer_entries(config: Qwen35Config, kind: str, name: str, module: str) -> Iterator[Entry]:
+    """The decoder layer called ``name``, without routed experts."""
+    yield from names.layer_norms(config, name, module)
+    if kind == FULL:
+        yield from names.attention(config, f"{name}.self_attn", f"{module}.attention", norms="attend")
+    else:
+        yield from _delta(config, f"{name}.linear_attn", f"{module}.attention")
+    if config.num_experts is None:
+        yield from names.mlp(config, f"{name}.mlp", f"{module}.mlp")
+        return
+    yield from names.mlp(config, f"{name}.mlp.shared_expert", f"{module}.mlp.shared")
+    yield Entry(config.stored(f"{name}.mlp.shared_expert_gate.weight"), f"{module}.mlp.shared", "score")
+    yield Entry(config.stored(f"{name}.mlp.gate.weight"), f"{module}.mlp.router", "weight")
 
 
 def _delta(config: Qwen35Config, name: str, module: str) -> Iterator[Entry]:
@@ -51,15 +53,17 @@ def _delta(config: Qwen35Config, name: str, module: str) -> Iterator[Entry]:
         yield Entry(config.stored(f"{name}.{tensor}"), f"{module}.rule", part)
 
 
-def _fused(config: Qwen35Config, layer: int) -> Iterator[Entry]:
-    name, module = f"model.layers.{layer}.mlp.experts", f"layers.{layer}.mlp.experts"
+def expert_ways(
+    config: Qwen35Config, layer: int, layers: str = "model.layers", module: str = ""
+) -> Iterator[tuple[tuple[Entry, ...], tuple[Entry, ...]]]:
+    """Both forms of a layer's routed experts, where it has any; ``module`` is the layer."""
+    name, experts = f"{layers}.{layer}.mlp.experts", f"{module or f'layers.{layer}'}.mlp.experts"
+    if config.num_experts is not None:
+        single = names.experts(config, name, experts, config.num_experts)
+        yield tuple(_fused(config, name, experts)), tuple(single)
+
+
+def _fused(config: Qwen35Config, name: str, module: str) -> Iterator[Entry]:
     for tensor, part, first in (("gate_up_proj", "gate+up", "gate_proj"), ("down_proj", "down", "down_proj")):
         scheme = config.format_of(f"{name}.0.{first}")
         yield from fused_entries(config.stored(f"{name}.{tensor}"), module, part, scheme)
-
-
-def _single(config: Qwen35Config, layer: int) -> Iterator[Entry]:
-    assert config.num_experts is not None
-    yield from names.experts(
-        config, f"model.layers.{layer}.mlp.experts", f"layers.{layer}.mlp.experts", config.num_experts
-    )
