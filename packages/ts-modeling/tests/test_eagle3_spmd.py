@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from ts_modeling.checkpoint import Table
+from ts_modeling.configuration import ModelConfig
 from ts_modeling.layers.leaf import Leaf
 from ts_modeling.placement import Mesh
 from ts_modeling.registry import build, config_from, table_of
@@ -40,15 +41,22 @@ JOBS = [
     *(("target_llama", f"{mesh}/0+2") for mesh in DENSE),
     *((name, f"{mesh}/0+2") for name in ("target_qwen3_5_moe", "target_kimi") for mesh in MIXED),
     *(("target_kimi", f"{mesh}/{asked}") for mesh in MIXED for asked in ("mtp", "1+final")),
+    *(("target_qwen3_5_moe", f"{mesh}/mtp") for mesh in MIXED),
     ("target_llama", "attn_tp=2/cut/final"),
 ]
 """Features of the last layer too, whose sum no norm follows."""
 
 
 def write_head(folder: Path, raw: dict[str, Any]) -> None:
-    """Random weights for every tensor of the table, by the shapes that the model wants."""
+    """A draft head of random weights."""
     config = config_from(raw)
-    table: Table = table_of(config).chosen(["midlayer.mlp.gate_proj.weight", "d2t"])
+    save_file(tensors_of(config, ["midlayer.mlp.gate_proj.weight", "d2t"]), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(raw))
+
+
+def tensors_of(config: ModelConfig, names: list[str]) -> dict[str, torch.Tensor]:
+    """Random weights for every tensor of the table of ``names``, by the shapes that the model wants."""
+    table: Table = table_of(config).chosen(names)
     model = build(config, Mesh.single(), dtype=torch.float32, device=torch.device("cpu"), positions=8).model
     leaves = {path: m for path, m in model.named_modules() if isinstance(m, Leaf)}
     generator = torch.Generator().manual_seed(3)
@@ -58,8 +66,7 @@ def write_head(folder: Path, raw: dict[str, Any]) -> None:
         random = torch.randn(shape, generator=generator)
         random = 1 + 0.1 * random if len(shape) == 1 else random * shape[-1] ** -0.5
         tensors[entry.name] = torch.arange(shape[0]) if entry.name == "d2t" else random.bfloat16()
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(raw))
+    return tensors
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +76,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         write_head(out[name], raw)
     write_tiny(out["target_llama"], tiny_config("llama", num_attention_heads=4))
     experts = {"num_experts": 8, "moe_intermediate_size": 48}
-    write_tiny(out["target_qwen3_5_moe"], tiny_config("qwen3_5_moe", num_attention_heads=4, **experts))
+    raw = tiny_config("qwen3_5_moe", num_attention_heads=4, mtp_num_hidden_layers=1, **experts)
+    write_tiny(out["target_qwen3_5_moe"], raw)
+    path, own = out["target_qwen3_5_moe"] / "model.safetensors", tensors_of(config_from(raw, draft="mtp"), [])
+    save_file({**load_file(path), **{n: t for n, t in own.items() if n.startswith("mtp.")}}, path)
     write_checkpoint(out["target_kimi"], int4=False, num_nextn_predict_layers=1)
     return out
 
