@@ -21,7 +21,9 @@ def main() -> int:
     total = torch.tensor([float(mesh.rank)])
     if mesh.world > 1:
         dist.all_reduce(total)
-    print(f"rank {mesh.rank} of {mesh.world}: {total.item():g} over {mesh.axes['attn_tp']}", flush=True)
+    line = f"rank {mesh.rank} of {mesh.world}: {total.item():g} over {mesh.axes['attn_tp']}\n"
+    sys.stdout.write(line)  # in one piece: print writes the end of a line on its own where torchrun asks for no buffer
+    sys.stdout.flush()
     leave()
     return 0
 
