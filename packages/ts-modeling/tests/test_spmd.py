@@ -1,7 +1,5 @@
 """N processes (gloo) give what one gives; and models leave communication to one module."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import ts_modeling
 from ts_modeling import MeshError, load_model
 from ts_modeling.placement import Mesh
 from ts_modeling.testing import FORMATS, write_checkpoint
+from ts_modeling.testing.worlds import run_world
 
 WORKER = Path(__file__).with_name("spmd_worker.py")
 SOURCE = Path(ts_modeling.__file__).parent
@@ -42,42 +41,17 @@ FOUR = [
 RELATIVE = 1e-5
 
 
-def run_world(checkpoint: Path, world: int, meshes: list[str], output: Path) -> list[np.ndarray]:
-    """Logits of every mesh, each sequence's rows from the ranks that have them."""
-    output.mkdir()
-    commands = [
-        [
-            sys.executable,
-            str(WORKER),
-            str(checkpoint),
-            str(output / "store"),
-            str(rank),
-            str(world),
-            str(output),
-            *meshes,
-        ]
-        for rank in range(world)
-    ]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
-    results = []
-    for number in range(len(meshes)):
-        ranks = np.stack([np.load(output / f"{number}-{rank}.npy") for rank in range(world)])
-        results.append(ranks)
-    return results
+def logits_of(checkpoint: Path, world: int, meshes: list[str], output: Path) -> list[np.ndarray]:
+    """Of every mesh [ranks, ...]; a rank's rows that it does not have are NaN."""
+    files = run_world(WORKER, checkpoint, world, meshes, output)
+    return [np.stack([np.load(file) for file in ranks]) for ranks in files]
 
 
 def check(tmp_path: Path, world: int, meshes: list[str], **changes: Any) -> None:
     checkpoint = tmp_path / "checkpoint"
     write_checkpoint(checkpoint, **{"moe_intermediate_size": 128, **changes})
-    (one,) = run_world(checkpoint, 1, ["/plain"], tmp_path / "one")
-    for text, ranks in zip(meshes, run_world(checkpoint, world, meshes, tmp_path / "many"), strict=True):
+    (one,) = logits_of(checkpoint, 1, ["/plain"], tmp_path / "one")
+    for text, ranks in zip(meshes, logits_of(checkpoint, world, meshes, tmp_path / "many"), strict=True):
         assert (~np.isnan(ranks)).any(axis=0).tolist() == (~np.isnan(one[0])).tolist(), text
         for rank, logits in enumerate(ranks):
             here = ~np.isnan(logits)

@@ -8,8 +8,9 @@ Legend: T tokens, K inputs, N outputs, D hidden, I intermediate of this rank.
 from torch import Tensor
 from ts_kernels import activation, gemm
 
-from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Shard, Spec
+from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Spec
 from .leaf import Buffer, Leaf, Slot, cut
+from .linear import product_boundary
 from .stack import local_size
 
 
@@ -39,14 +40,7 @@ class BiasedLinear(Leaf):
         self.k_local = local_size(takes.name, self.k, mesh, rows)
         self.n_index = mesh.index(mesh.atoms(columns)) if columns else 0
         self.k_index = mesh.index(mesh.atoms(rows)) if rows else 0
-        before, after = Spec(TOKENS, takes), Spec(TOKENS, gives)
-        if columns:
-            before = Spec(TOKENS, takes, **{columns: Replicate()})
-            after = Spec(TOKENS, gives, **{columns: Shard(gives.name)})
-        if rows:
-            before = Spec(TOKENS, takes, **{rows: Shard(takes.name)})
-            after = Spec(TOKENS, gives, **{rows: Partial()})
-        self.boundary = Boundary((before,), (after,))
+        self.boundary = product_boundary(takes, gives, columns, rows)
 
     def forward(self, x_TK: Tensor) -> Tensor:
         """[T, K] -> [T, N], both this rank's part."""

@@ -14,6 +14,18 @@ from .leaf import Buffer, Leaf, Slot
 from .stack import Stack, span
 
 
+def product_boundary(takes: Dim, gives: Dim, columns: str | None, rows: str | None) -> Boundary:
+    """Of a product cut over an axis: ``columns`` gives a Shard, ``rows`` takes one and gives a Partial sum."""
+    before, after = Spec(TOKENS, takes), Spec(TOKENS, gives)
+    if columns:
+        before = Spec(TOKENS, takes, **{columns: Replicate()})
+        after = Spec(TOKENS, gives, **{columns: Shard(gives.name)})
+    if rows:
+        before = Spec(TOKENS, takes, **{rows: Shard(takes.name)})
+        after = Spec(TOKENS, gives, **{rows: Partial()})
+    return Boundary((before,), (after,))
+
+
 class Linear(Leaf):
     """``x_TK @ weight_NK.T + bias_N``, several checkpoint matrices of one ``scheme`` stacked along N (``parts``: name
     -> rows).
@@ -48,14 +60,7 @@ class Linear(Leaf):
         }
         inputs = span(takes.name, takes.size, mesh, rows, scheme.column_unit)
         self.stack = Stack("", scheme, spans, inputs, bias=bias)
-        before, after = Spec(TOKENS, takes), Spec(TOKENS, gives)
-        if columns:
-            before = Spec(TOKENS, takes, **{columns: Replicate()})
-            after = Spec(TOKENS, gives, **{columns: Shard(gives.name)})
-        if rows:
-            before = Spec(TOKENS, takes, **{rows: Shard(takes.name)})
-            after = Spec(TOKENS, gives, **{rows: Partial()})
-        self.boundary = Boundary((before,), (after,))
+        self.boundary = product_boundary(takes, gives, columns, rows)
 
     def forward(self, x_TK: Tensor) -> Tensor:
         """[T, K] -> [T, N], both this rank's part."""
