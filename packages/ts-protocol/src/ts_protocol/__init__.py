@@ -6,7 +6,7 @@ from ts_protocol.control import ControlReceiver, ControlSender
 from ts_protocol.endpoints import CurveKeys, RuntimeDirectory
 from ts_protocol.errors import ChannelError, HandshakeError, MalformedError, ProtocolError
 from ts_protocol.handshake import answer, check_answer, disagreement, greet, hello
-from ts_protocol.process import Terminated, Termination, die_with_parent, terminate_cleanly
+from ts_protocol.process import die_with_parent, exit_on_signals
 from ts_protocol.wire import IntArray, rows
 
 __all__ = [
@@ -22,15 +22,13 @@ __all__ = [
     "ProtocolError",
     "RuntimeDirectory",
     "SchedulerConfig",
-    "Terminated",
-    "Termination",
     "WorkerConfig",
     "answer",
     "check_answer",
     "die_with_parent",
     "disagreement",
+    "exit_on_signals",
     "greet",
     "hello",
     "rows",
-    "terminate_cleanly",
 ]

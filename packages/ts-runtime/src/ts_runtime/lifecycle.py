@@ -15,26 +15,23 @@ from ts_protocol.control import ControlSender
 from ts_protocol.errors import ProtocolError
 from ts_protocol.handshake import greet, hello
 from ts_protocol.messages import SchedulerToWorker
-from ts_protocol.process import Terminated, die_with_parent, terminate_cleanly
+from ts_protocol.process import die_with_parent, exit_on_signals
 
 from ts_runtime.errors import WorkerError
 
 
 def run(config: WorkerConfig) -> int:
     """Serve until a signal (exit code 0) or an error (1), which the supervisor and standard error are told."""
-    try:
-        terminate_cleanly()
-        if not die_with_parent(config.parent_pid):
-            return 0
-        context: Context = zmq.Context()
-        control = ControlSender(context, config.control_address, role="worker", rank=config.rank)
-        try:
-            return _reporting(config, control, context)
-        finally:
-            control.close()
-            context.term()
-    except Terminated:
+    exit_on_signals()
+    if not die_with_parent(config.parent_pid):
         return 0
+    context: Context = zmq.Context()
+    control = ControlSender(context, config.control_address, role="worker", rank=config.rank)
+    try:
+        return _reporting(config, control, context)
+    finally:
+        control.close()
+        context.term()
 
 
 def _reporting(config: WorkerConfig, control: ControlSender, context: Context) -> int:

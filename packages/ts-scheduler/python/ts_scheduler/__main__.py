@@ -7,22 +7,19 @@ from pathlib import Path
 import msgspec
 from ts_protocol.config import SchedulerConfig
 from ts_protocol.errors import ProtocolError
-from ts_protocol.process import Terminated, die_with_parent, terminate_cleanly
+from ts_protocol.process import die_with_parent, exit_on_signals
 
 from ts_scheduler.errors import SchedulerError
-from ts_scheduler.service import service
+from ts_scheduler.service import service, unlink_sockets
 
 
 def main(arguments: list[str]) -> int:
     """Serve until a signal (0) or an error (1) ends the process; 2 when the arguments are wrong."""
-    try:
-        terminate_cleanly()
-        if len(arguments) != 1:
-            print("usage: python -m ts_scheduler CONFIG.json", file=sys.stderr)
-            return 2
-        return _serve(Path(arguments[0]))
-    except Terminated:
-        return 0
+    exit_on_signals()
+    if len(arguments) != 1:
+        print("usage: python -m ts_scheduler CONFIG.json", file=sys.stderr)
+        return 2
+    return _serve(Path(arguments[0]))
 
 
 def _serve(path: Path) -> int:
@@ -33,6 +30,7 @@ def _serve(path: Path) -> int:
         return 2
     if not die_with_parent(config.parent_pid):
         return 0
+    exit_on_signals(lambda: unlink_sockets(config))
     try:
         with service(config) as running:
             running.run()

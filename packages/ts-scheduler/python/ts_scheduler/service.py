@@ -211,6 +211,12 @@ def _unlink(address: str) -> None:
             Path(address.removeprefix("ipc://")).unlink()
 
 
+def unlink_sockets(config: SchedulerConfig) -> None:
+    """Remove the files of its addresses, for a process that ends without closing them."""
+    for address in (config.entry_address, *config.worker_addresses):
+        _unlink(address)
+
+
 @contextlib.contextmanager
 def service(config: SchedulerConfig) -> Iterator[Service]:
     """A service with its own ZeroMQ context and control channel; errors reach the supervisor before they propagate."""

@@ -15,7 +15,7 @@ import msgspec
 import zmq
 from ts_protocol.control import ControlSender
 from ts_protocol.messages import Role
-from ts_protocol.process import die_with_parent, terminate_cleanly
+from ts_protocol.process import die_with_parent, exit_on_signals
 
 LONGEST_SECONDS = 300
 """After which even a child that is deaf to SIGTERM ends, should the test that started it have failed to."""
@@ -26,7 +26,7 @@ class Child:
 
     def __init__(self, role: Role, kind: type[Any]) -> None:
         signal.alarm(LONGEST_SECONDS)
-        terminate_cleanly()
+        exit_on_signals()
         path = Path(sys.argv[1])
         self.config = msgspec.json.decode(path.read_bytes(), type=kind)
         if not die_with_parent(self.config.parent_pid):
