@@ -21,7 +21,7 @@ def greedy(folder: Path, name: str) -> list[list[int]]:
     """Eight greedy tokens of three prompts in one batch."""
     device = open_device(name)
     model = load_model(folder, device=device.torch_device, dtype="float32", kv_dtype="float32")
-    pool, cache = allocate(model, device, requested_tokens=1024, max_model_len=128, page_size=16)
+    pool, cache = allocate(model, device, requested_tokens=1024, max_model_len=128, page_size=16, max_num_seqs=4)
     executor = Executor(model, cache, pool, device=device, max_num_seqs=4, chunk_tokens=128)
     maker = PlanMaker(num_pages=pool.num_pages, page_size=16)
     for slot, size in enumerate((5, 17, 40)):

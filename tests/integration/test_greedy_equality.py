@@ -33,7 +33,7 @@ class Engine:
 
     def __init__(self, model: LoadedModel, *, chunk: int, tokens: int = 8192, **options: Any) -> None:
         device = open_device("cpu")
-        pool, cache = allocate(model, device, requested_tokens=tokens, max_model_len=512, page_size=16)
+        pool, cache = allocate(model, device, requested_tokens=tokens, max_model_len=512, page_size=16, max_num_seqs=32)
         self.executor = Executor(model, cache, pool, device=device, max_num_seqs=32, chunk_tokens=chunk)
         self.scheduler = Scheduler(
             Config(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import zmq
-from ts_modeling.testing import oracle, oracle_logits, write_checkpoint
+from ts_modeling.testing import oracle, oracle_logits, tiny_config, write_checkpoint, write_tiny
 from ts_protocol import Channel, RuntimeDirectory, greet, hello
 from ts_protocol.config import SchedulerConfig, WorkerConfig
 from ts_protocol.messages import (
@@ -136,32 +136,40 @@ def engine(checkpoint: Path) -> Iterator[Engine]:
         made.close()
 
 
-def assert_greedy(checkpoint: Path, prompts: list[list[int]], answers: list[list[int]]) -> None:
-    """Each answered token is the argmax at its place, which by induction makes it the greedy answer."""
-    reference = oracle(checkpoint)
+def assert_greedy(reference: Any, prompts: list[list[int]], answers: list[list[int]]) -> None:
+    """Each answered token is transformers' argmax at its place, which by induction makes it the greedy answer."""
     for prompt, tokens in zip(prompts, answers, strict=True):
         assert len(tokens) == ANSWER
         best = oracle_logits(reference, prompt + tokens)[len(prompt) - 1 : -1].argmax(-1)
         assert tokens == best.tolist()
 
 
+def prompts_of(lengths: tuple[int, ...]) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randint(320, (length,), generator=generator).tolist() for length in lengths]
+
+
+def serve_two_turns(engine: Engine, reference: Any, *, cached: int) -> None:
+    """Five requests at once, more than the cache holds, and a second turn of one of them."""
+    prompts = prompts_of((70, 33, 100, 64, 21))
+    for request_id, prompt in enumerate(prompts):
+        engine.submit(request_id, prompt)
+    engine.listen(*range(5))
+    assert_greedy(reference, prompts, [engine.tokens[request_id] for request_id in range(5)])
+    turn = prompts[3] + engine.tokens[3] + prompts[4]
+    engine.submit(5, turn)
+    engine.listen(5)
+    assert engine.cached[5] >= cached, "the second turn starts from what the first left"
+    assert_greedy(reference, [turn], [engine.tokens[5]])
+
+
 def test_requests_through_both_processes(engine: Engine, checkpoint: Path) -> None:
     welcome = engine.meet()
     assert welcome.kv is not None
     assert (welcome.kv.num_pages, welcome.kv.vocab_size) == (20, 320)
-    generator = torch.Generator().manual_seed(3)
-    prompts = [torch.randint(320, (length,), generator=generator).tolist() for length in (70, 33, 100, 64, 21)]
-    for request_id, prompt in enumerate(prompts):
-        engine.submit(request_id, prompt)
-    engine.listen(*range(5))
-    assert_greedy(checkpoint, prompts, [engine.tokens[request_id] for request_id in range(5)])
+    serve_two_turns(engine, oracle(checkpoint), cached=64)
 
-    turn = prompts[3] + engine.tokens[3] + prompts[4]
-    engine.submit(5, turn)
-    engine.listen(5)
-    assert engine.cached[5] >= 64, "the second turn reuses the pages of the first"
-    assert_greedy(checkpoint, [turn], [engine.tokens[5]])
-
+    prompts = prompts_of((70, 33, 100))
     engine.submit(6, prompts[0], temperature=1.0, seed=5)
     engine.submit(7, prompts[2])
     engine.entry.send(Abort(7))
@@ -174,6 +182,21 @@ def test_requests_through_both_processes(engine: Engine, checkpoint: Path) -> No
     for child in reversed(engine.children):  # the scheduler first: a worker that has gone is an error to it
         child.terminate()
         assert child.wait(30) == 0
+
+
+def test_running_states_through_both_processes(tmp_path: Path) -> None:
+    """A second turn starts from a checkpoint of the state: the last one that lies on a page's end."""
+    reference = write_tiny(tmp_path, tiny_config("qwen3_5"))
+    with RuntimeDirectory() as directory:
+        engine = Engine(directory, tmp_path)
+        try:
+            welcome = engine.meet()
+            assert welcome.kv is not None
+            (group,) = welcome.kv.groups
+            assert (group.kind, group.checkpoint_blocks > 1) == ("state", True)
+            serve_two_turns(engine, reference, cached=48)
+        finally:
+            engine.close()
 
 
 @pytest.mark.parametrize("victim", ["worker", "scheduler"])

@@ -62,6 +62,7 @@ class Bench:
             requested_tokens=SLOTS * (longest + options.page_size),
             max_model_len=longest,
             page_size=options.page_size,
+            max_num_seqs=SLOTS,
         )
         self.chunk = options.chunk
         self.executor = Executor(

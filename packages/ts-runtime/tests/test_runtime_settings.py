@@ -5,14 +5,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
 import msgspec
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as settings_of
+from ts_modeling import CacheGroup, KvSpec
 from ts_protocol.config import WorkerConfig
 from ts_runtime import settings
 from ts_runtime.devices import GIB, CpuDevice, open_device
 from ts_runtime.errors import CacheMemoryError, SettingsError
-from ts_runtime.kv_pool import allocate, longest_sequence, size_pool
+from ts_runtime.kv_pool import Costs, allocate, costs_of, longest_sequence, size_pool
 
 FIELDS: dict[str, Any] = {
     "rank": 0,
@@ -93,7 +97,7 @@ def size(**changes: Any) -> Any:
         "requested_tokens": 0,
         "max_model_len": 1000,
         "page_size": 16,
-        "bytes_per_token": 1 << 20,
+        "costs": Costs(page=16 << 20),
         "free": 8 * GIB,
         "budget": 2 * GIB,
     }
@@ -125,6 +129,30 @@ def test_memory_errors_name_a_value_that_works(changes: dict[str, int]) -> None:
         size(**{next(iter(changes)): works + 1})
 
 
+@settings_of(max_examples=200)
+@given(page=st.integers(1, 40), state=st.integers(0, 300), working=st.integers(1, 20), free=st.integers(0, 20_000))
+def test_pages_and_their_states_fill_the_memory_and_no_more(page: int, state: int, working: int, free: int) -> None:
+    costs = Costs(page=page, state=state, working_states=working if state else 0)
+    pages = costs.pages(free)
+    assert costs.of(pages) <= free or (pages == 0 and free < costs.of(0))
+    assert costs.of(pages + 1) > free
+
+
+def test_states_that_do_not_fit_name_a_number_of_requests_that_does() -> None:
+    costs = Costs(page=16 << 20, state=GIB, working_states=2 * 16 + 3)
+    with pytest.raises(CacheMemoryError, match=r"need 35\.00 GiB and 8\.00 GiB are free; 1 requests fit$"):
+        size(costs=costs)
+    assert size(costs=Costs(page=16 << 20, state=GIB, working_states=2 * 1 + 3)).num_states == 6
+    with pytest.raises(CacheMemoryError, match="not even one request fits"):
+        size(costs=costs, free=5 * GIB)
+
+
+def test_a_model_without_pages_is_refused() -> None:
+    state = CacheGroup(kind="state", layers=(0,), shapes=((4,),), dtype=torch.float32)
+    with pytest.raises(SettingsError, match="no layer with full attention"):
+        costs_of(KvSpec((state,)), page_size=16, max_num_seqs=4)
+
+
 def test_a_sequence_beyond_the_checkpoint_is_refused() -> None:
     assert longest_sequence(0, 256) == 256
     assert longest_sequence(100, 256) == 100
@@ -135,11 +163,11 @@ def test_a_sequence_beyond_the_checkpoint_is_refused() -> None:
 def test_a_failed_allocation_is_one_sentence_with_a_smaller_value() -> None:
     class Full:
         class kv_spec:
-            bytes_per_token = 4
+            bytes_per_token, bytes_per_state = 4, 0
 
-        def new_cache(self, num_pages: int, page_size: int) -> list[torch.Tensor]:
+        def new_cache(self, num_pages: int, page_size: int, num_states: int) -> list[torch.Tensor]:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory")
 
     model: Any = Full()
     with pytest.raises(CacheMemoryError, match=r"try kv_cache_tokens = 512$"):
-        allocate(model, CpuDevice(), requested_tokens=1024, max_model_len=64, page_size=16)
+        allocate(model, CpuDevice(), requested_tokens=1024, max_model_len=64, page_size=16, max_num_seqs=4)

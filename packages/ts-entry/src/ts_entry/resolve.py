@@ -21,6 +21,10 @@ EXTRA_ARCHITECTURES: Final = frozenset(
         "LlamaForCausalLM",
         "MiniMaxM2ForCausalLM",
         "Qwen3ForCausalLM",
+        "Qwen3_5ForCausalLM",
+        "Qwen3_5ForConditionalGeneration",
+        "Qwen3_5MoeForCausalLM",
+        "Qwen3_5MoeForConditionalGeneration",
         "Qwen3MoeForCausalLM",
     }
 )

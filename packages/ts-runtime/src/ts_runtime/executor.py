@@ -12,6 +12,7 @@ from ts_runtime.rows import Limits
 from ts_runtime.sampler import draw
 from ts_runtime.slots import Slots
 from ts_runtime.staging import Prepared, Stager
+from ts_runtime.states import StateCopier
 
 
 class Executor:
@@ -37,8 +38,11 @@ class Executor:
             vocab_size=model.config.vocab_size,
         )
         max_pages = -(-pool.max_model_len // pool.page_size)
-        self.slots = Slots(max_num_seqs, max_pages=max_pages, num_pages=pool.num_pages, device=device)
+        self.slots = Slots(
+            max_num_seqs, max_pages=max_pages, num_pages=pool.num_pages, num_states=pool.num_states, device=device
+        )
         self._stager = Stager(self.slots, limits, device=device)
+        self._states = StateCopier(model.kv_spec, cache, device) if pool.num_states else None
 
     def launch(self, plan: StepPlan, frames: list[IntArray]) -> Fetch:
         """Start a step; its result is the sampled token of each sampling row, or ``UNUSABLE``, in row order.
@@ -57,7 +61,15 @@ class Executor:
 
     def forward(self, step: Prepared) -> Tensor:
         """Logits of the sampling rows, fp32 [S, V]."""
-        return self._model.forward(step.batch, self._cache)
+        if self._states is None:
+            return self._model.forward(step.batch, self._cache)
+        self._states.copy(step.loads)
+        for batch, saves in step.before:
+            self._model.forward(batch, self._cache)
+            self._states.copy(saves)
+        logits = self._model.forward(step.batch, self._cache)
+        self._states.copy(step.saves)
+        return logits
 
     def sample(self, step: Prepared, logits: Tensor) -> Fetch:
         """Draw the tokens, keep them on the device for the next step, and start bringing them to the host."""

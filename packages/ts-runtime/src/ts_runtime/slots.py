@@ -21,10 +21,14 @@ LEAST_TEMPERATURE = 1e-5
 
 
 class Slots:
-    """State of ``count`` slots whose sequences span at most ``max_pages`` pages of a pool of ``num_pages``."""
+    """State of ``count`` slots whose sequences span at most ``max_pages`` pages of a pool of ``num_pages``.
 
-    def __init__(self, count: int, *, max_pages: int, num_pages: int, device: Device) -> None:
+    ``num_states`` is the number of pages for running states, 0 for a model without.
+    """
+
+    def __init__(self, count: int, *, max_pages: int, num_pages: int, num_states: int = 0, device: Device) -> None:
         self.count = count
+        self.num_states = num_states
         self.max_pages = max_pages
         self._num_pages = num_pages
         self._device = device
@@ -32,6 +36,8 @@ class Slots:
         self.page_count = np.zeros(count, np.int64)
         self.length = np.full(count, -1, np.int64)
         """Tokens that the planned steps leave in the cache; -1 before a slot's first row."""
+        self.states = np.full(count, -1, np.int64)
+        """The page of each slot's running state; -1 before it has one."""
         self.live = np.zeros(count, np.bool_)
         self.fed = np.zeros(count, np.bool_)
         """The slot's last sampled token is on the device."""
@@ -74,6 +80,7 @@ class Slots:
             self.fed[slot] = False
             self.page_count[slot] = 0
             self.length[slot] = -1
+            self.states[slot] = -1
 
     def _set_sampling(self, slot: int, params: SamplingParams) -> None:
         if not (0 <= params.temperature < float("inf") and 0 < params.top_p <= 1 and 0 <= params.top_k < 2**31):
@@ -94,16 +101,28 @@ class Slots:
     def _append(self, frame: IntArray) -> None:
         """Append each page to its slot's block table, in order; pages of one slot usually stand together."""
         if frame[:, 1].any():
-            raise PlanError(f"the plan gives pages of group {frame[:, 1].max()}; this worker has full attention alone")
+            groups = frame[:, 1]
+            self._take_states(frame[groups != 0])
+            frame = frame[groups == 0]
         begin = 0
         for slot, group in groupby(frame[:, 0].tolist()):
             end = begin + sum(1 for _ in group)
             self._append_run(slot, frame[begin:end, 2], frame[begin:end, 3])
             begin = end
 
+    def _take_states(self, frame: IntArray) -> None:
+        """Each slot's one page for its running state, group 1."""
+        for slot, group, block, page in frame.tolist():
+            if group != 1 or not self.num_states:
+                kinds = "full attention and running states" if self.num_states else "full attention alone"
+                raise PlanError(f"the plan gives pages of group {group}; this worker has {kinds}")
+            self._check_live(slot)
+            if block or self.states[slot] >= 0 or not 0 <= page < self.num_states:
+                raise PlanError(f"the plan gives slot {slot} state {page} as block {block}; it has one, block 0")
+            self.states[slot] = page
+
     def _append_run(self, slot: int, blocks: IntArray, pages: IntArray) -> None:
-        if not 0 <= slot < self.count or not self.live[slot]:
-            raise PlanError(f"the plan gives pages to slot {slot}, which does not serve a request")
+        self._check_live(slot)
         if min(listed := pages.tolist()) < 0 or max(listed) >= self._num_pages:
             raise PlanError(f"the plan gives slot {slot} pages {listed[:8]}; the cache has {self._num_pages}")
         first = int(self.page_count[slot])
@@ -115,6 +134,10 @@ class Slots:
         self.pages[slot, first:last] = pages
         self.page_count[slot] = last
         self._device.push(self.pages_dev, self.pages, (slot, slice(first, last)))
+
+    def _check_live(self, slot: int) -> None:
+        if not 0 <= slot < self.count or not self.live[slot]:
+            raise PlanError(f"the plan gives pages to slot {slot}, which does not serve a request")
 
     def _check_slot(self, field: str, slot: int) -> None:
         if not 0 <= slot < self.count:

@@ -7,13 +7,13 @@ step in place: 35 us instead of 370 for one row, 125 instead of 450 for sixteen 
 Legend: T tokens, N rows, B decode rows, P prefill rows, S sampled rows, M pages of the longest row.
 """
 
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from ts_modeling import ForwardBatch
+from ts_modeling import ForwardBatch, StateRows
 from ts_protocol.messages import StepPlan
 from ts_protocol.wire import IntArray, rows
 
@@ -21,6 +21,7 @@ from ts_runtime.devices import Device
 from ts_runtime.errors import PlanError
 from ts_runtime.rows import Ints, Limits, Rows, check_rows, expand
 from ts_runtime.slots import Slots
+from ts_runtime.states import NO_COPIES, Copies, Piece, cut_rows
 
 SPARE_PAGES: Final = 16
 """Columns that block tables have beyond the longest row, so that steady steps can grow into them."""
@@ -47,6 +48,30 @@ class Prepared:
 
     batch: ForwardBatch
     draw: Draw
+    loads: Copies = NO_COPIES
+    """States to copy before the step, and behind it."""
+    saves: Copies = NO_COPIES
+    before: tuple[tuple[ForwardBatch, Copies], ...] = ()
+    """Passes before the last one, of rows that are cut at a checkpoint, with the states to copy behind each."""
+
+
+class Packing(Protocol):
+    """Brings integer arrays to the device."""
+
+    def pack(self, *arrays: Any) -> tuple[Tensor, ...]:
+        """Each array as a device tensor."""
+
+
+class Once:
+    """Brings several integer arrays to the device in memory of their own."""
+
+    def __init__(self, device: Device, dtype: type[np.integer[Any]]) -> None:
+        self._device, self._dtype = device, dtype
+
+    def pack(self, *arrays: Any) -> tuple[Tensor, ...]:
+        """Each array as a device tensor."""
+        joined = np.concatenate(arrays).astype(self._dtype, copy=False)
+        return torch.split(self._device.mirror(joined), [len(array) for array in arrays])
 
 
 class Packer:
@@ -104,7 +129,8 @@ class Stager:
     def __init__(self, slots: Slots, limits: Limits, *, device: Device) -> None:
         self._slots = slots
         self._limits = limits
-        self._wide = Packer(device, 2 * limits.max_tokens + 4 * slots.count, torch.int64)
+        self._once = (Once(device, np.int64), Once(device, np.int32))
+        self._wide = Packer(device, 2 * limits.max_tokens + 6 * slots.count, torch.int64)
         self._narrow = Packer(device, limits.max_tokens + 2 * slots.count + 1, torch.int32)
         self._steady: Steady | None = None
 
@@ -115,36 +141,60 @@ class Stager:
             PlanError: the plan contradicts the worker's state or limits.
         """
         frame, tokens, pages, states = frames
-        if len(states):
+        if len(states) and not self._slots.num_states:
             raise PlanError("the plan copies running states; this worker has full attention alone")
         if self._steady is not None and (plan.admits or plan.releases):
             self._leave(self._steady)
         self._slots.apply(plan, rows(pages, 4))
         if self._steady is not None:
-            if not len(tokens) and not len(frame) and self._follows(self._steady, plan.decodes):
+            if not len(tokens) + len(frame) + len(states) and self._follows(self._steady, plan.decodes):
                 return self._advance(self._steady, grown=len(pages) > 0)
             self._leave(self._steady)
         matrix = expand(rows(frame, 4), plan.decodes, self._slots)
         if not len(matrix):
+            if len(states):
+                raise PlanError("the plan copies running states and has no rows")
             return None
         checked = check_rows(matrix, tokens, self._slots, self._limits)
-        prepared = self._prepare(checked, tokens)
+        if self._slots.num_states:
+            prepared = self._prepare_pieces(*cut_rows(rows(states, 5), checked, tokens, self._slots))
+        else:
+            prepared = self._prepare(checked, tokens)
         self._slots.length[checked.slots] = checked.ends
         self._slots.fed[checked.slots] = checked.sampled
-        if not len(frame):
+        if not len(frame) + len(states):
             self._steady = Steady(plan.decodes, checked, prepared, self._tables(checked))
         return prepared
 
     # --- the general step -----------------------------------------------------------------------------------------
 
+    def _prepare_pieces(self, loads: Copies, pieces: list[Piece]) -> Prepared:
+        """The last piece as any step; those before it, which are rare, in memory of their own."""
+        *first, last = pieces
+        before = tuple((self._batch(p.rows, p.tokens, *self._once)[0], p.saves) for p in first)
+        return replace(self._prepare(last.rows, last.tokens), loads=loads, saves=last.saves, before=before)
+
     def _prepare(self, r: Rows, host_tokens: IntArray) -> Prepared:
         """Two copies to the device, whatever the plan; block tables and decode tokens are gathered there."""
+        batch, slots_S, positions_S = self._batch(r, host_tokens, self._wide, self._narrow)
+        return Prepared(batch, self._draw(slots_S, positions_S, bool(self._slots.greedy[r.slots[r.sampled]].all())))
+
+    def _batch(
+        self, r: Rows, host_tokens: IntArray, wide: Packing, narrow: Packing
+    ) -> tuple[ForwardBatch, Tensor, Tensor]:
+        """The forward pass, and slots and positions of the rows that sample."""
         n, stops = r.n_decode, np.cumsum(r.counts)
         positions, slot_mapping = self._places(r, stops)
         tokens = np.concatenate((r.slots[:n], host_tokens)) if n else host_tokens  # the first n are overwritten below
-        seq_lens_N, tokens_T, cu_q = self._narrow.pack(r.ends, tokens, np.append(0, stops[n:] - n))
-        positions_T, slot_mapping_T, positions_S, slots_N, slots_S, indices_S = self._wide.pack(
-            positions, slot_mapping, r.ends[r.sampled], r.slots, r.slots[r.sampled], stops[r.sampled] - 1
+        seq_lens_N, tokens_T, cu_q = narrow.pack(r.ends, tokens, np.append(0, stops[n:] - n))
+        positions_T, slot_mapping_T, positions_S, slots_N, slots_S, indices_S, *states = wide.pack(
+            positions,
+            slot_mapping,
+            r.ends[r.sampled],
+            r.slots,
+            r.slots[r.sampled],
+            stops[r.sampled] - 1,
+            *self._state_rows(r),
         )
         if n:
             torch.index_select(self._slots.last_token_dev, 0, slots_N[:n], out=tokens_T[:n])
@@ -160,8 +210,13 @@ class Stager:
             prefill_block_tables=tables_NM[n:],
             prefill_seq_lens=seq_lens_N[n:],
             sample_indices=None if len(slots_S) == r.n_tokens else indices_S,
+            states=StateRows(states[0][:n], states[0][n:], states[1].bool()) if states else None,
         )
-        return Prepared(batch, self._draw(slots_S, positions_S, bool(self._slots.greedy[r.slots[r.sampled]].all())))
+        return batch, slots_S, positions_S
+
+    def _state_rows(self, r: Rows) -> tuple[Ints, ...]:
+        """Pages of the rows' states, and which prefill rows begin from the empty one."""
+        return (self._slots.states[r.slots], r.starts[r.n_decode :] == 0) if self._slots.num_states else ()
 
     def _draw(self, slots_S: Tensor, positions_S: Tensor, greedy: bool) -> Draw:
         slots = self._slots

@@ -9,13 +9,12 @@ import torch
 from ts_modeling import LoadedModel, Mesh, kv_spec, load_model, read_config
 from ts_protocol.config import WorkerConfig
 from ts_protocol.control import ControlSender
-from ts_protocol.messages import ROW_SAMPLE, KvCapacity, SamplingParams, SlotAdmit, StepPlan
+from ts_protocol.messages import ROW_SAMPLE, CacheGroup, KvCapacity, SamplingParams, SlotAdmit, StepPlan
 from ts_protocol.wire import bitmap_of
 
 from ts_runtime.devices import Device, open_device
-from ts_runtime.errors import SettingsError
 from ts_runtime.executor import Executor
-from ts_runtime.kv_pool import PoolSize, allocate, longest_sequence
+from ts_runtime.kv_pool import PoolSize, allocate, costs_of, longest_sequence
 from ts_runtime.settings import thread_count
 
 PROGRESS_SECONDS = 0.1
@@ -44,11 +43,8 @@ def start(config: WorkerConfig, control: ControlSender) -> Started:
     torch.set_num_threads(threads)  # the native kernels take the same number when they load
     control.progress("reading config", detail=config.checkpoint)
     model_config = read_config(Path(config.checkpoint))
-    if kv_spec(model_config, Mesh.single(), dtype=torch.bfloat16).bytes_per_state:
-        raise SettingsError(
-            f"checkpoint = {config.checkpoint}: its layers with a running state (linear attention) are not served yet; "
-            "ts_modeling.load_model runs it"
-        )
+    spec = kv_spec(model_config, Mesh.single(), dtype=torch.bfloat16)
+    costs_of(spec, page_size=config.page_size, max_num_seqs=config.max_num_seqs)  # refused before weights are read
     max_model_len = longest_sequence(config.max_model_len, model_config.max_position_embeddings)
     model, weight_bytes = _load(config, control, device, max_model_len)
     control.progress("allocating cache")
@@ -58,6 +54,7 @@ def start(config: WorkerConfig, control: ControlSender) -> Started:
         requested_tokens=config.kv_cache_tokens,
         max_model_len=max_model_len,
         page_size=config.page_size,
+        max_num_seqs=config.max_num_seqs,
     )
     executor = Executor(
         model, cache, pool, device=device, max_num_seqs=config.max_num_seqs, chunk_tokens=config.chunk_tokens
@@ -79,12 +76,14 @@ def start(config: WorkerConfig, control: ControlSender) -> Started:
 
 
 def _capacity(pool: PoolSize, config: WorkerConfig, *, vocab_size: int) -> KvCapacity:
+    states = pool.num_states > 0
     return KvCapacity(
         page_size=pool.page_size,
         num_pages=pool.num_pages,
         max_num_seqs=config.max_num_seqs,
         max_model_len=pool.max_model_len,
         vocab_size=vocab_size,
+        groups=(CacheGroup("state", pool.num_states, checkpoint_blocks=pool.checkpoint_blocks),) if states else (),
     )
 
 
@@ -117,7 +116,8 @@ def warm_up(executor: Executor, pool: PoolSize, *, chunk_tokens: int) -> None:
     """A prefill and, where a page holds more than one token, a decode; slot 0 and page 0 are free again afterwards."""
     tokens = max(1, min(chunk_tokens, pool.page_size - 1, pool.max_model_len - 1))
     no_rows, no_tokens, no_pages, no_states = (np.zeros(0, np.int32) for _ in range(4))
-    prefill, page = np.array([[0, 0, tokens, ROW_SAMPLE]], np.int32), np.zeros((1, 4), np.int32)
+    prefill = np.array([[0, 0, tokens, ROW_SAMPLE]], np.int32)
+    page = np.array([[0, 0, 0, 0], [0, 1, 0, 0]][: 2 if pool.num_states else 1], np.int32)
     executor.launch(
         StepPlan(0, [SlotAdmit(0, SamplingParams())], []), [prefill, np.zeros(tokens, np.int32), page, no_states]
     ).wait()

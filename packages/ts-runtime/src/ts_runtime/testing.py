@@ -20,6 +20,7 @@ class Request:
     planned: int = 0
     sampled: bool = False
     pages: list[int] = field(default_factory=list)
+    state: int = -1
 
 
 class PlanMaker:
@@ -28,9 +29,12 @@ class PlanMaker:
     Collect rows with ``admit``, ``prefill`` and ``decode``, then take the ``plan``; after its step, ``settle``.
     """
 
-    def __init__(self, *, num_pages: int, page_size: int, seed: int = 0) -> None:
+    def __init__(self, *, num_pages: int, page_size: int, num_states: int = 0, seed: int = 0) -> None:
         self.page_size = page_size
-        self.free = [int(page) for page in np.random.default_rng(seed).permutation(num_pages)]
+        self.has_states = num_states > 0
+        random = np.random.default_rng(seed)
+        self.free = [int(page) for page in random.permutation(num_pages)]
+        self.free_states = [int(page) for page in random.permutation(num_states)]
         self.live: dict[int, Request] = {}
         self._step = 0
         self._clear()
@@ -40,22 +44,38 @@ class PlanMaker:
         self._prefills: list[list[int]] = []
         self._tokens: list[int] = []
         self._pages: list[tuple[int, int, int, int]] = []
+        self._states: list[tuple[int, int, int, int, int]] = []
         self._admits: list[SlotAdmit] = []
         self._releases: list[int] = []
 
-    def admit(self, slot: int, prompt: Sequence[int], sampling: SamplingParams = GREEDY, *, cached: int = 0) -> None:
+    def admit(
+        self, slot: int, prompt: Sequence[int], sampling: SamplingParams = GREEDY, *, cached: int = 0, state: int = -1
+    ) -> None:
         """Put a request into a slot; again after ``release``, with what it has sampled so far, to recompute it.
 
-        Its first ``cached`` tokens count as computed already.
+        Its first ``cached`` tokens count as computed already, and the page ``state`` holds the state behind them.
         """
         self.live[slot] = Request(slot, list(prompt))
         self._admits.append(SlotAdmit(slot, sampling))
+        if self.has_states:
+            self.live[slot].state = self.free_states.pop()
+            self._pages.append((slot, 1, 0, self.live[slot].state))
+        if state >= 0:
+            self._states.append((slot, 1, state, cached, 0))
         self._cover(self.live[slot], cached)
 
     def release(self, slot: int) -> None:
         """Give the slot and its pages back."""
-        self.free.extend(self.live.pop(slot).pages)
+        request = self.live.pop(slot)
+        self.free.extend(request.pages)
+        self.free_states.extend([request.state] if self.has_states else [])
         self._releases.append(slot)
+
+    def save(self, slot: int, position: int) -> int:
+        """Have the plan keep the slot's state after ``position`` tokens, which its row reaches; gives the page."""
+        page = self.free_states.pop()
+        self._states.append((slot, 1, page, position, 1))
+        return page
 
     def prefill(self, slot: int, count: int) -> None:
         """A chunk of ``count`` known tokens; the one that ends the known tokens samples."""
@@ -83,9 +103,10 @@ class PlanMaker:
         self._step += 1
         rows = np.array(self._prefills, np.int32).reshape(-1, 4)
         tokens, pages = np.array(self._tokens, np.int32), np.array(self._pages, np.int32)
+        states = np.array(self._states, np.int32)
         plan = StepPlan(self._step, self._admits, self._releases, bitmap_of(self._decodes))
         self._clear()
-        return plan, [rows.reshape(-1), tokens, pages.reshape(-1), np.zeros(0, np.int32)]
+        return plan, [rows.reshape(-1), tokens, pages.reshape(-1), states.reshape(-1)]
 
     def settle(self, plan: Plan, sampled: IntArray) -> None:
         """Append each sampled token to its sequence."""
