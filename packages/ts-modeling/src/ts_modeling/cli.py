@@ -86,7 +86,7 @@ def _plans(config: ModelConfig, mesh: str, args: argparse.Namespace) -> Plans:
 def _switches(plans: Plans) -> str:
     if len(plans.programs) == 1:
         return "plans: this one for any number of tokens\n"
-    parts = [f"from {since} tokens: {p.policy}" for p, since in zip(plans.programs, plans.since, strict=True)]
+    parts = [f"from {since} tokens: {p.choices}" for p, since in zip(plans.programs, plans.since, strict=True)]
     return f"plans: {'; '.join(parts)}\n"
 
 

@@ -40,11 +40,11 @@ def plans(
 ) -> Plans:
     """The plans worth running. Raises ``CompileError`` where the model has none."""
     if costs.only is not None:
-        return Plans((compiled_for(graph, model, mesh, inputs, gives, costs.only),), (0,))
-    candidates = [compiled_for(graph, model, mesh, inputs, gives, Policy())]
+        return Plans((compiled_for(graph, model, mesh, inputs, gives, costs.only, costs.itemsize),), (0,))
+    candidates = [compiled_for(graph, model, mesh, inputs, gives, Policy(), costs.itemsize)]
     for policy in list(policies(model, mesh))[1:]:
         try:
-            candidates.append(compiled_for(graph, model, mesh, inputs, gives, policy))
+            candidates.append(compiled_for(graph, model, mesh, inputs, gives, policy, costs.itemsize))
         except PlacementError:
             continue  # a model may not allow it, such as one that takes the largest of something
     lines = [(token_bytes(p, costs.itemsize), start_bytes(p, costs)) for p in candidates]
@@ -68,11 +68,17 @@ def envelope(lines: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
 
 
 def compiled_for(
-    graph: fx.Graph, model: nn.Module, mesh: Mesh, inputs: Mapping[str, Spec], gives: Gives, policy: Policy
+    graph: fx.Graph,
+    model: nn.Module,
+    mesh: Mesh,
+    inputs: Mapping[str, Spec],
+    gives: Gives,
+    policy: Policy,
+    itemsize: int,
 ) -> Program:
-    """The plan under one policy. Raises ``CompileError``."""
+    """The plan under one policy, for activations of ``itemsize``. Raises ``CompileError``."""
     program = propagate(graph, model, mesh, inputs, gives, policy=policy)
-    hoist_gathers(program)
+    hoist_gathers(program, itemsize)
     fuse(program)
     overlap(program)
     program.policy = policy

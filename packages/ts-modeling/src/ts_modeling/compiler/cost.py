@@ -12,8 +12,6 @@ from ..placement import SAMPLES
 from .policy import Policy
 from .program import Combine, Communication, Dispatch, Program, collective_of
 
-ROUTING_BYTES: Final = 8
-"""That travel with a row for each of its ids: an int32 and a float32."""
 MESSAGES: Final = {"slice": 0, "dispatch": 2}
 """Rounds of a collective that are not one; a dispatch says first how many rows will come."""
 
@@ -21,7 +19,7 @@ MESSAGES: Final = {"slice": 0, "dispatch": 2}
 @dataclass(frozen=True, slots=True)
 class Costs:
     """What to choose plans for: ``start`` bytes that a link could have carried in the time that a collective takes to
-    begin, ``itemsize`` bytes of an activation. A policy that is the ``only`` one leaves nothing to choose.
+    begin, ``itemsize`` bytes of an activation's element. A policy that is the ``only`` one leaves nothing to choose.
 
     ``start`` is a property of the network: the time of a tiny all-reduce times the bandwidth of a huge one
     (``tools/bench/links.py`` measures both).
@@ -33,12 +31,15 @@ class Costs:
 
 
 def wire_bytes(op: Communication, program: Program, itemsize: int) -> float:
-    """Bytes that one rank sends for each row of the whole batch; a slice moves nothing."""
+    """Bytes that one rank sends for each row of the whole batch; a slice moves nothing.
+
+    ``itemsize`` is an activation's; values that say their own have that.
+    """
     mesh = program.mesh
     if isinstance(op, Dispatch | Combine):
         return _copies_bytes(op, program, itemsize)
     ranks = mesh.group_size(op.step.atoms)
-    before, after = (v.elements(mesh) * itemsize for v in (op.source, op.out))
+    before, after = (v.row_bytes(mesh, itemsize) for v in (op.source, op.out))
     whole = {"all_reduce": 2 * before, "all_gather": after, "slice": 0.0}.get(op.step.kind, before)
     return whole * (ranks - 1) / ranks
 
@@ -77,9 +78,5 @@ def _copies_bytes(op: Dispatch | Combine, program: Program, itemsize: int) -> fl
     assert chosen is not None
     parts = mesh.group_size(dispatch.atoms)
     copies = (parts - 1) * share_asked(dispatch.routed.count, parts, chosen)
-    if isinstance(op, Combine):
-        return copies * op.out.elements(mesh) * itemsize
-    here = dispatch.sources[0].elements(mesh)
-    width = dispatch.sources[0].dims[-1].size
-    assert width is not None
-    return copies * here * (itemsize + ROUTING_BYTES * chosen / width)
+    sent = (op.out,) if isinstance(op, Combine) else dispatch.sources
+    return copies * sum(value.row_bytes(mesh, itemsize) for value in sent)

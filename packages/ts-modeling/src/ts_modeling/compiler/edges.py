@@ -20,9 +20,18 @@ class Edges:
         self._ids = count()
         self._versions: dict[int, dict[Layout, Value]] = {}
 
-    def value(self, producer: str, dims: tuple[Dim, ...], layout: Layout, hint: str, expr: str | None = None) -> Value:
+    def value(
+        self,
+        producer: str,
+        dims: tuple[Dim, ...],
+        layout: Layout,
+        hint: str,
+        *,
+        expr: str | None = None,
+        itemsize: int | None = None,
+    ) -> Value:
         """A new value that ``producer`` gives."""
-        value = Value(next(self._ids), dims, layout, hint, expr)
+        value = Value(next(self._ids), dims, layout, hint, expr, itemsize)
         self.producer[value.id] = producer
         return value
 
@@ -69,7 +78,7 @@ class Edges:
             for atom in step.atoms:
                 layout[atom] = Shard(step.scatter) if step.scatter else REPLICATE
             self.check_divides(value.dims, layout, edge)
-            out = self.value(self.producer[value.id], value.dims, tuple(layout), value.hint)
+            out = self.value(self.producer[value.id], value.dims, tuple(layout), value.hint, itemsize=value.itemsize)
             self.program.operations.append(Collect(step, current, out, edge))
             versions.setdefault(out.layout, out)
             current = out

@@ -52,7 +52,7 @@ def _totals(figures: Summary, itemsize: int) -> Iterator[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in figures.collectives.items())
     number = sum(figures.collectives.values())
     yield f"{number} collectives{f' ({kinds})' if kinds else ''}; each rank sends {sent} of the whole batch, " + (
-        f"{itemsize} an element"
+        f"{itemsize} an element of an activation"
     )
     yield f"weights: {figures.weight_bytes / 2**20:,.1f} MiB on each rank"
     if figures.kv_bytes_per_token is not None:
@@ -116,12 +116,14 @@ def _lines(op: Operation, program: Program, itemsize: int) -> Iterator[str]:
 
 def _collective_line(op: Communication, program: Program, moved: float) -> str:
     mesh = program.mesh
+    own = ""
     if isinstance(op, Collect):
         atoms, what = op.step.atoms, f" [{_describe(op.step)}]"
+        own = f", {op.source.itemsize} an element" if op.source.itemsize else ""
     else:
         atoms, what = (op if op.kind == "dispatch" else op.dispatch).atoms, ""  # type: ignore[union-attr]
     over = f"{mesh.axis_of(atoms)} ({mesh.group_size(atoms)} ranks)"
-    return f"  * {op.kind}{what} over {over}: {moved:,.0f} bytes a {row_of(op)}; {op.edge}"
+    return f"  * {op.kind}{what} over {over}: {moved:,.0f} bytes a {row_of(op)}{own}; {op.edge}"
 
 
 def _describe(step: Step) -> str:

@@ -13,14 +13,14 @@ from .cost import messages, wire_bytes
 from .program import Call, Collect, Operation, Program, Value
 
 
-def hoist_gathers(program: Program) -> None:
-    """Apply the rewrite wherever it saves something, readers before what they read."""
-    _Hoister(program).run()
+def hoist_gathers(program: Program, itemsize: int) -> None:
+    """Apply the rewrite wherever it saves something, readers before what they read; activations have ``itemsize``."""
+    _Hoister(program, itemsize).run()
 
 
 class _Hoister:
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, itemsize: int) -> None:
+        self.program, self.itemsize = program, itemsize
         self.readers = program.readers()
         self.next_id = program.new_id()
         self.place = {id(op): float(number) for number, op in enumerate(program.operations)}
@@ -73,9 +73,9 @@ class _Hoister:
         return Collect(like.step, value, out, f"{value.hint} -> {like.edge.partition(' -> ')[0]}")
 
     def _weight(self, ops: Iterable[Collect]) -> tuple[float, int]:
-        """Bytes first, then rounds; the bytes of one element stand for any type."""
+        """Bytes first, then rounds."""
         listed = list(ops)
-        return sum(wire_bytes(op, self.program, 1) for op in listed), sum(map(messages, listed))
+        return sum(wire_bytes(op, self.program, self.itemsize) for op in listed), sum(map(messages, listed))
 
     def _rewrite(self, call: Call, before: dict[int, Collect], after: list[Collect]) -> None:
         """Put the gathers ``before`` in front of the call, which now gives what those ``after`` gave."""

@@ -12,6 +12,7 @@ class Policy:
     cut_tokens: bool = False
     dispatch: bool = False
 
-    def __str__(self) -> str:
-        tokens = "cut between blocks" if self.cut_tokens else "whole between blocks"
-        return f"tokens {tokens}, experts by {'dispatch' if self.dispatch else 'gathering'}"
+    def told(self, *, experts: bool) -> str:
+        """For people; with the rows of ``experts``, if the model has any."""
+        tokens = f"tokens {'cut' if self.cut_tokens else 'whole'} between blocks"
+        return f"{tokens}, experts by {'dispatch' if self.dispatch else 'gathering'}" if experts else tokens

@@ -12,6 +12,7 @@ class Value:
     """A tensor in the plan: its dimensions, its layout, and the expression or name hint that gives it.
 
     ``expr`` is set for inputs, which are read in place; other values are assigned by a step and named on lowering.
+    ``itemsize``: bytes of an element; None where it is an activation's.
     """
 
     id: int
@@ -19,10 +20,11 @@ class Value:
     layout: Layout
     hint: str
     expr: str | None = None
+    itemsize: int | None = None
 
-    def elements(self, mesh: Mesh) -> float:
-        """Elements on one rank for each row of the batch (one token or one sample)."""
-        count = 1.0
+    def row_bytes(self, mesh: Mesh, itemsize: int) -> float:
+        """Bytes on one rank for each row of the batch (one token or one sample); an activation has ``itemsize``."""
+        count = float(self.itemsize or itemsize)
         for dim in self.dims:
             if dim.name not in BATCH_DIMS:
                 assert dim.size is not None
@@ -206,6 +208,11 @@ class Program:
     policy: Policy = field(default_factory=Policy)
     extras: tuple[Value, ...] = ()
     """What is returned after the result, where the model gives more."""
+
+    @property
+    def choices(self) -> str:
+        """The policy in words; what becomes of experts' rows only where there are experts."""
+        return self.policy.told(experts=any(c.leaf.boundary.routed for c in map(call_of, self.operations) if c))
 
     def gives(self, value: Value) -> bool:
         """Whether the plan returns ``value``."""

@@ -102,7 +102,8 @@ class _Propagator:
         if spec is None:
             return expr
         layout = self.edges.required(spec, expr)
-        return self.edges.value(f"input {expr}", spec.dims, layout, expr.rpartition(".")[2], expr)
+        hint = expr.rpartition(".")[2]
+        return self.edges.value(f"input {expr}", spec.dims, layout, hint, expr=expr, itemsize=spec.itemsize)
 
     def _item(self, node: fx.Node) -> Result:
         base, index = self.results[_node_of(node.args[0])], node.args[1]
@@ -143,7 +144,7 @@ class _Propagator:
         names = boundary.names or tuple(spec.dims[-1].name for spec in boundary.gives)
         specs = [_of_batch(spec, batches) for spec in boundary.gives]
         outs = tuple(
-            self.edges.value(path, spec.dims, self.edges.required(spec, path, free=free), name)
+            self.edges.value(path, spec.dims, self.edges.required(spec, path, free=free), name, itemsize=spec.itemsize)
             for spec, name in zip(specs, names, strict=True)
         )
         self.program.operations.append(Call(path, leaf, tuple(args), outs))
@@ -208,7 +209,8 @@ class _Propagator:
         want = tuple(self._sum(a, b) for a, b in zip(left.layout, right.layout, strict=True))
         a, b = self.edges.convert(left, want, name), self.edges.convert(right, want, name)
         producer = f"{self._addend(left)} + {self._addend(right)}"
-        out = self.edges.value(producer, left.dims, want, left.hint)
+        wider = max((v.itemsize for v in (left, right) if v.itemsize), default=None)
+        out = self.edges.value(producer, left.dims, want, left.hint, itemsize=wider)
         self.program.operations.append(Add(a, b, out))
         return out
 
@@ -250,7 +252,7 @@ def _placed(args: list[Arg], boundary: Boundary) -> list[tuple[Value, Spec]]:
 def _of_batch(spec: Spec, batches: Mapping[str | None, Dim]) -> Spec:
     """``spec`` for the batch dimension that the inputs really have (a head takes tokens or samples)."""
     actual = batches.get(spec.batch)
-    return Spec(actual, *spec.dims[1:], **spec.axes) if actual else spec
+    return spec.of_rows(actual) if actual else spec
 
 
 def _node_of(arg: Any) -> fx.Node:

@@ -33,7 +33,7 @@ def check_routed(path: str, boundary: Boundary) -> None:
 
 def before_dispatch(spec: Spec, routed: Routed) -> Spec:
     """``spec`` of an argument whose batch is cut over the routed axis."""
-    return Spec(*spec.dims, **{**spec.axes, routed.axis: Shard(spec.dims[0].name)})
+    return spec.of_rows(spec.dims[0], **{routed.axis: Shard(spec.dims[0].name)})
 
 
 def dispatched(boundary: Boundary) -> Boundary:
@@ -42,7 +42,7 @@ def dispatched(boundary: Boundary) -> Boundary:
     assert routed
 
     def copies(spec: Spec) -> Spec:
-        return Spec(COPIES, *spec.dims[1:], **{**spec.axes, routed.axis: Shard(COPIES.name)})
+        return spec.of_rows(COPIES, **{routed.axis: Shard(COPIES.name)})
 
     takes = tuple(spec if isinstance(spec, Opaque) else copies(spec) for spec in boundary.takes)
     return Boundary(takes, tuple(map(copies, boundary.gives)), boundary.linear, boundary.names)
@@ -52,7 +52,13 @@ def dispatch(edges: Edges, routed: Routed, sources: tuple[Value, ...], consumer:
     """Send ``sources``, whose batch is cut over the routed axis."""
     atoms = edges.mesh.atoms(routed.axis)
     outs = [
-        edges.value(edges.producer[v.id], (COPIES, *v.dims[1:]), _as(v.layout, v.dims[0], COPIES), v.hint)
+        edges.value(
+            edges.producer[v.id],
+            (COPIES, *v.dims[1:]),
+            _as(v.layout, v.dims[0], COPIES),
+            v.hint,
+            itemsize=v.itemsize,
+        )
         for v in sources
     ]
     nowhere: Layout = tuple(Replicate() for _ in edges.mesh.atom_sizes)
@@ -66,7 +72,7 @@ def combine(edges: Edges, sent: Dispatch, result: Value) -> Value:
     """Bring ``result`` back to the ranks that sent its rows."""
     producer, batch = edges.producer[result.id], sent.sources[0].dims[0]
     layout = _as(result.layout, COPIES, batch)
-    out = edges.value(producer, (batch, *result.dims[1:]), layout, result.hint)
+    out = edges.value(producer, (batch, *result.dims[1:]), layout, result.hint, itemsize=result.itemsize)
     edges.program.operations.append(Combine(sent, result, out, f"{producer} -> {ITS_ROWS}"))
     return out
 

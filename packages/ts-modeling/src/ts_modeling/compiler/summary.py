@@ -39,13 +39,13 @@ class Summary:
 
 
 def summarize(program: Program, *, itemsize: int, kv: KvSpec | None = None) -> Summary:
-    """Figures of ``program`` with activations of ``itemsize`` bytes."""
+    """Figures of ``program`` with activations of ``itemsize`` bytes an element."""
     ops = [c for c in map(collective_of, program.operations) if c and c.kind != "slice"]
     sums = {row: sum(wire_bytes(c, program, itemsize) for c in ops if row_of(c) == row) for row in ROWS}
     return Summary(
         mesh=", ".join(f"{axis}={size}" for axis, size in program.mesh.axes.items() if size > 1) or "one rank",
         world=program.mesh.world,
-        policy=str(program.policy),
+        policy=program.choices,
         collectives=dict(Counter(c.kind for c in ops)),
         fused=sum(call_of(op) is not None and collective_of(op) is not None for op in program.operations),
         overlapped=sum(isinstance(op, Start) for op in program.operations),

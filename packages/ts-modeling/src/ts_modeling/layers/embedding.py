@@ -58,7 +58,7 @@ class LMHead(Leaf):
         self.stack = Stack("", scheme, {"head": rows}, Span.whole(hidden.size, "hidden_size"))
         self.boundary = Boundary(
             (Spec(TOKENS, hidden, **{axis: Replicate()}),),
-            (Spec(TOKENS, vocabulary, **{axis: Shard(vocabulary.name)}),),
+            (Spec(TOKENS, vocabulary, **{axis: Shard(vocabulary.name)}).sized(4),),
             names=("logits",),
         )
 

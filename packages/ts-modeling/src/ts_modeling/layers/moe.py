@@ -58,7 +58,7 @@ class Router(Leaf):
         chosen = Dim("chosen", shape.top_k)
         self.boundary = Boundary(
             (Spec(TOKENS, Dim("hidden", shape.hidden)),),
-            (Spec(TOKENS, chosen), Spec(TOKENS, chosen)),
+            (Spec(TOKENS, chosen).sized(4), Spec(TOKENS, chosen).sized(4)),
             names=("weights", "ids"),
         )
 

@@ -16,7 +16,7 @@ from .stack import local_size
 
 
 def _rotations(width: int) -> Spec:
-    return Spec(TOKENS, Dim("rotations", width), attn_dp=Shard("tokens"), attn_tp=Replicate())
+    return Spec(TOKENS, Dim("rotations", width), attn_dp=Shard("tokens"), attn_tp=Replicate()).sized(4)
 
 
 class GridRotary(Leaf):

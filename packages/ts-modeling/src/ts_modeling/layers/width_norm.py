@@ -20,7 +20,7 @@ class SquareSums(Leaf):
         super().__init__()
         self.widths, self.copies = widths, copies
         takes = Spec(TOKENS, fused, attn_tp=Shard(fused.name))
-        self.boundary = Boundary((takes,), (Spec(TOKENS, SUMS, attn_tp=Partial()),))
+        self.boundary = Boundary((takes,), (Spec(TOKENS, SUMS, attn_tp=Partial()).sized(4),))
 
     def forward(self, qkv_TC: Tensor) -> Tensor:
         """[T, C] -> fp32 [T, 2]."""

@@ -30,14 +30,19 @@ BATCH_DIMS: Final = frozenset({"tokens", "samples", "copies"})
 @dataclass(frozen=True, init=False)
 class Spec:
     """Dimensions of a tensor and its placement on the axes that matter here; an axis left out is not this module's
-    business: batch dimensions stay as they are there, anything else is whole."""
+    business: batch dimensions stay as they are there, anything else is whole.
+
+    ``itemsize``: bytes of an element, where they are others than an activation's, whatever that is.
+    """
 
     dims: tuple[Dim, ...]
     axes: Mapping[str, Placement]
+    itemsize: int | None
 
     def __init__(self, *dims: Dim, **axes: Placement) -> None:
         object.__setattr__(self, "dims", dims)
         object.__setattr__(self, "axes", axes)
+        object.__setattr__(self, "itemsize", None)
         names = {d.name for d in dims}
         for axis, placement in axes.items():
             if isinstance(placement, Shard):
@@ -47,6 +52,16 @@ class Spec:
     def batch(self) -> str | None:
         """Name of the batch dimension, which comes first, or None."""
         return self.dims[0].name if self.dims and self.dims[0].name in BATCH_DIMS else None
+
+    def of_rows(self, batch: Dim, **axes: Placement) -> "Spec":
+        """The same with ``batch`` for its first dimension, and ``axes`` in the place of its own."""
+        return Spec(batch, *self.dims[1:], **{**self.axes, **axes}).sized(self.itemsize)
+
+    def sized(self, itemsize: int | None) -> "Spec":
+        """The same with elements of ``itemsize`` bytes."""
+        out = Spec(*self.dims, **self.axes)
+        object.__setattr__(out, "itemsize", itemsize)
+        return out
 
     def __str__(self) -> str:
         axes = ", ".join(f"{axis}: {p}" for axis, p in self.axes.items())
