@@ -245,7 +245,7 @@ def collectives(program: Program) -> list[str]:
 def test_the_tower_reduces_twice_a_layer_and_text_with_images_no_more_often() -> None:
     text, both = (plans("attn_tp=4,moe_tp=4", vision=v) for v in (False, True))
     assert both.vision is not None
-    assert len(collectives(both.vision[1].at(1))) == 2 * 27 + 1
+    assert len(collectives(both.vision.plans.at(1))) == 2 * 27 + 1
     assert collectives(both.plans.at(1)) == collectives(text.plans.at(1))
 
 

@@ -141,7 +141,7 @@ def chunk(*grid: int, side: int = 14, count: int | None = None) -> Patches:
 )
 def test_chunks_that_do_not_fit_the_tower_are_named(bad: Patches, message: str) -> None:
     with pytest.raises(MediaError, match=f"chunk 1: .*{message}"):
-        pack([chunk(1, 2, 2), bad], patch=14, merge=(2, 2), frames=4, dtype=torch.float32, device=torch.device("cpu"))
+        pack([chunk(1, 2, 2), bad], shape=VisionConfig(), dtype=torch.float32, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("rows", [0, 2, 4])

@@ -80,7 +80,7 @@ def _plans(config: ModelConfig, mesh: str, args: argparse.Namespace) -> Plans:
     dtype, device = DTYPES[args.dtype], torch.device("cpu")
     costs = Costs(start=args.start, itemsize=dtype.itemsize)
     built = build(config, Mesh.parse(mesh), dtype=dtype, device=device, positions=1, costs=costs)
-    return built.vision[1] if built.vision else built.plans
+    return built.vision.plans if built.vision else built.plans
 
 
 def _switches(plans: Plans) -> str:

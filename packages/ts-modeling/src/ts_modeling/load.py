@@ -144,10 +144,10 @@ def _weights(folder: Path, config: ModelConfig, target: Path | None) -> Checkpoi
 def _tower(built: Built, dtype: torch.dtype, device: torch.device) -> LoadedVision | None:
     if built.vision is None:
         return None
-    model, plans = built.vision
+    plans = built.vision.plans
     code, forward = lower_plans(plans, Communicator(*plans.programs))
     assert forward is not None
-    return LoadedVision(model.config, code, forward, dtype, device)
+    return LoadedVision(built.vision.shape, code, forward, dtype, device)
 
 
 def choose_dtypes(

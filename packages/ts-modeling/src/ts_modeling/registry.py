@@ -18,8 +18,8 @@ from .kv import KvSpec
 from .layers import AnnotatedModel, CapturingModel
 from .models import eagle3, eagle3_mla, gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
 from .models.family import Family
-from .models.kimi_k25.vision import MoonViT
 from .placement import Mesh
+from .vision import TowerShape
 
 FAMILIES: Final[list[Family[Any]]] = [
     eagle3.FAMILY,
@@ -36,13 +36,21 @@ ARCHITECTURES: Final[dict[str, Family[Any]]] = {name: f for f in FAMILIES for na
 
 
 @dataclass(frozen=True)
+class Tower:
+    """A model's vision tower, without weights as the model is."""
+
+    shape: TowerShape
+    plans: Plans
+
+
+@dataclass(frozen=True)
 class Built:
     """A model without weights and its compiled plans."""
 
     model: AnnotatedModel
     plans: Plans
-    vision: tuple[MoonViT, Plans] | None = None
-    """The model's tower and its plans, where the configuration has one."""
+    vision: Tower | None = None
+    """Where the configuration has one."""
 
 
 def register(family: Family[Any]) -> None:
@@ -84,9 +92,12 @@ def config_from(raw: Mapping[str, Any], *, vision: bool = False, draft: str | No
     if draft is not None:
         return _draft_config(known, raw, draft, vision)
     config: ModelConfig = known.parse_config(raw)
-    if vision and known.with_vision is None:
+    if not vision:
+        return config
+    if known.vision is None:
         raise ConfigError(f"config.json: architectures = {named!r} has no vision tower here; load it without vision")
-    return known.with_vision(config, raw) if vision and known.with_vision else config
+    seeing: ModelConfig = known.vision.configure(config, raw)
+    return seeing
 
 
 def build(
@@ -113,10 +124,12 @@ def build(
             raise ConfigError(f"{asked}: {type(model).__name__} has none to give")
         model.capture(feature_layers, config.num_hidden_layers, config.hidden_size, final=final_states)
     plans = compile_plans(model, mesh, inputs=model.inputs, gives=model.gives, costs=costs)
-    tower = model.vision if family.with_vision else None
-    if not isinstance(tower, MoonViT):
+    shape = family.vision.shape(config) if family.vision else None
+    if family.vision is None or shape is None:
         return Built(model, plans)
-    return Built(model, plans, (tower, compile_plans(tower, mesh, inputs=tower.inputs, gives=tower.gives, costs=costs)))
+    tower = family.vision.tower(model)
+    seen = compile_plans(tower, mesh, inputs=tower.inputs, gives=tower.gives, costs=costs)
+    return Built(model, plans, Tower(shape, seen))
 
 
 def table_of(config: ModelConfig) -> Table:

@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 
 from .compiler import Forward
-from .models.kimi_k25.vision import VisionConfig
-from .vision import Patches, pack
+from .vision import Patches, TowerShape, pack
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedVision:
     """``encode`` takes images' patches and gives the rows that stand for them in a prompt."""
 
-    config: VisionConfig
+    config: TowerShape
     code: str
     """Source of ``forward``."""
     forward: Forward
@@ -30,16 +29,7 @@ class LoadedVision:
         On a mesh with ``attn_dp``, ``chunks`` are those of this rank's group (perhaps none) and ``dp_sizes`` the number
         of patches of every group. Raises ``MediaError`` naming the chunk.
         """
-        shape = self.config
         with torch.no_grad():
             return self.forward(
-                pack(
-                    chunks,
-                    patch=shape.patch,
-                    merge=shape.merge,
-                    frames=shape.frames,
-                    dtype=self.dtype,
-                    device=self.device,
-                    dp_sizes=dp_sizes,
-                )
+                pack(chunks, shape=self.config, dtype=self.dtype, device=self.device, dp_sizes=dp_sizes)
             )

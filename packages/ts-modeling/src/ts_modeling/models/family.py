@@ -11,8 +11,21 @@ from ..configuration import ModelConfig
 from ..kv import KvSpec
 from ..layers.leaf import AnnotatedModel
 from ..placement import Mesh
+from ..vision import TowerShape
 
 C = TypeVar("C", bound=ModelConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionPart(Generic[C]):
+    """A model's vision tower, which is built with it and compiled on its own."""
+
+    configure: Callable[[C, Mapping[str, Any]], C]
+    """A configuration, and the content of ``config.json`` -> one with its tower. Raises ``ConfigError``."""
+    shape: Callable[[C], TowerShape | None]
+    """Of a configuration; None where it is without its tower, and so is the model."""
+    tower: Callable[[Any], AnnotatedModel]
+    """Of a model that has one; it takes a ``VisionBatch``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +46,7 @@ class Family(Generic[C]):
     """Tensors that a draft head may leave to its target, and the module of the target that has each."""
     check_target: Callable[[C, ModelConfig], None] | None = None
     """Of a draft head: raises ``ConfigError`` for a target that it was not made for."""
-    with_vision: Callable[[C, Mapping[str, Any]], C] | None = None
-    """A configuration, and the content of ``config.json`` -> the configuration with its vision tower, which the model
-    then has as ``vision``. None: the model has none."""
+    vision: VisionPart[C] | None = None
+    """None: the model sees nothing."""
     mtp: "Family[Any] | None" = None
     """The layer for multi-token prediction in its checkpoints, as a draft of its own. None: the model has none."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,26 @@ MOST_SIDE: Final = 512
 """Patches along a side: the positions that the published tower was made for."""
 MOST_PATCHES: Final = 1 << 16
 """Of one chunk: four frames of the largest image."""
+
+
+class TowerShape(Protocol):
+    """What the configuration of a tower says of the images that it takes."""
+
+    @property
+    def patch(self) -> int:
+        """Pixels along a side of a patch."""
+
+    @property
+    def merge(self) -> tuple[int, int]:
+        """Rows and columns of patches that become one token."""
+
+    @property
+    def frames(self) -> int:
+        """Most frames of one chunk of a video."""
+
+    @property
+    def media_token(self) -> int:
+        """Id that stands for an image's tokens in a prompt."""
 
 
 @dataclass(slots=True)
@@ -39,23 +59,21 @@ class VisionBatch:
 def pack(
     chunks: Sequence[Patches],
     *,
-    patch: int,
-    merge: tuple[int, int],
-    frames: int,
+    shape: TowerShape,
     dtype: torch.dtype,
     device: torch.device,
     dp_sizes: tuple[int, ...] = (),
 ) -> VisionBatch:
-    """Put ``chunks`` in one batch for a tower with patches of side ``patch``, at most ``frames`` frames a chunk.
+    """Put ``chunks`` in one batch for a tower of that ``shape``.
 
     Raises ``MediaError`` naming the chunk, before memory for the batch is taken.
     """
     for number, chunk in enumerate(chunks):
-        problem = _problem(chunk, patch, merge, frames)
+        problem = _problem(chunk, shape.patch, shape.merge, shape.frames)
         if problem:
             raise MediaError(f"chunk {number}: {problem}")
     parts = [c.pixels.flatten(1).to(device, dtype) for c in chunks]
-    empty = torch.empty(0, 3 * patch**2, dtype=dtype, device=device)
+    empty = torch.empty(0, 3 * shape.patch**2, dtype=dtype, device=device)
     return VisionBatch(torch.cat((empty, *parts)), tuple(c.grid for c in chunks), dp_sizes)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ..family import Family
+from ..family import Family, VisionPart
 from . import mtp
 from .config import KimiK25Config, parse_config, with_vision
 from .model import KimiK25, kv_spec
@@ -15,7 +15,7 @@ FAMILY: Final = Family(
     model=KimiK25,
     checkpoint_table=checkpoint_table,
     kv_spec=kv_spec,
-    with_vision=with_vision,
+    vision=VisionPart(configure=with_vision, shape=lambda config: config.vision, tower=lambda model: model.vision),
     mtp=mtp.FAMILY,
 )
 

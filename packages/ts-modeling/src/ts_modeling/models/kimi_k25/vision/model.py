@@ -3,12 +3,14 @@
 Legend: P patches, D width of the tower, M merged tokens, V width of the text model.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ....layers import (
+    AnnotatedModel,
     BiasedLinear,
     GeluMLP,
     GridRotary,
@@ -25,12 +27,13 @@ EPS = 1e-5
 """Of the tower's norms, which the configuration does not name."""
 
 
-class MoonViT(nn.Module):
+class MoonViT(AnnotatedModel):
     """A ``VisionBatch`` in, one row of the text model's width a merged token out."""
+
+    inputs: ClassVar[Mapping[str, Spec]] = {}
 
     def __init__(self, config: VisionConfig, text_hidden: int, mesh: Mesh, *, dtype: torch.dtype) -> None:
         super().__init__()
-        self.config = config
         hidden, pixels = Dim("vision_hidden", config.hidden), Dim("pixels", config.pixels)
         rows, columns = config.merge
         merged = Dim("merged_patches", config.hidden * rows * columns)
@@ -50,7 +53,7 @@ class MoonViT(nn.Module):
         self.join = JoinRows(hidden, merged)
         text = Dim("hidden", text_hidden)
         self.projector = GeluMLP(merged, config.hidden * rows * columns, text, mesh, axis="attn_tp", tanh=False)
-        self.inputs = {"batch.patches": Spec(TOKENS, pixels, attn_dp=Shard("tokens"))}
+        self.inputs = {"batch.patches": Spec(TOKENS, pixels, attn_dp=Shard("tokens"))}  # type: ignore[misc]
         self.gives = Spec(SAMPLES, text, attn_tp=Replicate())
 
     def forward(self, batch: Any) -> Tensor:
