@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ts_modeling.communication import CollectivePlugin, CollectiveRequest, Plugins, PluginWarning
+from ts_modeling.communication import CollectivePlugin, CollectiveRequest, Plugins
+from ts_modeling.plugins import PluginWarning
 from ts_modeling.testing import write_checkpoint
 
 WORKER = str(Path(__file__).with_name("spmd_worker.py"))

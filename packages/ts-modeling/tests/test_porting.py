@@ -93,6 +93,20 @@ def test_the_ported_model_refuses_by_name(told: Told) -> None:
             registry.config_from({**names["raw"], field: value})
 
 
+def test_another_process_knows_the_installed_package(folder: Path, told: Told) -> None:
+    """Beside the guide's script, what an installer would leave of its entry point."""
+    (entry,) = (body for kind, body in BLOCKS if kind == "toml")
+    info = folder / "olmo2-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: olmo2\nVersion: 1.0\n")
+    group, points = re.findall(r'^\[project\.entry-points\."(.*)"\]\n(.*)$', entry, re.DOTALL)[0]
+    (info / "entry_points.txt").write_text(f"[{group}]\n{points.replace(chr(34), '')}")
+    command = [sys.executable, "-m", "ts_modeling.cli", "explain", "--model", str(told[0]["FOLDER"])]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "attention.sums" in done.stdout
+
+
 def test_two_processes_equal_one(folder: Path, told: Told) -> None:
     """The guide's last script, started as the guide says."""
     checkpoint = str(told[0]["FOLDER"])

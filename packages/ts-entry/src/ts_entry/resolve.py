@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,8 @@ EXTRA_ARCHITECTURES: Final = frozenset(
     }
 )
 """Served from a folder or a repository although no catalog entry has them."""
+PLUGINS: Final = "ts_modeling.families"
+"""Entry points of other packages' models, each called after its architecture; they are found, not loaded."""
 MEMORY_SHARE: Final = 0.95
 """Of the free memory that weights may take; the rest is for the cache and the processes."""
 
@@ -157,7 +160,8 @@ class Resolver:
     def _take(self, folder: Path, source: str, entry: Entry | None, *, word: str | None = None) -> Checkpoint:
         """The folder as a checkpoint, if it is whole and fits; ``word`` is who says that it is the entry's."""
         config = self.config
-        known = frozenset(name for each in self.catalog.values() for name in each.architectures) | EXTRA_ARCHITECTURES
+        known = EXTRA_ARCHITECTURES | {name for each in self.catalog.values() for name in each.architectures}
+        known |= {entry.name for entry in entry_points(group=PLUGINS)}
         weights = config.load_format != "dummy"
         inspection = inspect(folder, architectures=known, weights=weights)
         if entry is not None and inspection.architecture not in entry.architectures:

@@ -158,6 +158,19 @@ def test_a_repository_that_nobody_has(settings: Settings, mini: Path) -> None:
         found(settings, "someone/else")
 
 
+def test_a_model_of_an_installed_package(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known by its entry point, which names a module that is not there: nothing is loaded here."""
+    folder = checkpoint(tmp_path / "acme", architecture="AcmeForCausalLM")
+    with pytest.raises(CheckpointError, match="AcmeForCausalLM is not supported"):
+        found(settings, str(folder))
+    info = tmp_path / "site" / "acme-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ts_modeling.families]\nAcmeForCausalLM = acme_of_nowhere:PLUGIN\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert found(settings, str(folder)).folder == folder
+
+
 def _no_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 

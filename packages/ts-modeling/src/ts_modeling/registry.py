@@ -1,8 +1,9 @@
-"""Which model a ``config.json`` asks for, and how to build it. A new model is one more entry of ``FAMILIES``, or, from
-outside of the package, ``register``ed.
+"""Which model a ``config.json`` asks for, and how to build it. A new model is one more entry of ``FAMILIES``, or comes
+from outside of the package: by an entry point (``families``), or ``register``ed in one process.
 """
 
 import difflib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import torch
 
+from . import families
 from .checkpoint import Table, read_json
 from .compiler import Costs, Plans, compile_plans
 from .configuration import ModelConfig
@@ -19,6 +21,7 @@ from .layers import AnnotatedModel, CapturingModel
 from .models import eagle3, eagle3_mla, gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
 from .models.family import Family
 from .placement import Mesh
+from .plugins import PluginWarning
 from .vision import TowerShape
 
 FAMILIES: Final[list[Family[Any]]] = [
@@ -33,6 +36,8 @@ FAMILIES: Final[list[Family[Any]]] = [
     qwen3_moe.FAMILY,
 ]
 ARCHITECTURES: Final[dict[str, Family[Any]]] = {name: f for f in FAMILIES for name in f.architectures}
+OWN: Final = frozenset(ARCHITECTURES)
+"""Those of this package, which no plugin replaces."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def config_from(raw: Mapping[str, Any], *, vision: bool = False, draft: str | No
     names = [n for n in named if isinstance(n, str)] if isinstance(named, list) else []
     if names == ["LlamaForCausalLM"] and "draft_vocab_size" in raw:
         names = ["LlamaForCausalLMEagle3"]  # what the heads of EAGLE3's authors say
-    known = next((ARCHITECTURES[name] for name in names if name in ARCHITECTURES), None)
+    known = _family(names)
     if known is None:
         raise ConfigError(f"config.json: architectures = {named!r} is not supported{_nearest(names)}")
     if draft is not None:
@@ -148,6 +153,20 @@ def family_of(config: ModelConfig) -> Family[Any]:
     return next(family for family in families if type(config) is family.config)
 
 
+def _family(names: Sequence[str]) -> Family[Any] | None:
+    """The family of the first architecture that has one: here, registered, or in another package."""
+    plugged = families.installed()
+    for name in names:
+        if name in OWN and name in plugged:
+            message = f"family plugin {name!r} ({plugged[name][0].value}) is left out: ts-modeling has a {name} itself"
+            warnings.warn(message, PluginWarning, stacklevel=3)
+        elif name not in ARCHITECTURES and name in plugged:
+            register(families.load(plugged[name]))
+        if name in ARCHITECTURES:
+            return ARCHITECTURES[name]
+    return None
+
+
 def _draft_config(family: Family[Any], raw: Mapping[str, Any], draft: str, vision: bool) -> ModelConfig:
     if draft != "mtp":
         raise ConfigError(f"draft = {draft!r}; only 'mtp' lies in a model's own folder, other drafts have their own")
@@ -161,6 +180,7 @@ def _draft_config(family: Family[Any], raw: Mapping[str, Any], draft: str, visio
 
 
 def _nearest(names: list[str]) -> str:
-    close = [match for name in names for match in difflib.get_close_matches(name, ARCHITECTURES, n=1)]
+    known = sorted({*ARCHITECTURES, *families.installed()})
+    close = [match for name in names for match in difflib.get_close_matches(name, known, n=1)]
     meant = f"; the nearest is {close[0]}" if close else ""
-    return f"{meant}; known are {', '.join(sorted(ARCHITECTURES))}"
+    return f"{meant}; known are {', '.join(known)}"

@@ -3,7 +3,7 @@
 from .communicator import Communicator
 from .launchers import Place, find_place
 from .pending import Collective, Pending, StartedCollective
-from .plugins import API_VERSION, GROUP, CollectivePlugin, CollectiveRequest, Plugins, PluginWarning
+from .plugins import API_VERSION, GROUP, CollectivePlugin, CollectiveRequest, Plugins
 from .rendezvous import join, leave
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "Communicator",
     "Pending",
     "Place",
-    "PluginWarning",
     "Plugins",
     "StartedCollective",
     "find_place",

@@ -14,13 +14,11 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from ..plugins import PluginWarning, checked
+
 GROUP: Final = "ts_modeling.collectives"
 API_VERSION: Final = 1
 """Raised when what a plugin is given or has to give changes."""
-
-
-class PluginWarning(RuntimeWarning):
-    """A plugin failed to load; the message names it and says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ class Plugins:
         found: dict[str, CollectivePlugin] = {}
         for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
             try:
-                found[entry.name] = _checked(entry.load())
+                found[entry.name] = checked(entry.load(), CollectivePlugin, API_VERSION)
             except Exception as error:  # whatever a foreign package raises
                 label = f"collective plugin {entry.name!r} ({entry.value})"
                 warnings.warn(f"{label} failed: {type(error).__name__}: {error}", PluginWarning, stacklevel=3)
@@ -73,11 +71,3 @@ class Plugins:
     def make(self, request: CollectiveRequest) -> Callable[..., Tensor | Sequence[Tensor]] | None:
         """The first function that a plugin gives for ``request``."""
         return next((made for plugin in self.found.values() if (made := plugin.make(request))), None)
-
-
-def _checked(plugin: object) -> CollectivePlugin:
-    if not isinstance(plugin, CollectivePlugin):
-        raise TypeError(f"it must be a CollectivePlugin, is {type(plugin).__name__}")
-    if plugin.api_version != API_VERSION:
-        raise ValueError(f"it was built for version {plugin.api_version}, this ts-modeling has {API_VERSION}")
-    return plugin
