@@ -1,7 +1,7 @@
 """From a checkpoint folder to a compiled model that runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .batch import ForwardBatch
-from .checkpoint import CheckpointFolder, Progress, SharingFolder, fill_with_dummies, load_weights
+from .checkpoint import CheckpointFolder, Pool, Progress, SharingFolder, fill_with_dummies, load_weights
 from .communication import Communicator
 from .compiler import Costs, Forward, lower_plans
 from .configuration import ModelConfig
@@ -45,6 +45,8 @@ class LoadedModel:
     """Token of each column of a draft's logits, int64 [V]; None where they are the columns' numbers."""
     vision: LoadedVision | None = None
     """The vision tower, where it was asked for."""
+    weights: Pool = field(default_factory=dict, repr=False)
+    """Weights that another model may ``share``."""
 
     def new_cache(self, num_pages: int, page_size: int, *, num_states: int = 0) -> list[LayerCache]:
         """Zeroed cache in layer order, as ``kv_spec`` describes it; ``num_states`` slots of running states."""
@@ -68,6 +70,7 @@ def load_model(
     final_states: bool = False,
     draft: str | None = None,
     target: str | Path | None = None,
+    share: LoadedModel | None = None,
     costs: Costs | None = None,
 ) -> LoadedModel:
     """Read, check, compile and prepare a checkpoint folder's model for one rank of ``mesh`` (one rank by default).
@@ -79,8 +82,9 @@ def load_model(
     ``feature_layers`` (from 0, rising) makes the model give their outputs beside its logits, ``final_states`` what its
     head reads: after the last layer and the final norm. ``draft`` ``mtp`` loads the folder's layer for multi-token
     prediction in place of the model. ``target`` is the checkpoint folder of the model that a draft head with a folder
-    of its own is for: the head takes from it what it leaves out, and as many positions. ``costs`` is what the compiler
-    chooses plans for.
+    of its own is for: the head takes from it what it leaves out, and as many positions. ``share`` is a model
+    loaded before (a draft's target): an embedding or head that both read from the same tensors, and hold cut and stored
+    alike, is held once. ``costs`` is what the compiler chooses plans for.
     Raises ``ConfigError``, ``CheckpointError``, ``MeshError`` or ``CompileError``.
     """
     folder, place = Path(checkpoint_dir), torch.device(device)
@@ -88,11 +92,14 @@ def load_model(
         raise ConfigError(f"load_format = {load_format!r}; choose one of {', '.join(FORMATS)}")
     if draft is not None and target is not None:
         raise ConfigError(f"draft = {draft!r} lies in its target's own folder; leave target out")
+    if share is not None and load_format == "dummy":
+        raise ConfigError("load_format = 'dummy' reads no tensors to share; leave share out")
     config = read_config(folder, vision=vision, draft=draft)
     activations, kv = choose_dtypes(dtype, kv_dtype, place)
     longest = _longest(config, Path(target) if target is not None else None)
     positions = min(max_positions or longest, longest)
     place_on = mesh or Mesh.single()
+    pool: Pool = dict(share.weights) if share else {}
     with torch.no_grad():
         built = build(
             config,
@@ -108,12 +115,13 @@ def load_model(
             fill_with_dummies(built.model, device=place)
         else:
             weights = _weights(folder, config, Path(target) if target is not None else None)
-            load_weights(built.model, weights, table_of(config), device=place, progress=progress, dtype=activations)
+            table = table_of(config)
+            load_weights(built.model, weights, table, device=place, progress=progress, dtype=activations, pool=pool)
     code, forward = lower_plans(built.plans, Communicator(*built.plans.programs))
     assert forward is not None
     spec = kv_spec(config, place_on, dtype=kv)
     tower = _tower(built, activations, place)
-    return LoadedModel(config, spec, code, forward, activations, kv, place, built.model.column_ids, tower)
+    return LoadedModel(config, spec, code, forward, activations, kv, place, built.model.column_ids, tower, pool)
 
 
 def _longest(config: ModelConfig, target: Path | None) -> int:

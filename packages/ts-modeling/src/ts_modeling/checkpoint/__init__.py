@@ -3,6 +3,7 @@
 from .dummy import fill_with_dummies
 from .folder import CheckpointFolder, read_json
 from .loader import Progress, load_weights
+from .pool import Pool
 from .safetensors import SafetensorsFile, TensorInfo
 from .shared import SharingFolder
 from .table import Entry, Table, fused_entries, linear_entries
@@ -10,6 +11,7 @@ from .table import Entry, Table, fused_entries, linear_entries
 __all__ = [
     "CheckpointFolder",
     "Entry",
+    "Pool",
     "Progress",
     "SafetensorsFile",
     "SharingFolder",

@@ -12,6 +12,7 @@ from ..errors import CheckpointError
 from ..layers.leaf import Buffer, Leaf, Slot
 from .checks import Part, check_names, check_scales, plan_of
 from .folder import CheckpointFolder
+from .pool import Pool, made_of, take_from
 from .scratch import Scratch, words
 from .table import Entry, Table
 
@@ -27,11 +28,13 @@ def load_weights(
     device: torch.device,
     progress: Progress | None,
     dtype: torch.dtype = torch.float32,
+    pool: Pool | None = None,
 ) -> int:
     """Fill every leaf of ``model`` with this rank's part and prepare it.
 
     A second thread copies the next leaf's raw tensors meanwhile, so those of two leaves are held at a time. ``dtype``
-    is that of the activations, which fp16 weights become. Returns the bytes read. Raises ``CheckpointError`` naming
+    is that of the activations, which fp16 weights become. Leaves take what ``pool`` has of theirs, and leave there what
+    others may take. Returns the bytes read. Raises ``CheckpointError`` naming
     missing, unknown and wrongly shaped or typed tensors.
     """
     leaves = {path: m for path, m in model.named_modules() if isinstance(m, Leaf)}
@@ -39,7 +42,10 @@ def load_weights(
     check_names(folder, table)
     plan = plan_of(leaves, folder, table.entries)
     wanting = {path: leaf for path, leaf in leaves.items() if leaf.buffers_wanted()}
-    jobs = [(path, leaf, plan[path]) for path, leaf in wanting.items() if path in plan or not leaf.optional]
+    every = [(path, leaf, plan[path]) for path, leaf in wanting.items() if path in plan or not leaf.optional]
+    shared = pool if pool is not None else {}
+    left = take_from(shared, [(made_of(job, folder, dtype, device), job) for job in every])
+    jobs = [job for _, job in left]
     sizes = [sum(_taken(folder, entry, slot) for entry, slot in parts) for _, _, parts in jobs]
     done, places = 0, (Scratch(device), Scratch(device))
     with ThreadPoolExecutor(1) as reader:
@@ -54,6 +60,8 @@ def load_weights(
                 coming = read(index + 1)
             _prepare(path, leaf, tensors)
             places[index % 2].release(type(leaf))
+            if left[index][0] is not None:
+                shared[left[index][0]] = leaf
             done += sizes[index]
             if progress:
                 progress(done, sum(sizes), path)

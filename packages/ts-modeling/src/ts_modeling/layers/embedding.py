@@ -46,6 +46,14 @@ class Embedding(Leaf):
         """Keep the table as stored."""
         self.weight = tensors.pop("weight")
 
+    def form(self) -> str:
+        """As stored."""
+        return "stored"
+
+    def share(self, other: "Embedding") -> None:
+        """One table for both."""
+        self.weight = other.weight
+
 
 class LMHead(Leaf):
     """Logits in float32, with the vocabulary cut over ``axis``. The checkpoint's part is ``head``."""
@@ -77,3 +85,11 @@ class LMHead(Leaf):
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Bring the weight to the form that the kernels want."""
         self.weight = gemm.prepare(self.stack.source(tensors))
+
+    def form(self) -> Scheme:
+        """How the matrix is stored."""
+        return self.stack.scheme
+
+    def share(self, other: "LMHead") -> None:
+        """One matrix for both."""
+        self.weight = other.weight

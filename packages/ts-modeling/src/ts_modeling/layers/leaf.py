@@ -1,9 +1,9 @@
 """What the compiler and the loader know about a module that they do not look into."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,17 @@ class Leaf(nn.Module):
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Take the filled buffers, each one gone from ``tensors`` once it is no longer needed."""
+
+    def form(self) -> Hashable:
+        """What decides, besides the tensors that fill it, what ``prepare`` makes of them; None: it shares with no leaf.
+
+        Leaves of one type, one form and the same tensors may ``share``.
+        """
+        return None
+
+    def share(self, other: Self) -> None:
+        """Hold what ``other`` has prepared, in place of ``prepare``."""
+        raise NotImplementedError
 
 
 class AnnotatedModel(nn.Module):
