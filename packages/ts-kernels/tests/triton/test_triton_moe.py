@@ -18,6 +18,8 @@ FORMATS: dict[str, Callable[[Tensor], Tensor | quantize.QuantizedWeight]] = {
     "int4-32": lambda w: quantize.quantize_int4(w, 32),
     "int4-row": lambda w: quantize.quantize_int4(w, None),
     "int4-zp": lambda w: quantize.quantize_int4(w, 32, zero_point=True),
+    "int8-row": lambda w: quantize.quantize_int8(w, None),
+    "int8-32": lambda w: quantize.quantize_int8(w, 32),
     "mxfp4": quantize.quantize_mxfp4,
     "nvfp4": quantize.quantize_nvfp4,
     "fp8-block": quantize.quantize_fp8_block,
@@ -106,6 +108,22 @@ def test_nothing_here(device: torch.device) -> None:
     assert torch.equal(out.cpu(), torch.zeros(2, 64))
 
 
+@pytest.mark.parametrize("scale_dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("columns", "group"), [(192, 64), (256, 128), (100, None), (64, 64)])
+def test_int8_groups(
+    device: torch.device, close: Close, columns: int, group: int | None, scale_dtype: torch.dtype
+) -> None:
+    """Every size of a group, the last span half empty, scales that differ by group; a shifted scale shows."""
+    x, ids = randn(2, 3, columns).to(device), routed(3, 2, 1, device)[1]
+    matrix = randn(1, 2, 40, columns) * torch.linspace(0.2, 3.0, columns)
+    weight = quantize.quantize_int8(matrix.to(device), group, scale_dtype=scale_dtype)
+    want = moe.grouped_linear(x, ids, weight, impl="reference")
+    close(moe.grouped_linear(x, ids, weight, impl="triton"), want)
+    moved = quantize.Int8Weight(weight.values, weight.scale.roll(1, -2))
+    with pytest.raises(AssertionError, match="differs"):
+        close(moe.grouped_linear(x, ids, moved, impl="triton"), want)
+
+
 @pytest.mark.parametrize("name", ["bf16", "nvfp4"])
 def test_grouped_linear(device: torch.device, close: Close, name: str) -> None:
     weight = FORMATS[name](randn(1, 3, 40, 96).to(device))
@@ -172,13 +190,15 @@ def decode_kernel(out, FORMAT: tl.constexpr, COMPUTE: tl.constexpr, CODES: tl.co
         value = decode.int4_of(code, tl.full((1,), 8.0, tl.float32), COMPUTE)
     elif FORMAT == 1:
         value = decode.e2m1_of(code, COMPUTE)
+    elif FORMAT == 3:
+        value = decode.int8_of(code).to(COMPUTE)
     else:
         value = decode.e4m3_of(code, COMPUTE)
     tl.store(out + tl.arange(0, CODES), value.to(tl.float32))
 
 
 @pytest.mark.parametrize("compute", [tl.float16, tl.float32])
-@pytest.mark.parametrize("format", [0, 1, 2])
+@pytest.mark.parametrize("format", [0, 1, 2, 3])
 def test_every_code(device: torch.device, format: int, compute: tl.dtype) -> None:
     want = expected_codes(format).to(device)
     out = torch.empty(want.shape[0], device=device)
@@ -193,6 +213,8 @@ def expected_codes(format: int) -> Tensor:
     if format == 1:
         half = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
         return torch.cat((half, -half))
+    if format == 3:
+        return torch.arange(256, dtype=torch.uint8).view(torch.int8).float()
     return torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
 
 

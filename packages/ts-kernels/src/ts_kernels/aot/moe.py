@@ -15,14 +15,17 @@ _FORMATS: dict[str, tuple[tuple[str, str, str], int, int]] = {
     "nvfp4": (("*u8", "*u8", "*u8"), 3, 16),
     "fp8-block": (("*u8", "*fp32", "*fp32"), 4, 128),
     "fp8-channel": (("*u8", "*fp32", "*fp32"), 5, 128),
+    "int8": (("*u8", "*fp32", "*fp32"), 6, 128),
+    "int8-group": (("*u8", "*bf16", "*bf16"), 7, 32),
 }
+_DECODE = ("int4", "int8", "int8-group", "fp8-block")
 # Prefill's stages, and where shared memory holds them.
 _TARGETS = {2: ("sm_120", "gfx942", "gfx950"), 3: ("sm_90", "sm_100")}
 
 
 def aot_builds() -> list[Build]:
     """Decode and prefill of every format; the steps around the products."""
-    decode = [_grouped(name, 16, 64, 4, 4, gate=-1, split=8, out="*fp32") for name in ("int4", "fp8-block")]
+    decode = [_grouped(name, 16, 64, 4, 4, gate=-1, split=8, out="*fp32") for name in _DECODE]
     down = [_grouped(name, 16, 128, 4, 4) for name in ("bf16", "int4", "mxfp4")]
     prefill = [
         _grouped(name, 64, 128, 8 if name == "fp8-block" else 4, stages, gate=0)

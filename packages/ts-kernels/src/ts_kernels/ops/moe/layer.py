@@ -139,8 +139,6 @@ _register.triton(
     "moe.triton.experts:experts",
     _FLOATS,
     # From a source alone it makes its own form in each call: for checks, not for serving.
-    formats=_formats(
-        tuple(kind for kind in ALL_KINDS if kind != "int8"), {"source", "source+packed", "tiled", "source+tiled"}, _HELD
-    ),
+    formats=_formats(ALL_KINDS, {"source", "source+packed", "tiled", "source+tiled"}, _HELD),
     prepare="moe.triton.tiles:tile_experts",
 )

@@ -102,7 +102,7 @@ _register.triton(
     _GROUPED,
     "moe.triton.experts:grouped_linear",
     {"x": contract.FLOATS, "weight": contract.FLOATS},
-    formats=frozenset(ALL_KINDS) - {"int8"},
+    formats=frozenset(ALL_KINDS),
 )
 _register.reference(_COMBINE, reference.combine, {"values": contract.FLOATS})
 _register.triton(_COMBINE, "moe.triton.combine:combine", {"values": contract.FLOATS})

@@ -48,6 +48,12 @@ def e4m3_of(code, COMPUTE: tl.constexpr):
 
 
 @triton.jit
+def int8_of(code):
+    """Bytes of two's complement to fp32: less the sign's offset they become the last bits of 2^23, one unit each."""
+    return (((code.to(tl.int32) & 0xFF) ^ 0x80) | 0x4B000000).to(tl.float32, bitcast=True) - 8388736.0
+
+
+@triton.jit
 def e8m0_of(code, COMPUTE: tl.constexpr):
     """Powers of two 2^(code - 127); 2^-127 becomes 0."""
     if COMPUTE == tl.bfloat16:

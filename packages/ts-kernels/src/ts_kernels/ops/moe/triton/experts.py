@@ -20,7 +20,10 @@ from .launch import Launch, block_of, launch
 from .permute import permute
 from .tiles import TiledExperts, TiledMatrix, tile, tile_experts
 
-FORMATS = {"dense": 0, "int4": 1, "int4-zp": 1, "mxfp4": 2, "nvfp4": 3, "fp8-block": 4, "fp8-channel": 5}
+FORMATS = {
+    "dense": 0, "int4": 1, "int4-zp": 1, "mxfp4": 2, "nvfp4": 3, "fp8-block": 4, "fp8-channel": 5, "int8": 6,
+    "int8-group": 7,
+}  # fmt: skip
 COMPUTE = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16}
 ACTIVATE = 512
 

@@ -12,10 +12,10 @@ import triton
 import triton.language as tl
 
 from ...activation.triton import gated_of
-from .decode import e2m1_of, e4m3_of, e8m0_of, int4_of
+from .decode import e2m1_of, e4m3_of, e8m0_of, int4_of, int8_of
 
 # FORMAT
-DENSE, INT4, MXFP4, NVFP4, FP8_BLOCK, FP8_CHANNEL = (tl.constexpr(i) for i in range(6))
+DENSE, INT4, MXFP4, NVFP4, FP8_BLOCK, FP8_CHANNEL, INT8_ROW, INT8_GROUP = (tl.constexpr(i) for i in range(8))
 
 
 @triton.jit
@@ -114,6 +114,37 @@ def product_8bit(acc, x, values, scale, at, real, row, block_row, first, last, K
 
 
 @triton.jit
+def grouped_of(code, factor, COMPUTE: tl.constexpr, BLOCK_N: tl.constexpr, GROUPS: tl.constexpr):
+    """INT8 codes [BLOCK_N, 64] times ``factor``, each for a group, in fp32 and rounded once."""
+    parts = tl.reshape(int8_of(code), (BLOCK_N, GROUPS, 64 // GROUPS))
+    return tl.reshape((parts * factor).to(COMPUTE), (BLOCK_N, 64))
+
+
+@triton.jit
+def product_int8(acc, x, values, scale, at, real, row, first, last, K, spans, FORMAT: tl.constexpr,
+                 GROUP: tl.constexpr, COMPUTE: tl.constexpr, EVEN_K: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+    """Spans of 128 columns of INT8, by halves; a row's one factor is left to the end, every code being exact."""
+    GROUPS: tl.constexpr = 64 // GROUP if FORMAT == INT8_GROUP else 1
+    groups = (row * spans * (2 * GROUPS))[:, None] + tl.arange(0, 2 * GROUPS)[None, :]
+    for span in range(first, last):
+        low = load_bytes(values, row, span * 128, K, EVEN_K)
+        high = load_bytes(values, row, span * 128 + 64, K, EVEN_K)
+        if FORMAT == INT8_GROUP:
+            factor = tl.load(scale + groups + span * (2 * GROUPS)).to(tl.float32)
+            factor_low, factor_high = by_half(factor, BLOCK_N, GROUPS)
+            low = grouped_of(low, factor_low, COMPUTE, BLOCK_N, GROUPS)
+            high = grouped_of(high, factor_high, COMPUTE, BLOCK_N, GROUPS)
+        else:
+            low = int8_of(low).to(COMPUTE)
+            high = int8_of(high).to(COMPUTE)
+        rows = load_rows(x, at, real, span * 128, K, 64, EVEN_K, COMPUTE)
+        acc = tl.dot(low, rows, acc, input_precision="ieee")
+        rows = load_rows(x, at, real, span * 128 + 64, K, 64, EVEN_K, COMPUTE)
+        acc = tl.dot(high, rows, acc, input_precision="ieee")
+    return acc
+
+
+@triton.jit
 def product_dense(acc, x, values, at, real, row, first, last, K,
                   COMPUTE: tl.constexpr, EVEN_K: tl.constexpr):  # fmt: skip
     """Halves of spans, 64 columns at a time."""
@@ -171,12 +202,16 @@ def grouped_kernel(
     elif FORMAT == FP8_BLOCK or FORMAT == FP8_CHANNEL:
         block_row = (expert * tl.cdiv(N, 128) + source // 128) * spans
         acc = product_8bit(acc, x, values, scale, at, real, row, block_row, first, last, K, FORMAT, COMPUTE, EVEN_K)
+    elif FORMAT == INT8_ROW or FORMAT == INT8_GROUP:
+        acc = product_int8(
+            acc, x, values, scale, at, real, row, first, last, K, spans, FORMAT, GROUP, COMPUTE, EVEN_K, BLOCK_N
+        )
     else:
         acc = product_4bit(
             acc, x, values, scale, zero, at, real, row, first, last, K, spans, FORMAT, GROUP, ASYMMETRIC, COMPUTE,
             EVEN_K, BLOCK_N,
         )  # fmt: skip
-    if FORMAT == NVFP4 or FORMAT == FP8_CHANNEL:
+    if FORMAT == NVFP4 or FORMAT == FP8_CHANNEL or FORMAT == INT8_ROW:
         acc *= tl.load(row_scale + row)[:, None]
     if HAS_BIAS:
         acc += tl.load(bias + expert * N + order, mask=inside, other=0.0)[:, None]

@@ -2,7 +2,7 @@
 
 Four-bit codes are laid anew: in each 128 columns, byte b holds column b in its low half and column 64 + b in its high
 half. So both halves of a tile of bytes meet 64 activations in a row, with nothing to interleave. K is padded to whole
-128 columns by codes of zero. FP8 stays as it is, and plain tensors are taken as they are.
+128 columns by codes of zero. FP8 and INT8 stay as they are, and plain tensors are taken as they are.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...quantize.formats import Fp8BlockWeight, Fp8ChannelWeight, Int4Weight, Mxfp4Weight, Nvfp4Weight
+from ...quantize.formats import (
+    Fp8BlockWeight,
+    Fp8ChannelWeight,
+    Int4Weight,
+    Int8Weight,
+    Mxfp4Weight,
+    Nvfp4Weight,
+)
 from ..weights import ExpertSource, ExpertWeights
 
 SPAN = 128
@@ -64,6 +71,8 @@ def tile(source: ExpertSource) -> TiledMatrix:
     _, rows, columns = source.shape
     if isinstance(source, Int4Weight):
         return _tile_int4(source)
+    if isinstance(source, Int8Weight):
+        return _tile_int8(source)
     if isinstance(source, Mxfp4Weight):
         values = _halves(source.blocks.flatten(-2), columns)
         return TiledMatrix("mxfp4", rows, columns, source.group, values, _whole(source.scales, source.group))
@@ -71,26 +80,47 @@ def tile(source: ExpertSource) -> TiledMatrix:
         scale = _whole(source.scale.view(torch.uint8), source.group)
         values, factor = _halves(source.packed, columns), source.row_scale().contiguous()
         return TiledMatrix("nvfp4", rows, columns, source.group, values, scale, row_scale=factor)
+    assert isinstance(source, Fp8BlockWeight | Fp8ChannelWeight)
+    return _tile_fp8(source)
+
+
+def _tile_fp8(source: Fp8BlockWeight | Fp8ChannelWeight) -> TiledMatrix:
+    _, rows, columns = source.shape
+    values = source.values.view(torch.uint8).contiguous()
     if isinstance(source, Fp8BlockWeight):
-        values = source.values.view(torch.uint8).contiguous()
         return TiledMatrix(source.kind, rows, columns, SPAN, values, source.scale_inv.contiguous())
-    assert isinstance(source, Fp8ChannelWeight)
-    values, factor = source.values.view(torch.uint8).contiguous(), source.scale.float().flatten(-2).contiguous()
+    factor = source.scale.float().flatten(-2).contiguous()
     return TiledMatrix(source.kind, rows, columns, columns, values, row_scale=factor)
 
 
 def _tile_int4(source: Int4Weight) -> TiledMatrix:
-    """Groups of more than 64 columns are repeated for each 64: two scales of a span are 4 bytes, which prefetch."""
     _, rows, columns = source.shape
-    group = 32 if source.group == 32 else SPAN // 2
-    groups = -(-columns // group)
-
-    def parts(scale: Tensor) -> Tensor:
-        return _whole(scale.repeat_interleave(-(-groups // scale.shape[-1]), -1)[..., :groups], group)
-
+    group = _group(source.group)
     values = _halves(source.packed.contiguous().view(torch.uint8), columns, code=8)
-    zero = None if source.zero_point is None else parts(source.zeros().to(torch.bfloat16))
-    return TiledMatrix(source.kind, rows, columns, group, values, parts(source.scale), zero)
+    zero = None if source.zero_point is None else _spread(source.zeros().to(torch.bfloat16), columns, group)
+    return TiledMatrix(source.kind, rows, columns, group, values, _spread(source.scale, columns, group), zero)
+
+
+def _tile_int8(source: Int8Weight) -> TiledMatrix:
+    """One scale a row is a factor of the product; else as INT4's."""
+    _, rows, columns = source.shape
+    values = source.values.contiguous().view(torch.uint8)
+    if source.scale.shape[-1] == 1:
+        factor = source.scale.float().flatten(-2).contiguous()
+        return TiledMatrix(source.kind, rows, columns, columns, values, row_scale=factor)
+    group = _group(source.group)
+    return TiledMatrix("int8-group", rows, columns, group, values, _spread(source.scale, columns, group))
+
+
+def _group(given: int) -> int:
+    """Groups of more than 64 columns are repeated for each 64: two scales of a span are 4 bytes, which prefetch."""
+    return 32 if given == 32 else SPAN // 2
+
+
+def _spread(scale: Tensor, columns: int, group: int) -> Tensor:
+    """``scale`` [E, N, G] repeated for each ``group`` columns, of whole spans."""
+    groups = -(-columns // group)
+    return _whole(scale.repeat_interleave(-(-groups // scale.shape[-1]), -1)[..., :groups], group)
 
 
 def _whole(scale: Tensor, group: int) -> Tensor:
