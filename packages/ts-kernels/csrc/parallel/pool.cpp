@@ -57,6 +57,7 @@ void Pool::run(const Loop& loop, i64 flops) {
   next_.store(0, std::memory_order_relaxed);
   state_.fetch_add(kNumber + kOpen, std::memory_order_seq_cst);
   if (asleep_.load(std::memory_order_seq_cst) > 0) {
+    placement_.leave_mine(workers_);
     std::lock_guard sleep_lock(sleep_mutex_);
     wake_.notify_all();
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "parallel/loop.h"
+#include "parallel/placement.h"
 
 namespace ts {
 
@@ -36,7 +37,8 @@ class Pool {
   void drain(const Loop& loop);
 
   std::vector<std::thread> workers_;
-  std::mutex owner_;  // held by the thread whose loop runs
+  Placement placement_;  // owner_'s
+  std::mutex owner_;     // held by the thread whose loop runs
   // What a late worker reads must not be torn: the fields are written while no worker is inside (see `state_`).
   Loop loop_{};
   alignas(64) std::atomic<i64> next_{0};
