@@ -120,10 +120,33 @@ def test_packed_alone_reads_back(native: None, name: str) -> None:
     torch.testing.assert_close(packed.dequantize(), made.dequantize(), rtol=2e-7, atol=0)  # nvfp4 joins its two scales
 
 
-def test_rows_that_no_fixed_point_holds(isa: str) -> None:
+@pytest.mark.parametrize("name", ["int4", "int4 of 64, zero points", "mxfp4", "nvfp4"])
+def test_many_deep_rows(isa: str, close: Close, name: str) -> None:
+    """Products that are made in parts of k, and with codes widened for many rows, are those of single rows."""
+    weight = gemm.prepare(FORMATS[name](matrix(51, 2112)), keep_source=True)
+    x = torch.randn(61, 2112, generator=torch.Generator().manual_seed(3))
+    x = (x * torch.randn(61, 2112, generator=torch.Generator().manual_seed(4)).exp()).bfloat16()
+    have = gemm.linear(x, weight, impl="native", out_dtype=torch.float32)
+    close(have, gemm.linear(x, weight, impl="reference", out_dtype=torch.float32), torch.bfloat16)
+    for first, count in ((0, 1), (60, 1), (2, 5), (3, 6), (7, 48), (5, 50)):
+        part = gemm.linear(x[first : first + count], weight, impl="native", out_dtype=torch.float32)
+        assert torch.equal(part, have[first : first + count])
+
+
+def test_large_rows(isa: str, close: Close) -> None:
+    """Numbers whose sums of codes no float holds, though the results do."""
+    weight = gemm.prepare(quantize.quantize_int4(matrix(32, 64)), keep_source=True)
+    x = (torch.randn(9, 64, generator=torch.Generator().manual_seed(3)).sign() * 1e38).bfloat16()
+    have = gemm.linear(x, weight, impl="native")
+    close(have * 1e-38, gemm.linear(x, weight, impl="reference") * 1e-38)
+    assert torch.equal(gemm.linear(x[:2], weight, impl="native"), have[:2])
+
+
+@pytest.mark.parametrize(("dtype", "rows"), [(torch.float32, 5), (torch.bfloat16, 9)])
+def test_rows_that_no_fixed_point_holds(isa: str, dtype: torch.dtype, rows: int) -> None:
     """Infinities and NaN reach their row's results and no other's; the smallest numbers may count as zero."""
     weight = gemm.prepare(quantize.quantize_int4(matrix(32, 64)), keep_source=True)
-    x = torch.ones(5, 64)
+    x = torch.ones(rows, 64, dtype=dtype)
     x[0, 3], x[1, 40], x[2] = torch.inf, torch.nan, 1e-42
     have, want = gemm.linear(x, weight, impl="native"), gemm.linear(x, weight, impl="reference")
     assert not have[:2].isfinite().any()

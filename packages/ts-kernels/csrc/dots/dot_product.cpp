@@ -2,20 +2,21 @@
 
 #include <utility>
 
+#include "dots/code_product.h"
 #include "dots/codes.h"
+#include "dots/row_pointers.h"
 #include "ops/ops.h"
 
 namespace ts::TS_ISA {
 namespace {
 
-TS_INLINE void write(const vf* acc, i64 panels, float* out, i64 columns) {
-  for (i64 p = 0; p < panels; ++p) {
+// `columns` may end in any panel.
+template <int kPanels>
+TS_INLINE void write(const vf (&acc)[kPanels], float* out, i64 columns) {
+#pragma GCC unroll 8
+  for (int p = 0; p < kPanels; ++p) {
     const i64 left = columns - p * kPanel;
-    if (left >= kPanel) {
-      store(out + p * kPanel, acc[p]);
-    } else if (left > 0) {
-      store_first(out + p * kPanel, acc[p], left);
-    }
+    if (left > 0) store_as(out + p * kPanel, DType::f32, 0, acc[p], left);
   }
 }
 
@@ -26,31 +27,36 @@ struct Place {
   i64 row, panel;
   float* out;
   i64 ldo, columns;
+  i64 first = 0, units = 0;  // pairs of k that are added up; what the first of all follow is in out
 };
 
 // Sums of bf16 pairs, in the order of k whatever the tile's shape.
 template <int kRows, int kPanels>
 void pairs_tile(const Place& t) {
   vf acc[kRows][kPanels];
-  for (auto& row : acc)
-    for (vf& x : row) x = zero();
-  const u16* a = t.a.pairs + t.row * t.a.stride;
-  const u32* words = t.w.words + t.panel * t.w.panel_stride;
-  const i64 units = ceil_div(t.w.k, 2);
-  for (i64 u = 0; u < units; ++u) {
+  for (int r = 0; r < kRows; ++r)
+    for (int p = 0; p < kPanels; ++p)
+      acc[r][p] =
+          t.first ? load_as_float(t.out + r * t.ldo + p * kPanel, DType::f32, 0, t.columns - p * kPanel) : zero();
+  using Pointers = RowPointers<u16, kRows>;
+  Pointers a = Pointers::of(t.a.pairs + t.row * t.a.stride + 2 * t.first, t.a.stride);
+  const u32* words = t.w.words + t.panel * t.w.panel_stride + t.first * kPanel;
+  for (i64 u = 0; u < t.units; ++u) {
     __m512bh b[kPanels];
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) b[p] = (__m512bh)load_words(words + p * t.w.panel_stride + u * kPanel);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       i32 pair;
-      std::memcpy(&pair, a + r * t.a.stride + 2 * u, 4);
+      std::memcpy(&pair, Pointers::row(a, r), 4);
       const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
 #pragma GCC unroll 8
       for (int p = 0; p < kPanels; ++p) acc[r][p] = _mm512_dpbf16_ps(acc[r][p], both, b[p]);
     }
+    Pointers::advance(a, 2);
   }
-  for (int r = 0; r < kRows; ++r) write(acc[r], kPanels, t.out + r * t.ldo, t.columns);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) write(acc[r], t.out + r * t.ldo, t.columns);
 }
 
 // A single row waits for memory: words are asked for this many ahead (2 KB), as the instructions of a block fill what
@@ -151,7 +157,7 @@ void bytes_tile(const Place& t) {
     words += kBlock / unit_of(F) * kPanel, a += kParts * kBlock / 4, ++heads;
     if (--left == 0) left = per_group, scales += kPanel;
   }
-  for (int r = 0; r < kRows; ++r) write(acc[r], kPanels, t.out + r * t.ldo, t.columns);
+  for (int r = 0; r < kRows; ++r) write(acc[r], t.out + r * t.ldo, t.columns);
 }
 
 using TileFunction = void (*)(const Place&);
@@ -203,11 +209,17 @@ void run_parts(const Place& place, i64 rows) {
   place.a.parts == 2 ? run_bytes<F, 2, kBlock>(place, rows) : run_bytes<F, 3, kBlock>(place, rows);
 }
 
-void run_pairs(Place place, i64 rows) {
-  if (rows == 1) run_strips<Pairs, 8, 1>(place, rows, false);
-  if (rows <= 5) run_strips<Pairs, 4, 5>(place, rows, false);
-  run_strips<Pairs, 2, 12>(place, rows, false);
-  run_strips<Pairs, 1, 12>(place, rows, true);
+// Many rows are taken in parts of 1,024 k: 256 rows of that stay in the level-2 cache while the strips pass by.
+void run_pairs(const Place& whole, i64 rows) {
+  const i64 units = ceil_div(whole.w.k, 2), depth = rows > 48 ? 512 : units;
+  for (i64 first = 0; first < units; first += depth) {
+    Place place = whole;
+    place.first = first, place.units = min_of(depth, units - first);
+    if (rows == 1) run_strips<Pairs, 8, 1>(place, rows, false);
+    if (rows <= 5) run_strips<Pairs, 4, 5>(place, rows, false);
+    run_strips<Pairs, 2, 12>(place, rows, false);
+    run_strips<Pairs, 1, 12>(place, rows, true);
+  }
 }
 
 }  // namespace
@@ -215,6 +227,7 @@ void run_pairs(Place place, i64 rows) {
 void multiply_dots(const WeightView& w, const DotRows& a, i64 row, i64 rows, i64 column, i64 columns, float* out,
                    i64 ldo) {
   if (rows == 0) return;
+  if (a.sums) return multiply_codes(w, a, row, rows, column, columns, out, ldo);
   const Place place{w, a, row, column / kPanel, out, ldo, columns};
   switch (w.format) {
     case Format::bf16:

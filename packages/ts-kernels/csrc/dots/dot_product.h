@@ -35,7 +35,8 @@ struct BlockHead {
 struct DotRows {
   const u16* pairs = nullptr;
   i64 stride = 0;
-  const u32* bytes = nullptr;  // [row][block][part][block / 4]
+  const float* sums = nullptr;  // of the blocks of pairs that are for weights of 4 bits: [row][block]
+  const u32* bytes = nullptr;   // [row][block][part][block / 4]
   const BlockHead* heads = nullptr;
   i64 row_words = 0, blocks = 0;
   int parts = 0;

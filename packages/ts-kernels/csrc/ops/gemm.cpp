@@ -138,7 +138,8 @@ void multiply_shared(Pool& pool, const WeightView& w, const Rows& x, i64 rows, v
                      DType out_dtype) {
   if (rows == 0) return;
   // 256 rows of a block stay in the level-2 cache while the block's columns pass by; 128 columns are the widest tile.
-  const i64 row_block = min_of(rows, 256);
+  // Where codes are widened for each block of rows, twice as many share that.
+  const i64 row_block = min_of(rows, x.dots.sums ? 512 : 256);
   const i64 row_blocks = ceil_div(rows, row_block);
   i64 column_block = rows < 6 ? 128 : 64;
   while (column_block < w.n && ceil_div(w.n, column_block) * row_blocks > 64) column_block *= 2;
