@@ -38,8 +38,8 @@ def assert_close(got: torch.Tensor, want: torch.Tensor) -> None:
 
 
 def linear(weight: torch.Tensor, x: torch.Tensor, out_dtype: torch.dtype | None = None) -> torch.Tensor:
-    n, k = weight.shape
-    packed = _native.PackedLinear(weight.data_ptr(), weight.stride(0), DTYPES[weight.dtype], n, k)
+    n = weight.shape[0]
+    packed = dense_linear(weight)
     out = poisoned(x.shape[0], n + 3, dtype=out_dtype or x.dtype)
     packed.run(x.data_ptr(), x.stride(0), x.shape[0], DTYPES[x.dtype], out.data_ptr(), out.stride(0), DTYPES[out.dtype])
     assert out[:, n:].isnan().all()
@@ -95,8 +95,7 @@ def gated(x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor) -> torch.T
 
 
 def packed_mlp(gate_up: torch.Tensor, down: torch.Tensor) -> "_native.PackedMlp":
-    layers = [_native.PackedLinear(w.data_ptr(), w.stride(0), DTYPES[w.dtype], *w.shape) for w in (gate_up, down)]
-    return _native.PackedMlp(*layers)
+    return _native.PackedMlp(dense_linear(gate_up), dense_linear(down))
 
 
 @pytest.mark.parametrize("rows", [1, 5, 60, 600])
@@ -120,6 +119,32 @@ def int4(shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, torch
     return torch.from_numpy(words.view(np.int32).copy()), scales, dense
 
 
+def int4_linear(words: torch.Tensor, scales: torch.Tensor) -> "_native.PackedLinear":
+    n, k = words.shape[0], words.shape[1] * 8
+    return _native.PackedLinear.from_quantized(
+        format=2,
+        n=n,
+        k=k,
+        in_turn=False,
+        codes=words.data_ptr(),
+        code_stride=k // 2,
+        flip=0x88888888,
+        scales=scales.data_ptr(),
+        scale_type=1,
+        scale_stride=k // 32,
+        scale_rows=1,
+        group=32,
+        row_scales=0,
+        row_scale_stride=0,
+        zeros=0,
+        zero_stride=0,
+    )
+
+
+def dense_linear(weight: torch.Tensor) -> "_native.PackedLinear":
+    return _native.PackedLinear(weight.data_ptr(), weight.stride(0), DTYPES[weight.dtype], *weight.shape)
+
+
 def routed(
     x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, weights: torch.Tensor, ids: torch.Tensor
 ) -> torch.Tensor:
@@ -139,16 +164,14 @@ def test_experts(engine: str, rows: int, dtype: torch.dtype, form: str) -> None:
     experts, inter, dim, top_k = 6, 32, 96, 3
     if form == "int4":
         (gw, gs, gate_up), (dw, ds, down) = int4((experts, 2 * inter, dim)), int4((experts, dim, inter))
-        packed = _native.PackedExperts.from_int4(*(t.data_ptr() for t in (gw, gs, dw, ds)), experts, inter, dim)
+        packed = _native.PackedExperts([*map(int4_linear, gw, gs)], [*map(int4_linear, dw, ds)])
     else:
         kind = torch.bfloat16 if form == "bf16" else torch.float32
         gate_up, down = (
             (torch.randn(experts, 2 * inter, dim) / 8).to(kind),
             (torch.randn(experts, dim, inter) / 8).to(kind),
         )
-        packed = _native.PackedExperts.from_dense(
-            gate_up.data_ptr(), down.data_ptr(), DTYPES[kind], experts, inter, dim
-        )
+        packed = _native.PackedExperts([*map(dense_linear, gate_up)], [*map(dense_linear, down)])
     shared_up, shared_down = torch.randn(2 * 40, dim) / 8, torch.randn(dim, 40) / 8
     x = torch.randn(rows, dim).to(dtype)
     weights = torch.rand(rows, top_k)
@@ -167,7 +190,7 @@ def test_experts(engine: str, rows: int, dtype: torch.dtype, form: str) -> None:
 def test_experts_with_every_row_at_one_expert(engine: str) -> None:
     torch.manual_seed(3)
     (gw, gs, gate_up), (dw, ds, down) = int4((4, 64, 64)), int4((4, 64, 32))
-    packed = _native.PackedExperts.from_int4(*(t.data_ptr() for t in (gw, gs, dw, ds)), 4, 32, 64)
+    packed = _native.PackedExperts([*map(int4_linear, gw, gs)], [*map(int4_linear, dw, ds)])
     x, weights, ids, out = torch.randn(300, 64), torch.rand(300, 1), torch.full((300, 1), 2).int(), poisoned(300, 64)
     packed.run(x.data_ptr(), 64, 300, 0, weights.data_ptr(), ids.data_ptr(), 1, None, out.data_ptr())
     assert_close(out, routed(x, gate_up, down, weights, ids))
@@ -179,8 +202,10 @@ def test_sizes_are_checked() -> None:
         _native.PackedLinear(weight.data_ptr(), 7, 0, 4, 8)
     with pytest.raises(ValueError, match="dtype"):
         _native.PackedLinear(weight.data_ptr(), 8, 2, 4, 8)
-    with pytest.raises(ValueError, match="multiples of 32"):
-        _native.PackedExperts.from_int4(0, 0, 0, 0, 1, 32, 40)
+    with pytest.raises(ValueError, match="at least one"):
+        _native.PackedExperts([], [])
+    with pytest.raises(ValueError, match="alike for all"):
+        _native.PackedExperts([dense_linear(torch.zeros(8, 4))], [dense_linear(torch.zeros(5, 4))])
     with pytest.raises(ValueError, match="gate_up"):
         packed_mlp(torch.zeros(8, 4), torch.zeros(5, 4))
     with pytest.raises(ValueError, match="cannot run 'sse9'"):

@@ -4,17 +4,19 @@
 namespace ts {
 namespace {
 
-KvProjection make_projection(Address weight, i64 stride, int dtype_code, i64 heads, i64 nope, i64 v, i64 latent) {
+KvProjection make_projection(Pool& pool, Address weight, i64 stride, int dtype_code, i64 heads, i64 nope, i64 v,
+                             i64 latent) {
   require(heads > 0 && nope > 0 && v > 0 && latent > 0, "KvB: heads, nope, v and latent must be positive");
   require(stride >= latent, "KvB: weight_stride must be at least latent");
   const DType dtype = dtype_of(dtype_code);
-  KvProjection kv{heads, nope, v, latent, {}, {}, Buffer(static_cast<std::size_t>(heads * nope * latent * 4)), {}};
+  KvProjection kv{
+      heads, nope, v, latent, {}, {}, Buffer::for_weights(static_cast<std::size_t>(heads * nope * latent * 4)), {}};
   float* up_key = kv.up_key.as<float>();
   for (i64 h = 0; h < heads; ++h) {
     const void* keys = at(pointer<const void>(weight), dtype, h * (nope + v) * stride);
     const void* values = at(keys, dtype, nope * stride);
-    kv.query_to_latent.push_back(PackedWeight::dense(keys, 1, stride, dtype, latent, nope));
-    kv.latent_to_value.push_back(PackedWeight::dense(values, stride, 1, dtype, v, latent));
+    kv.query_to_latent.push_back(PackedWeight::dense(&pool, {keys, 1, stride, dtype, latent, nope}));
+    kv.latent_to_value.push_back(PackedWeight::dense(&pool, {values, stride, 1, dtype, v, latent}));
     for (i64 i = 0; i < nope; ++i)
       for (i64 j = 0; j < latent; ++j) *up_key++ = load_scalar(keys, dtype, i * stride + j);
   }
@@ -137,7 +139,9 @@ void bind_absorbed(py::module_& m, Engine& engine) {
 void bind_attention(py::module_& m, Engine& engine) {
   bind_absorbed(m, engine);
   py::class_<KvProjection>(m, "KvB")
-      .def(py::init(&make_projection))
+      .def(py::init([&engine](Address weight, i64 stride, int dtype, i64 heads, i64 nope, i64 v, i64 latent) {
+        return make_projection(engine.pool(), weight, stride, dtype, heads, nope, v, latent);
+      }))
       .def_property_readonly("nbytes", &bytes_of)
       .def("decode",
            [&engine](const KvProjection& kv, Address q, i64 q_stride, i64 batch, int dtype, Address cache,

@@ -26,6 +26,7 @@ class Engine {
   const std::string& amx_refusal() const { return sets_.amx_refusal; }
   bool check_isa(const std::string& name) const;
   int threads() const { return pool_->threads(); }
+  Pool& pool() { return *pool_; }
   std::string isa() const { return table_->name; }
 
   // Runs one kernel; without the GIL where the work is worth it (a release and its return cost 0.1 us, or a wait for

@@ -1,9 +1,14 @@
 // Linear layers, gated MLPs, routed experts.
+#include <pybind11/stl.h>
+
 #include "bindings/checks.h"
 #include "bindings/direct.h"
 #include "layout/fp8.h"
 
 namespace ts {
+
+using namespace py::literals;
+
 namespace {
 
 struct Linear {
@@ -14,8 +19,11 @@ struct Mlp {
   std::shared_ptr<Linear> gate_up, down;
 };
 
+using Linears = std::vector<std::shared_ptr<Linear>>;
+
 struct ExpertSet {
   Experts experts;
+  Linears gate_up, down;  // what `experts` looks at
 };
 
 void check_shape(i64 n, i64 k, i64 stride) {
@@ -23,35 +31,65 @@ void check_shape(i64 n, i64 k, i64 stride) {
   require(stride >= k, "linear: weight_stride must be at least k");
 }
 
-// scales and zeros are [n, ceil(k / group)]; see QuantizedSource.
-std::shared_ptr<Linear> quantized_linear(int format, i64 n, i64 k, i64 group, Address codes, u32 flip, Address scales,
-                                         int scale_dtype, Address zeros) {
+std::shared_ptr<Linear> dense_linear(Engine& engine, Address weight, i64 stride, int dtype, i64 n, i64 k,
+                                     bool in_turn) {
+  check_shape(n, k, stride);
+  const DenseSource source{pointer(weight), stride, 1, dtype_of(dtype), n, k, in_turn};
+  py::gil_scoped_release release;
+  return std::make_shared<Linear>(Linear{PackedWeight::dense(&engine.pool(), source)});
+}
+
+// See QuantizedSource.
+std::shared_ptr<Linear> quantized_linear(Engine& engine, int format, i64 n, i64 k, bool in_turn, Address codes,
+                                         i64 code_stride, u32 flip, Address scales, int scale_type, i64 scale_stride,
+                                         i64 scale_rows, i64 group, Address row_scales, i64 row_scale_stride,
+                                         Address zeros, i64 zero_stride) {
   check_shape(n, k, k);
   require(format >= static_cast<int>(Format::int4) && format <= static_cast<int>(Format::fp4), "linear: bad format");
+  require(scale_type >= 0 && scale_type <= static_cast<int>(ScaleType::e8m0), "linear: bad type of scales");
   require(group > 0 && group % 16 == 0, "linear: group must be a multiple of 16");
+  require(scale_rows > 0, "linear: scale_rows must be positive");
   const QuantizedSource source{static_cast<Format>(format),
                                n,
                                k,
-                               group,
+                               in_turn,
                                pointer<const unsigned char>(codes),
+                               code_stride,
                                flip,
                                pointer(scales),
-                               dtype_of(scale_dtype),
-                               pointer<const float>(zeros)};
+                               static_cast<ScaleType>(scale_type),
+                               scale_stride,
+                               scale_rows,
+                               group,
+                               pointer<const float>(row_scales),
+                               row_scale_stride,
+                               pointer<const u32>(zeros),
+                               zero_stride};
   require((source.format == Format::int4_zero) == (source.zeros != nullptr), "linear: zero points are INT4's alone");
   require(source.format == Format::fp4 || group % 32 == 0, "linear: group must be a multiple of 32");
-  return std::make_shared<Linear>(Linear{PackedWeight::quantized(source)});
+  py::gil_scoped_release release;
+  return std::make_shared<Linear>(Linear{PackedWeight::quantized(&engine.pool(), source)});
 }
 
 void bind_linear(py::module_& m, Engine& engine) {
   py::class_<Linear, std::shared_ptr<Linear>>(m, "PackedLinear")
-      .def(py::init([](Address weight, i64 stride, int dtype, i64 n, i64 k) {
-        check_shape(n, k, stride);
-        return std::make_shared<Linear>(Linear{PackedWeight::dense(pointer(weight), stride, 1, dtype_of(dtype), n, k)});
-      }))
-      .def_static("from_quantized", &quantized_linear)
+      .def(py::init([&engine](Address weight, i64 stride, int dtype, i64 n, i64 k, bool in_turn) {
+             return dense_linear(engine, weight, stride, dtype, n, k, in_turn);
+           }),
+           "weight"_a, "weight_stride"_a, "weight_dtype"_a, "n"_a, "k"_a, "in_turn"_a = false)
+      .def_static(
+          "from_quantized",
+          [&engine](int format, i64 n, i64 k, bool in_turn, Address codes, i64 code_stride, u32 flip, Address scales,
+                    int scale_type, i64 scale_stride, i64 scale_rows, i64 group, Address row_scales,
+                    i64 row_scale_stride, Address zeros, i64 zero_stride) {
+            return quantized_linear(engine, format, n, k, in_turn, codes, code_stride, flip, scales, scale_type,
+                                    scale_stride, scale_rows, group, row_scales, row_scale_stride, zeros, zero_stride);
+          },
+          "format"_a, "n"_a, "k"_a, "in_turn"_a, "codes"_a, "code_stride"_a, "flip"_a, "scales"_a, "scale_type"_a,
+          "scale_stride"_a, "scale_rows"_a, "group"_a, "row_scales"_a, "row_scale_stride"_a, "zeros"_a, "zero_stride"_a)
       .def("set_bias", [](Linear& l, Address bias) { l.weight.set_bias(pointer<const float>(bias)); })
       .def("unpack", [](const Linear& l, Address out) { l.weight.unpack(pointer<float>(out)); })
+      .def_property_readonly("has_nan", [](const Linear& l) { return l.weight.has_nan(); })
       .def_property_readonly("n", [](const Linear& l) { return l.weight.view().n; })
       .def_property_readonly("k", [](const Linear& l) { return l.weight.view().k; })
       .def_property_readonly("nbytes", [](const Linear& l) { return l.weight.nbytes(); })
@@ -79,7 +117,8 @@ void bind_linear(py::module_& m, Engine& engine) {
   m.def("linear", [&engine](Address x, i64 x_stride, i64 rows, int dtype, Address weight, i64 stride, int weight_dtype,
                             i64 n, i64 k, Address out, i64 out_stride, int out_dtype) {
     check_shape(n, k, stride);
-    const PackedWeight w = PackedWeight::dense(pointer(weight), stride, 1, dtype_of(weight_dtype), n, k);
+    const PackedWeight w =
+        PackedWeight::dense(&engine.pool(), {pointer(weight), stride, 1, dtype_of(weight_dtype), n, k});
     engine.run<LinearArgs>(
         &KernelTable::linear,
         {pointer(x), x_stride, rows, dtype_of(dtype), &w.view(), pointer(out), out_stride, dtype_of(out_dtype)},
@@ -113,47 +152,27 @@ void bind_mlp(py::module_& m, Engine& engine) {
       });
 }
 
-void check_experts(i64 experts, i64 inter, i64 dim) {
-  require(experts > 0 && inter > 0 && dim > 0, "experts: experts, inter and dim must be positive");
-}
-
-ExpertSet dense_experts(Address gate_up, Address down, int dtype_code, i64 experts, i64 inter, i64 dim) {
-  check_experts(experts, inter, dim);
-  const DType dtype = dtype_of(dtype_code);
+ExpertSet joined_experts(Linears gate_up, Linears down) {
+  require(!down.empty() && gate_up.size() == down.size(), "experts: as many gate_up as down, and at least one");
   ExpertSet set;
-  set.experts.inter = inter;
-  set.experts.dim = dim;
-  for (i64 e = 0; e < experts; ++e) {
-    set.experts.gate_up.push_back(PackedWeight::dense(at(pointer<const void>(gate_up), dtype, e * 2 * inter * dim), dim,
-                                                      1, dtype, 2 * inter, dim));
-    set.experts.down.push_back(
-        PackedWeight::dense(at(pointer<const void>(down), dtype, e * dim * inter), inter, 1, dtype, dim, inter));
+  set.experts.inter = down[0]->weight.view().k;
+  set.experts.dim = down[0]->weight.view().n;
+  for (std::size_t e = 0; e < down.size(); ++e) {
+    const WeightView &up = gate_up[e]->weight.view(), &low = down[e]->weight.view();
+    require(up.n == 2 * set.experts.inter && up.k == set.experts.dim && low.n == set.experts.dim &&
+                low.k == set.experts.inter,
+            "experts: gate_up must be [2 * inter, dim] and down [dim, inter], alike for all");
+    set.experts.gate_up.push_back(up);
+    set.experts.down.push_back(low);
   }
-  return set;
-}
-
-ExpertSet int4_experts(Address gate_up, Address gate_up_scale, Address down, Address down_scale, i64 experts, i64 inter,
-                       i64 dim) {
-  check_experts(experts, inter, dim);
-  require(inter % kGroup == 0 && dim % kGroup == 0, "experts: INT4 needs inter and dim to be multiples of 32");
-  ExpertSet set;
-  set.experts.inter = inter;
-  set.experts.dim = dim;
-  for (i64 e = 0; e < experts; ++e) {
-    set.experts.gate_up.push_back(PackedWeight::int4(pointer<const u32>(gate_up) + e * 2 * inter * (dim / 8),
-                                                     pointer<const u16>(gate_up_scale) + e * 2 * inter * (dim / kGroup),
-                                                     2 * inter, dim));
-    set.experts.down.push_back(PackedWeight::int4(pointer<const u32>(down) + e * dim * (inter / 8),
-                                                  pointer<const u16>(down_scale) + e * dim * (inter / kGroup), dim,
-                                                  inter));
-  }
+  set.gate_up = std::move(gate_up), set.down = std::move(down);
   return set;
 }
 
 i64 bytes_of(const ExpertSet& set) {
   i64 total = 0;
-  for (const PackedWeight& w : set.experts.gate_up) total += w.nbytes();
-  for (const PackedWeight& w : set.experts.down) total += w.nbytes();
+  for (const Linears* linears : {&set.gate_up, &set.down})
+    for (const auto& linear : *linears) total += linear->weight.nbytes();
   return total;
 }
 
@@ -172,8 +191,7 @@ void configure(ExpertSet& set, int gate, float alpha, float limit, Address gate_
 
 void bind_experts(py::module_& m, Engine& engine) {
   py::class_<ExpertSet>(m, "PackedExperts")
-      .def_static("from_dense", &dense_experts)
-      .def_static("from_int4", &int4_experts)
+      .def(py::init(&joined_experts), "gate_up"_a, "down"_a)
       .def_property_readonly("nbytes", &bytes_of)
       .def("configure", &configure)
       .def("run",

@@ -5,12 +5,16 @@
 
 namespace ts {
 
+struct Chunk;
+
 class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(std::size_t bytes);  // zeroed
-  Buffer(Buffer&& other) noexcept : data_(other.data_), bytes_(other.bytes_) {
-    other.data_ = nullptr, other.bytes_ = 0;
+  // Contents are unspecified. Small ones lie together in a chunk of large pages, which goes when the last of them does.
+  static Buffer for_weights(std::size_t bytes);
+  Buffer(Buffer&& other) noexcept : data_(other.data_), bytes_(other.bytes_), chunk_(other.chunk_) {
+    other.data_ = nullptr, other.bytes_ = 0, other.chunk_ = nullptr;
   }
   Buffer& operator=(Buffer&& other) noexcept;
   ~Buffer();
@@ -24,6 +28,7 @@ class Buffer {
  private:
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
+  Chunk* chunk_ = nullptr;  // null: memory of its own
 };
 
 // As a member, makes a struct movable but not copyable (a vector of buffers claims to be copyable).

@@ -30,7 +30,22 @@ PackedWeight int4_numbers(Numbers& numbers) {
   for (u32& word : words)
     for (int nibble = 0; nibble < 8; ++nibble) word = word << 4 | static_cast<u32>(numbers.next() & 15);
   const std::vector<u16> scales = bf16_numbers(numbers, kColumns * kDepth / kGroup, 17);
-  return PackedWeight::int4(words.data(), scales.data(), kColumns, kDepth);
+  return PackedWeight::quantized(nullptr, {.format = Format::int4,
+                                           .n = kColumns,
+                                           .k = kDepth,
+                                           .in_turn = false,
+                                           .codes = reinterpret_cast<const unsigned char*>(words.data()),
+                                           .code_stride = kDepth / 2,
+                                           .flip = 0,
+                                           .scales = scales.data(),
+                                           .scale_type = ScaleType::bf16,
+                                           .scale_stride = kDepth / kGroup,
+                                           .scale_rows = 1,
+                                           .group = kGroup,
+                                           .row_scales = nullptr,
+                                           .row_scale_stride = 0,
+                                           .zeros = nullptr,
+                                           .zero_stride = 0});
 }
 
 std::vector<float> product(const KernelTable& table, const std::vector<u16>& x, const PackedWeight& weight, i64 rows) {
@@ -48,8 +63,8 @@ bool same_products(const KernelTable& trusted, const KernelTable& checked) {
   const std::vector<u16> x = bf16_numbers(numbers, kRows * kDepth);
   const i64 ragged = kDepth - 3;
   const std::vector<u16> dense = bf16_numbers(numbers, kColumns * kDepth);
-  PackedWeight weights[] = {PackedWeight::dense(dense.data(), kDepth, 1, DType::bf16, kColumns, kDepth),
-                            PackedWeight::dense(dense.data(), kDepth, 1, DType::bf16, kColumns, ragged),
+  PackedWeight weights[] = {PackedWeight::dense(nullptr, {dense.data(), kDepth, 1, DType::bf16, kColumns, kDepth}),
+                            PackedWeight::dense(nullptr, {dense.data(), kDepth, 1, DType::bf16, kColumns, ragged}),
                             int4_numbers(numbers)};
   for (const PackedWeight& weight : weights)
     for (const i64 rows : {i64{1}, i64{16}, kRows})

@@ -1,11 +1,39 @@
 #include "layout/packed.h"
 
+#include <atomic>
+
+#include "layout/panels.h"
+#include "parallel/loop.h"
+
 namespace ts {
+namespace {
+
+constexpr i64 kTaskBytes = 64 * 1024;  // written by one task
+
+// Runs body(panel) for each panel of a weight that has `panel_words` words in each.
+template <class Body>
+void for_panels(Pool* pool, i64 n, i64 panel_words, const Body& body) {
+  const i64 panels = ceil_div(n, kPanel), each = max_of(1, kTaskBytes / (panel_words * 4));
+  const auto run = [&](i64 task) {
+    for (i64 panel = task * each; panel < min_of((task + 1) * each, panels); ++panel) body(panel);
+  };
+  const i64 tasks = ceil_div(panels, each);
+  if (!pool) {
+    for (i64 task = 0; task < tasks; ++task) run(task);
+    return;
+  }
+  // A core packs a few words while it does as many multiply-adds as the pool counts with.
+  run_loop(*pool,
+           {[](const void* context, i64 task) { (*static_cast<const decltype(run)*>(context))(task); }, &run, tasks},
+           panels * panel_words * 8);
+}
+
+}  // namespace
 
 PackedWeight::PackedWeight(Format format, i64 n, i64 k) {
   const i64 panels = ceil_div(n, kPanel),
             units = ceil_div(has_scales(format) ? round_up(k, kGroup) : k, unit_of(format));
-  words_ = Buffer(static_cast<std::size_t>(panels * units * kPanel * 4));
+  words_ = Buffer::for_weights(static_cast<std::size_t>(panels * units * kPanel * 4));
   view_ = {.format = format,
            .n = n,
            .k = k,
@@ -14,67 +42,40 @@ PackedWeight::PackedWeight(Format format, i64 n, i64 k) {
            .row_stride = kPanel};
 }
 
-PackedWeight PackedWeight::dense(const void* weight, i64 row_stride, i64 column_stride, DType dtype, i64 n, i64 k) {
-  PackedWeight packed(dtype == DType::f32 ? Format::f32 : Format::bf16, n, k);
+PackedWeight PackedWeight::dense(Pool* pool, const DenseSource& s) {
+  PackedWeight packed(s.dtype == DType::f32 ? Format::f32 : Format::bf16, s.n, s.k);
+  const i64 stride = packed.view_.panel_stride, units = stride / kPanel, size = size_of(s.dtype);
   u32* words = packed.words_.as<u32>();
-  for (i64 row = 0; row < n; ++row) {
-    u32* column = words + row / kPanel * packed.view_.panel_stride + row % kPanel;
-    for (i64 i = 0; i < k; ++i) {
-      const i64 from = row * row_stride + i * column_stride;
-      if (dtype == DType::f32) {
-        column[i * kPanel] = static_cast<const u32*>(weight)[from];
-      } else {
-        column[i / 2 * kPanel] |= static_cast<u32>(static_cast<const u16*>(weight)[from]) << (16 * (i % 2));
-      }
-    }
-  }
-  return packed;
-}
-
-namespace {
-
-// [n, groups] to [panel][groups][16].
-template <class T>
-void pack_factors(const T* from, i64 n, i64 groups, T* to) {
-  for (i64 row = 0; row < n; ++row)
-    for (i64 g = 0; g < groups; ++g) to[(row / kPanel * groups + g) * kPanel + row % kPanel] = from[row * groups + g];
-}
-
-}  // namespace
-
-PackedWeight PackedWeight::quantized(const QuantizedSource& source) {
-  PackedWeight packed(source.format, source.n, source.k);
-  WeightView& view = packed.view_;
-  const i64 row_bytes = ceil_div(source.k * 4, unit_of(source.format));
-  u32* words = packed.words_.as<u32>();
-  for (i64 row = 0; row < source.n; ++row) {
-    const unsigned char* codes = source.codes + row * row_bytes;
-    u32* column = words + row / kPanel * view.panel_stride + row % kPanel;
-    for (i64 byte = 0; byte < row_bytes; byte += 4) {
-      u32 word = source.flip;
-      std::memcpy(&word, codes + byte, static_cast<std::size_t>(min_of(4, row_bytes - byte)));
-      column[byte / 4 * kPanel] = word ^ source.flip;
-    }
-  }
-  const i64 groups = ceil_div(source.k, source.group), count = ceil_div(source.n, kPanel) * groups * kPanel;
-  packed.scales_ = Buffer(static_cast<std::size_t>(count * size_of(source.scale_type)));
-  if (source.scale_type == DType::f32) {
-    pack_factors(static_cast<const float*>(source.scales), source.n, groups, packed.scales_.as<float>());
+  if (s.column_stride != 1) {
+    for_panels(pool, s.n, stride, [&](i64 panel) { pack_columns(s, panel, words + panel * stride); });
   } else {
-    pack_factors(static_cast<const u16*>(source.scales), source.n, groups, packed.scales_.as<u16>());
+    const RowSource rows{
+        static_cast<const unsigned char*>(s.values), s.row_stride * size, s.k * size, s.n, s.in_turn, 0};
+    for_panels(pool, s.n, stride, [&](i64 panel) { pack_panel(rows, panel, units, false, words + panel * stride); });
   }
-  if (source.zeros) {
-    packed.zeros_ = Buffer(static_cast<std::size_t>(count) * sizeof(float));
-    pack_factors(source.zeros, source.n, groups, packed.zeros_.as<float>());
-  }
-  view.scales = packed.scales_.as<void>(), view.scale_type = source.scale_type;
-  view.scale_panel_stride = groups * kPanel, view.group = source.group, view.zeros = packed.zeros_.as<float>();
   return packed;
 }
 
-PackedWeight PackedWeight::int4(const u32* source, const u16* scales, i64 n, i64 k) {
-  return quantized({Format::int4, n, k, kGroup, reinterpret_cast<const unsigned char*>(source), 0x88888888u, scales,
-                    DType::bf16, nullptr});
+PackedWeight PackedWeight::quantized(Pool* pool, const QuantizedSource& s) {
+  PackedWeight packed(s.format, s.n, s.k);
+  WeightView& view = packed.view_;
+  const i64 groups = ceil_div(s.k, s.group), count = ceil_div(s.n, kPanel) * groups * kPanel;
+  view.scale_type = s.scale_type == ScaleType::bf16 || s.scale_type == ScaleType::e8m0 ? DType::bf16 : DType::f32;
+  packed.scales_ = Buffer::for_weights(static_cast<std::size_t>(count * size_of(view.scale_type)));
+  if (s.zeros) packed.zeros_ = Buffer::for_weights(static_cast<std::size_t>(count) * sizeof(float));
+  view.scales = packed.scales_.as<void>(), view.zeros = packed.zeros_.as<float>();
+  view.scale_panel_stride = groups * kPanel, view.group = s.group;
+  const RowSource rows{s.codes, s.code_stride, ceil_div(s.k * 4, unit_of(s.format)), s.n, s.in_turn, s.flip};
+  const i64 stride = view.panel_stride, units = stride / kPanel;
+  std::atomic<bool> nan{false};
+  for_panels(pool, s.n, stride, [&](i64 panel) {
+    if (pack_panel(rows, panel, units, s.format == Format::fp8, packed.words_.as<u32>() + panel * stride)) nan = true;
+    const i64 at = panel * view.scale_panel_stride;
+    pack_scales(s, panel, groups, view.scale_type, ts::at(packed.scales_.as<void>(), view.scale_type, at));
+    if (s.zeros) pack_zeros(s, panel, groups, packed.zeros_.as<float>() + at);
+  });
+  packed.has_nan_ = nan;
+  return packed;
 }
 
 namespace {
@@ -111,17 +112,25 @@ float code_of(Format format, u32 word, i64 j) {
 
 void PackedWeight::unpack(float* out) const {
   const WeightView& w = view_;
-  const i64 unit = unit_of(w.format);
-  for (i64 row = 0; row < w.n; ++row)
-    for (i64 k = 0; k < w.k; ++k) {
-      const i64 panel = row / kPanel, lane = row % kPanel;
-      float value = code_of(w.format, w.words[panel * w.panel_stride + k / unit * kPanel + lane], k % unit);
-      if (w.scales) {
-        const i64 at = panel * w.scale_panel_stride + k / w.group * kPanel + lane;
-        value = (value - (w.zeros ? w.zeros[at] : 0.0f)) * load_scalar(w.scales, w.scale_type, at);
+  const i64 unit = unit_of(w.format), codes = has_scales(w.format) ? i64{1} << (32 / unit) : 0;
+  float table[256];
+  for (i64 code = 0; code < codes; ++code) table[code] = code_of(w.format, static_cast<u32>(code), 0);
+  for (i64 row = 0; row < w.n; ++row) {
+    const i64 panel = row / kPanel, lane = row % kPanel;
+    const u32* words = w.words + panel * w.panel_stride + lane;
+    for (i64 k = 0; k < w.k; k += unit) {
+      const u32 word = words[k / unit * kPanel];
+      float* to = out + row * w.k + k;
+      const i64 count = min_of(unit, w.k - k);
+      if (!w.scales) {
+        for (i64 j = 0; j < count; ++j) to[j] = code_of(w.format, word, j);
+        continue;
       }
-      out[row * w.k + k] = value;
+      const i64 at = panel * w.scale_panel_stride + k / w.group * kPanel + lane;
+      const float scale = load_scalar(w.scales, w.scale_type, at), zero = w.zeros ? w.zeros[at] : 0.0f;
+      for (i64 j = 0; j < count; ++j) to[j] = (table[word >> (32 / unit * j) & (codes - 1)] - zero) * scale;
     }
+  }
 }
 
 void PackedWeight::set_bias(const float* bias) {

@@ -16,6 +16,8 @@
 
 namespace ts {
 
+class Pool;
+
 constexpr i64 kPanel = 16;
 constexpr i64 kGroup = 32;  // quantized k are padded to a multiple of this; INT4 experts share a scale among as many
 
@@ -42,41 +44,62 @@ struct WeightView {
   const float* bias = nullptr;   // [n] what is added to each row of a product
 };
 
-// Row-major weights [n, k] as they come: codes (whole bytes a row), scales and zeros [n, ceil(k / group)].
+// How checkpoints store scales; e8m0 are powers of two.
+enum class ScaleType : int { f32, bf16, f16, e4m3, e8m0 };
+
+// Row-major weights [n, k] as they come. Codes are whole bytes a row, four of which are combined with `flip` (exclusive
+// or) to be two's complement. Each `scale_rows` rows share a row of scales [.., ceil(k / group)], which `row_scales`
+// [n] multiply. Zero points [ceil(n / 8), ceil(k / group)] are nibbles, eight rows to a word.
 struct QuantizedSource {
   Format format;
-  i64 n, k, group;
+  i64 n, k;
+  bool in_turn;  // rows of two matrices lie in turn: those of the first are packed first
   const unsigned char* codes;
-  u32 flip;  // what a word of four code bytes is combined with (exclusive or) to be two's complement
+  i64 code_stride;  // bytes between rows
+  u32 flip;
   const void* scales;
-  DType scale_type;
-  const float* zeros;
+  ScaleType scale_type;
+  i64 scale_stride, scale_rows, group;
+  const float* row_scales;
+  i64 row_scale_stride;
+  const u32* zeros;
+  i64 zero_stride;
+};
+
+// A plain weight: element (row, column) lies at row * row_stride + column * column_stride, one of which is 1.
+struct DenseSource {
+  const void* values;
+  i64 row_stride, column_stride;
+  DType dtype;
+  i64 n, k;
+  bool in_turn = false;
 };
 
 class PackedWeight {
  public:
   PackedWeight() = default;
-  static PackedWeight dense(const void* weight, i64 row_stride, i64 column_stride, DType dtype, i64 n, i64 k);
-  static PackedWeight quantized(const QuantizedSource& source);
-  static PackedWeight int4(const u32* packed, const u16* scales, i64 n, i64 k);  // symmetric, groups of 32
+  // Shared among the threads of `pool`, where there is one.
+  static PackedWeight dense(Pool* pool, const DenseSource& source);
+  static PackedWeight quantized(Pool* pool, const QuantizedSource& source);
 
   void set_bias(const float* bias);
   void unpack(float* out) const;  // [n, k], without the bias
   const WeightView& view() const { return view_; }
+  bool has_nan() const { return has_nan_; }  // among codes of FP8, which the kernels do not know
   i64 nbytes() const { return static_cast<i64>(words_.bytes() + scales_.bytes() + zeros_.bytes() + bias_.bytes()); }
 
  private:
   PackedWeight(Format format, i64 n, i64 k);
   Buffer words_, scales_, zeros_, bias_;
   WeightView view_{};
+  bool has_nan_ = false;
 };
 
 struct Experts {
-  std::vector<PackedWeight> gate_up, down;
+  std::vector<WeightView> gate_up, down;
   i64 inter = 0, dim = 0;
   Activation activation{};
   std::vector<float> gate_up_bias, down_bias;  // [experts][2 * inter], [experts][dim]; empty: none
-  MoveOnly move_only{};
 };
 
 struct KvProjection {

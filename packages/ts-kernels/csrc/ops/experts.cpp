@@ -85,10 +85,9 @@ void run_block(const ExpertsArgs& a, const Plan& plan, i64 block, float* results
   for (i64 i = 0; i < rows; ++i)
     std::memcpy(x + i * bytes, at(a.x, a.dtype, plan.rows[first + i] * a.x_stride), static_cast<std::size_t>(bytes));
   const std::vector<float>& biases = a.experts->gate_up_bias;
-  run_expert(a.experts->gate_up[static_cast<std::size_t>(expert)].view(),
-             a.experts->down[static_cast<std::size_t>(expert)].view(), a.experts->activation,
-             biases.empty() ? nullptr : biases.data() + expert * 2 * a.experts->inter, {x, dim, rows, a.dtype, a.dtype},
-             results + first * dim);
+  run_expert(a.experts->gate_up[static_cast<std::size_t>(expert)], a.experts->down[static_cast<std::size_t>(expert)],
+             a.experts->activation, biases.empty() ? nullptr : biases.data() + expert * 2 * a.experts->inter,
+             {x, dim, rows, a.dtype, a.dtype}, results + first * dim);
 }
 
 void run_shared_block(const ExpertsArgs& a, i64 first, float* results) {

@@ -25,7 +25,7 @@ struct TileRows {
 // a row (two AVX-512 multiply-adds of 16 a cycle) and have no rows to lay out. INT4 takes two products, and some 100
 // cycles to convert the weights: vectors are done with 8 rows by then.
 TS_INLINE bool tiles_serve(const WeightView& w, i64 rows) {
-  if (w.format == Format::int4) return rows >= 16 && w.group == kGroup && w.scale_type == DType::bf16;
+  if (w.format == Format::int4) return rows >= 16 && w.group % kGroup == 0 && w.scale_type == DType::bf16;
   return w.format == Format::bf16 && rows >= 8;
 }
 

@@ -22,10 +22,11 @@ TS_INLINE void split_pair(vi raw, vf scale, u32* high, u32* low) {
   store_words(low, bf16_pair(even - bf16_low(top), odd - bf16_high(top)));
 }
 
-// One group of INT4, which is as deep as a tile.
-void split_group(const WeightView& w, i64 panel, i64 group, u32* high, u32* low) {
+// INT4 as deep as a tile, which is a group or a part of one.
+void split_group(const WeightView& w, i64 panel, i64 depth, u32* high, u32* low) {
   static_assert(kGroup == kTileDepth);
-  const u32* words = w.words + panel * w.panel_stride + group * (kGroup / 8) * kPanel;
+  const u32* words = w.words + panel * w.panel_stride + depth * (kGroup / 8) * kPanel;
+  const i64 group = depth * kTileDepth / w.group;
   for (i64 lane = 0; lane < kPanel; lane += W) {
     const vf scale =
         load_bf16(static_cast<const u16*>(w.scales) + panel * w.scale_panel_stride + group * kPanel + lane);

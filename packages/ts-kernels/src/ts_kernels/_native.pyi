@@ -10,6 +10,7 @@ Conventions of every function and method
     * Calls with much work release the GIL.
 """
 
+from collections.abc import Sequence
 from typing import Any, final
 
 from torch import Tensor
@@ -539,14 +540,39 @@ def direct_sample(
 class PackedLinear:
     """A linear layer's weight[n, k], copied into the kernels' layout (bf16 stays bf16, fp32 stays fp32)."""
 
-    def __init__(self, weight: int, weight_stride: int, weight_dtype: int, n: int, k: int) -> None: ...
+    def __init__(
+        self, weight: int, weight_stride: int, weight_dtype: int, n: int, k: int, in_turn: bool = False
+    ) -> None:
+        """`in_turn`: rows of two matrices lie in turn; those of the first are packed first."""
     @staticmethod
     def from_quantized(
-        format: int, n: int, k: int, group: int, codes: int, flip: int, scales: int, scale_dtype: int, zeros: int
+        *,
+        format: int,
+        n: int,
+        k: int,
+        in_turn: bool,
+        codes: int,
+        code_stride: int,
+        flip: int,
+        scales: int,
+        scale_type: int,
+        scale_stride: int,
+        scale_rows: int,
+        group: int,
+        row_scales: int,
+        row_scale_stride: int,
+        zeros: int,
+        zero_stride: int,
     ) -> PackedLinear:
-        """Row-major codes of `format` (2 INT4, 3 INT4 with zero points, 4 INT8, 5 e4m3, 6 e2m1), whole bytes a row, of
-        which each four combined with `flip` (exclusive or) are in two's complement; scales and fp32 zeros (0: none)
-        [n, ceil(k / group)]."""
+        """Row-major codes of `format` (2 INT4, 3 INT4 with zero points, 4 INT8, 5 e4m3, 6 e2m1), whole bytes a row and
+        `code_stride` bytes apart, of which each four combined with `flip` (exclusive or) are in two's complement.
+
+        A row of scales (`scale_type` 0 fp32, 1 bf16, 2 fp16, 3 e4m3, 4 powers of two as e8m0; `scale_stride` elements
+        apart) holds ceil(k / group), for `scale_rows` rows of codes. `row_scales` fp32 [n] multiply them (0: none).
+        `zeros` int32 [ceil(n / 8), ceil(k / group)] are zero points, a nibble each, eight rows to a word (0: none)."""
+    @property
+    def has_nan(self) -> bool:
+        """Whether FP8 codes of NaN were among those packed; the kernels take them for numbers."""
     def set_bias(self, bias: int) -> None:
         """Add bias[n], fp32, to every product; copied."""
     def unpack(self, out: int) -> None:
@@ -575,14 +601,8 @@ class PackedMlp:
 class PackedExperts:
     """Routed experts: gate_up[experts, 2 * inter, dim] (gate rows, then up rows) and down[experts, dim, inter]."""
 
-    @staticmethod
-    def from_dense(gate_up: int, down: int, weight_dtype: int, experts: int, inter: int, dim: int) -> PackedExperts: ...
-    @staticmethod
-    def from_int4(
-        gate_up: int, gate_up_scale: int, down: int, down_scale: int, experts: int, inter: int, dim: int
-    ) -> PackedExperts:
-        """Compressed-tensors pack-quantized, group 32: int32 [E, N, K / 8] (nibble j of word i is column 8i + j, offset
-        8), bf16 scales [E, N, K / 32]. `dim` and `inter` must be multiples of 32."""
+    def __init__(self, gate_up: Sequence[PackedLinear], down: Sequence[PackedLinear]) -> None:
+        """One of each an expert, all of the first one's sizes; shares them."""
     @property
     def nbytes(self) -> int: ...
     def configure(self, gate: int, alpha: float, limit: float, gate_up_bias: int, down_bias: int) -> None:

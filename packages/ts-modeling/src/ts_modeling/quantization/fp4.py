@@ -9,6 +9,7 @@ the ``weight_global_scale`` of compressed-tensors divides.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class Mxfp4(Scheme):
         """For people."""
         return "MXFP4"
 
-    @property
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
         """Codes and exponents."""
         codes = Field("packed", ".weight_packed", (torch.uint8,), columns=2)
@@ -73,7 +74,7 @@ class Nvfp4(Scheme):
         """For people."""
         return "NVFP4"
 
-    @property
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
         """Codes, factors of blocks and that of the matrix."""
         codes, whole = (".weight_packed", ".weight_global_scale") if self.divides else (".weight", ".weight_scale_2")

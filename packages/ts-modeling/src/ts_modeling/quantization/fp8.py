@@ -5,6 +5,7 @@ last blocks may be short. compressed-tensors calls all of them ``weight_scale``,
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class Fp8Block(Scheme):
         read = "" if self.block == KERNEL_BLOCK else ", read as bf16"
         return f"FP8, blocks of {self.block[0]} x {self.block[1]}{read}"
 
-    @property
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
         """Values and factors; bf16 and exponents become fp32."""
         rows, columns = self.block
@@ -76,7 +77,7 @@ class Fp8Channel(Scheme):
         """For people."""
         return f"FP8, {'one scale' if self.whole else 'a scale a row'}"
 
-    @property
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
         """Values and factors."""
         rows = 0 if self.whole else 1

@@ -7,6 +7,7 @@ symmetric, ``weight_zero_point`` packed likewise along N: int32 [N/8 or N/4, K/g
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ class _Integers(Scheme):
 class PackedInt(_Integers):
     """``bits`` of 4 or 8, in words."""
 
-    @property
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
         """Words, scales and perhaps zero points."""
         each = 32 // self.bits
@@ -78,7 +79,7 @@ class PackedInt(_Integers):
 class Int8(_Integers):
     """One value a byte; ``bits`` is 8."""
 
-    @property
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
         """Values, scales and perhaps zero points."""
         values = self._field("weight", ".weight", torch.int8)
@@ -94,8 +95,13 @@ class Int8(_Integers):
 
 
 def _unpacked(words: Tensor) -> Tensor:
-    """int32 [..., W] to int8 [..., 4W]: the bytes in memory are the values in order, plus 128."""
-    return (words.contiguous().view(torch.uint8) ^ 128).view(torch.int8)
+    """int32 [..., W] to int8 [..., 4W]: the bytes in memory are the values in order, plus 128. Overwrites ``words``."""
+    values = words.contiguous().view(torch.uint8)
+    if values.device.type == "cpu":
+        values.numpy()[...] ^= 128  # in this thread: torch's wait for one another
+    else:
+        values.bitwise_xor_(128)
+    return values.view(torch.int8)
 
 
 def _shifted(values: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:

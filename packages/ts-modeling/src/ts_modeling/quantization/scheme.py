@@ -110,7 +110,7 @@ class Plain(Scheme):
         """For people."""
         return "plain"
 
-    @property
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
         """The matrix."""
         return (Field("weight", ".weight", FLOATS, dummy="normal"),)
@@ -129,11 +129,11 @@ def dequantized(source: Source) -> Tensor:
     """``source`` as a plain tensor: bf16, one matrix of a stack at a time; a tensor as it is."""
     if isinstance(source, Tensor):
         return source
-    if len(source.shape) == 2:
-        return source.dequantize().bfloat16()
+    if len(source.shape) == 2:  # in the kernels' own form, which they read back faster than torch reads the source
+        return gemm.prepare(source).dequantize().bfloat16()
     out = torch.empty(source.shape, dtype=torch.bfloat16, device=source.device)
     for i, one in enumerate(out):
-        one.copy_(source[i].dequantize())
+        one.copy_(gemm.prepare(source[i]).dequantize())
     return out
 
 

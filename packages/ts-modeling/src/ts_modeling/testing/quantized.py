@@ -14,13 +14,12 @@ from .tiny import write_tiny
 
 
 def quantize_tiny(
-    folder: Path, raw: dict[str, Any], format: str, modules: str, *, bf16: str = "$^", seed: int = 0, **lists: list[str]
+    folder: Path, raw: dict[str, Any], format: str, modules: str, *, seed: int = 0, **lists: list[str]
 ) -> Any:
     """Write ``raw`` with the Linear modules that match ``modules`` in ``format``; gives transformers' model of it.
 
     ``lists`` join the format's ``quantization_config``, such as those of modules left alone. Numbers are drawn anew;
-    transformers loads the file's tensors, dequantized, by their names; those that match ``bf16`` rounded first, as
-    what no kernel reads quantized is.
+    transformers loads the file's tensors, dequantized, by their names.
     """
     write_tiny(folder, raw, seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -33,7 +32,7 @@ def quantize_tiny(
             continue
         rows, columns = tensor.shape
         made = FORMATS[format].make(rows, columns, generator)
-        plain[name] = meaning(made).bfloat16() if re.search(bf16, stem) else meaning(made)
+        plain[name] = meaning(made)
         out |= {f"{stem}.{suffix}": value for suffix, value in made.items()}
     return _finish(folder, raw, out, plain, {**FORMATS[format].config, **lists})
 

@@ -11,14 +11,25 @@ from .weights import LinearWeight, MlpWeight, Source
 
 
 def pack(weight: Source, bias: Tensor | None = None) -> _native.PackedLinear:
-    """Copy ``weight`` [N, K] and ``bias`` fp32 [N] into the kernels' layout."""
-    n, k = weight.shape
-    if isinstance(weight, QuantizedWeight):
-        packed = packing.pack_quantized(weight)
-    else:
-        packed = _native.PackedLinear(weight.data_ptr(), weight.stride(0), CODE[weight.dtype], n, k)
+    """Copy ``weight`` [N, K] and ``bias`` fp32 [N] into the kernels' layout; see ``pack_matrix``."""
+    packed = pack_matrix("gemm.prepare", "weight", weight)
     if bias is not None:
         packed.set_bias(bias.data_ptr())
+    return packed
+
+
+def pack_matrix(operation: str, argument: str, weight: Source, *, in_turn: bool = False) -> _native.PackedLinear:
+    """Copy ``weight`` [N, K] into the kernels' layout; ``in_turn``: see ``pack_quantized``.
+
+    Raises ``ContractError`` for FP8 codes of NaN, which the kernels take for numbers.
+    """
+    if not isinstance(weight, QuantizedWeight):
+        weight = rows(weight)
+        n, k = weight.shape
+        return _native.PackedLinear(weight.data_ptr(), weight.stride(0), CODE[weight.dtype], n, k, in_turn)
+    packed = packing.pack_quantized(weight, in_turn=in_turn)
+    if packed.has_nan:
+        contract.fail(operation, argument, "finite", "FP8 codes of NaN")
     return packed
 
 

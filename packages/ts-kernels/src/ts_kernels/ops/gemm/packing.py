@@ -1,12 +1,12 @@
-"""Quantized weights as the native kernels take them: bytes of codes, scales by row and group (csrc/layout/packed.h)."""
+"""Quantized weights as the native kernels take them: codes and scales as they came (csrc/layout/packed.h)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ... import _native, contract
-from .._tensors import CODE
+from ... import _native
+from .._tensors import rows
 from ..quantize.formats import (
     Fp8BlockWeight,
     Fp8ChannelWeight,
@@ -16,40 +16,52 @@ from ..quantize.formats import (
     Nvfp4Weight,
     QuantizedWeight,
 )
-from ..quantize.fp4 import e8m0
 from ..quantize.fp8 import BLOCK
 
 INT4, INT4_ZERO, INT8, FP8, FP4 = 2, 3, 4, 5, 6
 OFFSET_8 = 0x88888888
+SCALES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float8_e4m3fn: 3, torch.uint8: 4}
+"""Codes of the types of scales; uint8 ones are exponents plus 127."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Format code, row-major codes, what makes them two's complement, scales and zero points fp32 or bf16 [N, G]."""
+    """Format code, codes [N, ...], scales [M, G] each row of which is ``scale_rows`` rows' own, and beside them: what
+    makes codes two's complement, a further factor of each row fp32 [N], packed zero points int32 [ceil(N / 8), G].
+    """
 
     format: int
     codes: Tensor
     scales: Tensor
+    scale_rows: int = 1
     flip: int = 0
+    row_scales: Tensor | None = None
     zeros: Tensor | None = None
 
 
-def pack_quantized(weight: QuantizedWeight) -> _native.PackedLinear:
-    """One matrix, packed. Raises ``ContractError`` for FP8 codes of NaN."""
+def pack_quantized(weight: QuantizedWeight, *, in_turn: bool = False) -> _native.PackedLinear:
+    """One matrix, packed; ``in_turn``: its rows are those of two matrices in turn, which become one after the other."""
     n, k = weight.shape
     parts = parts_of(weight)
-    codes, scales, zeros = parts.codes.contiguous(), parts.scales.contiguous(), parts.zeros
-    zeros = None if zeros is None else zeros.float().contiguous()
+    codes, scales, by_row = rows(parts.codes.flatten(1)), rows(parts.scales), parts.row_scales
+    zeros = None if parts.zeros is None else rows(parts.zeros)
     return _native.PackedLinear.from_quantized(
-        parts.format,
-        n,
-        k,
-        weight.group if scales.shape[-1] > 1 else -(-k // 32) * 32,
-        codes.data_ptr(),
-        parts.flip,
-        scales.data_ptr(),
-        CODE[scales.dtype],
-        0 if zeros is None else zeros.data_ptr(),
+        format=parts.format,
+        n=n,
+        k=k,
+        in_turn=in_turn,
+        codes=codes.data_ptr(),
+        code_stride=codes.stride(0) * codes.itemsize,
+        flip=parts.flip,
+        scales=scales.data_ptr(),
+        scale_type=SCALES[scales.dtype],
+        scale_stride=scales.stride(0),
+        scale_rows=parts.scale_rows,
+        group=weight.group if scales.shape[1] > 1 else -(-k // 32) * 32,
+        row_scales=0 if by_row is None else by_row.data_ptr(),
+        row_scale_stride=0 if by_row is None else by_row.stride(0),
+        zeros=0 if zeros is None else zeros.data_ptr(),
+        zero_stride=0 if zeros is None else zeros.stride(0),
     )
 
 
@@ -57,28 +69,16 @@ def parts_of(weight: QuantizedWeight) -> Parts:
     """What each format's tensors are to the kernels."""
     match weight:
         case Int4Weight():
-            zeros = None if weight.zero_point is None else weight.zeros() - 8
-            return Parts(INT4 if zeros is None else INT4_ZERO, weight.packed, _scales(weight.scale), OFFSET_8, zeros)
+            zeros = weight.zero_point
+            return Parts(INT4 if zeros is None else INT4_ZERO, weight.packed, weight.scale, 1, OFFSET_8, zeros=zeros)
         case Int8Weight():
-            return Parts(INT8, weight.values, _scales(weight.scale))
+            return Parts(INT8, weight.values, weight.scale)
         case Fp8BlockWeight():
-            rows = weight.scale_inv.repeat_interleave(BLOCK, 0)[: weight.shape[0]]
-            return Parts(FP8, _finite(weight.values), rows)
+            return Parts(FP8, weight.values, weight.scale_inv, BLOCK)
         case Fp8ChannelWeight():
-            return Parts(FP8, _finite(weight.values), _scales(weight.scale))
+            return Parts(FP8, weight.values, weight.scale)
         case Mxfp4Weight():
-            return Parts(FP4, weight.blocks, e8m0(weight.scales).bfloat16())
+            return Parts(FP4, weight.blocks, weight.scales)
         case Nvfp4Weight():
-            return Parts(FP4, weight.packed, weight.scale.float() * weight.row_scale()[:, None])
+            return Parts(FP4, weight.packed, weight.scale, row_scales=weight.row_scale())
     raise AssertionError(f"no native form of {weight.kind}")
-
-
-def _scales(scale: Tensor) -> Tensor:
-    """bf16 stays bf16, the others become fp32."""
-    return scale if scale.dtype == torch.bfloat16 else scale.float()
-
-
-def _finite(values: Tensor) -> Tensor:
-    if bool((values.view(torch.uint8) & 0x7F == 0x7F).any()):
-        contract.fail("gemm.prepare", "weight", "finite", "FP8 codes of NaN")
-    return values

@@ -5,11 +5,9 @@ from torch import Tensor
 
 from ... import _native
 from .._tensors import CODE, rows
+from ..gemm.cpu import pack_matrix
 from ..gemm.weights import MlpWeight
-from ..quantize.formats import Int4Weight
-from .weights import ExpertSource, ExpertWeights, gate_first, matrix
-
-INT4_GROUP = 32
+from .weights import ExpertSource, ExpertWeights
 
 
 def route_sigmoid(
@@ -49,52 +47,19 @@ def route_softmax(logits: Tensor, top_k: int, scale: float, normalize: bool) -> 
 
 
 def pack(layer: ExpertWeights) -> _native.PackedExperts:
-    """Copy a layer's experts into the kernels' layout.
-
-    Symmetric INT4 with bf16 scales stays INT4. Every other format of ``ts_kernels.quantize`` becomes bf16: that is
-    exact for MXFP4, and rounds once otherwise (2^-9 of a weight, where FP8 itself has 2^-4).
-    """
+    """Copy a layer's experts into the kernels' layout, in the format that they have, one matrix at a time."""
     gate_up, down = layer.sources()
-    sizes = (layer.experts, layer.inter, layer.hidden)
-    if _stays_int4(gate_up) and _stays_int4(down):
-        parts = (*_groups_of_32(gate_up, layer.interleaved), *_groups_of_32(down, False))
-        up, up_scale, low, low_scale = (part.data_ptr() for part in parts)
-        packed = _native.PackedExperts.from_int4(up, up_scale, low, low_scale, *sizes)
-    else:
-        first, second = _dense(gate_up, layer.interleaved), _dense(down, False)
-        packed = _native.PackedExperts.from_dense(first.data_ptr(), second.data_ptr(), CODE[first.dtype], *sizes)
+    packed = _native.PackedExperts(
+        [_matrix("gate_up", gate_up, expert, layer.interleaved) for expert in range(layer.experts)],
+        [_matrix("down", down, expert, False) for expert in range(layer.experts)],
+    )
     gate, biases = layer.activation, (layer.gate_up_bias, layer.down_bias)
     packed.configure(gate.code, gate.alpha, gate.limit, *(0 if b is None else b.data_ptr() for b in biases))
     return packed
 
 
-def _stays_int4(source: ExpertSource) -> bool:
-    """The kernels have groups of 32, which wider ones become by repeating their scale."""
-    return (
-        isinstance(source, Int4Weight)
-        and source.zero_point is None
-        and source.scale.dtype == torch.bfloat16
-        and source.group % INT4_GROUP == 0
-    )
-
-
-def _groups_of_32(source: ExpertSource, interleaved: bool) -> tuple[Tensor, Tensor]:
-    assert isinstance(source, Int4Weight)
-    wider = source.group // INT4_GROUP
-    scale = source.scale if wider == 1 else source.scale.repeat_interleave(wider, dim=-1)
-    parts = (source.packed, scale)
-    packed, scale = (torch.cat((p[:, ::2], p[:, 1::2]), 1) if interleaved else p for p in parts)
-    return packed.contiguous(), scale.contiguous()
-
-
-def _dense(source: ExpertSource, interleaved: bool) -> Tensor:
-    if isinstance(source, Tensor):
-        return (torch.cat((source[:, ::2], source[:, 1::2]), 1) if interleaved else source).contiguous()
-    out = torch.empty(source.shape, dtype=torch.bfloat16)
-    for expert in range(source.shape[0]):
-        whole = matrix(source, expert)
-        out[expert] = gate_first(whole) if interleaved else whole
-    return out
+def _matrix(argument: str, source: ExpertSource, expert: int, in_turn: bool) -> _native.PackedLinear:
+    return pack_matrix("moe.prepare_experts", argument, source[expert], in_turn=in_turn)
 
 
 def experts(x: Tensor, weights: Tensor, ids: Tensor, layer: ExpertWeights, shared: MlpWeight | None) -> Tensor:
