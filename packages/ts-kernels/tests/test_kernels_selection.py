@@ -189,7 +189,7 @@ def test_choices_do_not_grow_without_bound() -> None:
     operation, dtypes = OPERATIONS[OPERATION], (torch.float32, torch.float32)
     for width in range(100_000):
         # As kernel() does once it has chosen; choosing itself 100,000 times would take half a minute.
-        operation._keep((CPU, dtypes, (width,), "dense", None), abs, operation._generation)
+        operation._keep(operation._chosen, (CPU, dtypes, (width,), "dense", None), abs, operation._generation)
     assert len(operation._chosen) == KEPT
     assert operation.kernel(CPU, dtypes, (99_999,)) is abs, "the last ones are kept"
     assert operation.kernel(CPU, dtypes, (3,)) is not abs

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
@@ -20,6 +21,8 @@ from .registry import OWN, REGISTRY, Kernel, KernelSpec, OperationInfo, Query
 
 # Choices kept by one operation. A model asks for some tens; a caller whose sizes never repeat fills this and no more.
 KEPT = 4096
+
+T = TypeVar("T")
 
 _lock = threading.RLock()
 _override_stack: list[Mapping[str, str]] = []
@@ -125,6 +128,7 @@ class Operation:
         self.info = OperationInfo(name, dtypes, dims, summary)
         self.name = name
         self._chosen: dict[Hashable, Kernel] = {}
+        self._specs: dict[Hashable, KernelSpec] = {}
         self._generation = 0  # of the registry and the overrides: a choice made under an older one is not kept
         # The best kernel's shortcut: one native call that checks the tensors, allocates and computes, tried before
         # anything else. Through Python the same costs some 15 us, which at 75 operations is a millisecond a token.
@@ -153,7 +157,7 @@ class Operation:
             if function is not None:
                 break
             generation = self._generation
-        self._keep(key, function, generation)
+        self._keep(self._chosen, key, function, generation)
         if impl is None:
             self._adopt(spec, device, generation)
         return function
@@ -173,13 +177,13 @@ class Operation:
             REGISTRY.discard(self.name, spec.name)
             return None
 
-    def _keep(self, key: Hashable, function: Kernel, generation: int) -> None:
+    def _keep(self, choices: dict[Hashable, T], key: Hashable, choice: T, generation: int) -> None:
         with _lock:
             if generation != self._generation:
                 return  # the registry or an override has changed meanwhile
-            while len(self._chosen) >= KEPT:
-                del self._chosen[next(iter(self._chosen))]
-            self._chosen[key] = function
+            while len(choices) >= KEPT:
+                del choices[next(iter(choices))]
+            choices[key] = choice
 
     def choose(
         self,
@@ -190,7 +194,13 @@ class Operation:
         impl: str | None = None,
     ) -> KernelSpec:
         """The kernel that serves this class of calls. Raises ``NoKernelError``."""
-        return select(self.query(device, dtypes, dims, format), impl)
+        key = (device, dtypes, dims, format, impl)
+        spec = self._specs.get(key)
+        if spec is None:
+            generation = self._generation
+            spec = select(self.query(device, dtypes, dims, format), impl)
+            self._keep(self._specs, key, spec, generation)
+        return spec
 
     def query(
         self,
@@ -221,6 +231,7 @@ class Operation:
         with _lock:
             self._generation += 1
             self._chosen.clear()
+            self._specs.clear()
             self.direct = declined
 
 
