@@ -67,5 +67,6 @@ void bind_attention_paged(py::module_& m, Engine& engine);
 void bind_sampling(py::module_& m, Engine& engine);
 void bind_linear_attention(py::module_& m, Engine& engine);
 void bind_direct(py::module_& m, Engine& engine);
+void bind_pieces(py::module_& m, Engine& engine);
 
 }  // namespace ts

@@ -79,4 +79,5 @@ PYBIND11_MODULE(_native, m) {
   bind_sampling(m, *engine);
   bind_linear_attention(m, *engine);
   bind_direct(m, *engine);
+  bind_pieces(m, *engine);
 }

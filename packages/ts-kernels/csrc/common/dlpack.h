@@ -52,6 +52,6 @@ struct ExchangeTable {
 
 constexpr std::int32_t kCpu = 1;
 constexpr std::uint32_t kMajor = 1;
-constexpr DataType kInt32{0, 32, 1}, kInt64{0, 64, 1}, kFloat32{2, 32, 1}, kBFloat16{4, 16, 1};
+constexpr DataType kInt32{0, 32, 1}, kInt64{0, 64, 1}, kFloat32{2, 32, 1}, kBFloat16{4, 16, 1}, kFloat16{2, 16, 1};
 
 }  // namespace ts::dlpack

@@ -3,6 +3,7 @@
 
 #include "common/types.h"
 #include "layout/packed.h"
+#include "ops/pieces.h"
 #include "parallel/loop.h"
 
 namespace ts {
@@ -387,6 +388,9 @@ struct KernelTable {
   void (*gated_delta)(Pool&, const DeltaArgs&);
   void (*gated_norm)(Pool&, const GatedNormArgs&);
   void (*copy_states)(Pool&, const StateCopyArgs&);
+  void (*merge)(Pool&, const MergeArgs&);
+  void (*grouped_linear)(Pool&, const GroupedArgs&);
+  void (*combine)(Pool&, const CombineArgs&);
 };
 
 }  // namespace ts

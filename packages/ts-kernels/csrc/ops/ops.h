@@ -37,6 +37,9 @@ void causal_conv(Pool&, const ConvArgs&);
 void gated_delta(Pool&, const DeltaArgs&);
 void gated_norm(Pool&, const GatedNormArgs&);
 void copy_states(Pool&, const StateCopyArgs&);
+void merge(Pool&, const MergeArgs&);
+void grouped_linear(Pool&, const GroupedArgs&);
+void combine(Pool&, const CombineArgs&);
 
 // Runs body(task) for each task of [0, tasks); see Pool::run for `flops`.
 template <class Body>

@@ -39,6 +39,9 @@ const KernelTable table{
     gated_delta,
     gated_norm,
     copy_states,
+    merge,
+    grouped_linear,
+    combine,
 };
 
 }  // namespace ts::TS_ISA

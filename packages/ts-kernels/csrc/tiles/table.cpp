@@ -18,6 +18,7 @@ KernelTable table() {
   table.linear = linear;
   table.mlp = mlp;
   table.experts = experts;
+  table.grouped_linear = grouped_linear;
   return table;
 }
 

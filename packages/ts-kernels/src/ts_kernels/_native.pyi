@@ -333,6 +333,81 @@ def attend_paged(
     the cache.
     """
 
+def merge(
+    outs: int,
+    part_stride: int,
+    token_stride: int,
+    type: int,
+    lses: int,
+    lse_part_stride: int,
+    lse_token_stride: int,
+    parts: int,
+    tokens: int,
+    heads: int,
+    v: int,
+    out: int,
+    lse: int,
+) -> None:
+    """Attention over disjoint keys, from outs [parts, tokens, heads * v] and fp32 lses [parts, tokens, heads].
+
+    type: FP32, BF16 or 2, fp16. A part whose lse is -inf counts for nothing whatever it holds. out [tokens, heads * v]
+    of that type, lse fp32 [tokens, heads].
+    """
+
+def permute(
+    ids: int, count: int, experts: int, block: int, capacity: int, pairs: int, offsets: int, blocks: int
+) -> None:
+    """Sort `count` pairs by their expert, each expert's share padded to whole blocks; stable.
+
+    int32: ids [count] (those outside of [0, experts) are left out), pairs [capacity] (`count` where there is none),
+    offsets [experts + 1], blocks [capacity / block] (-1 past the end). capacity is
+    (count + min(count, experts) * (block - 1)) / block * block.
+    """
+
+def grouped_linear(
+    x: int,
+    x_stride: int,
+    tokens: int,
+    dtype: int,
+    ids: int,
+    top_k: int,
+    pairs: int,
+    starts: int,
+    sources: list[tuple[int, int, int]],
+    format: int,
+    n: int,
+    k: int,
+    group: int,
+    scale_dtype: int,
+    row_bytes: int,
+    flip: int,
+    out: int,
+) -> bool:
+    """out[t, j] = x[t] @ weight[ids[t, j]].T, zero where an id is outside of the experts; False for FP8 codes of NaN.
+
+    ids int32 [tokens, top_k]; pairs and starts as `permute` with blocks of 1 gives them. sources: of each expert
+    (codes, scales, zeros), 0 where it has no pair; format (0 fp32, 1 bf16), codes, scales, zeros, group and flip as in
+    `PackedLinear.from_quantized`, rows of codes `row_bytes` apart. out [tokens, top_k, n].
+    """
+
+def combine(
+    values: int,
+    dtype: int,
+    tokens: int,
+    top_k: int,
+    dim: int,
+    experts: int,
+    weights: int,
+    ids: int,
+    base: int,
+    base_stride: int,
+    out: int,
+) -> None:
+    """out[t] = base[t] + sum of weights[t, j] * values[t, j], in order of j, of the ids within [0, experts).
+
+    values [tokens, top_k, dim] dense, weights fp32 and ids int32 [tokens, top_k], base 0: none.
+    """
+
 def sample(
     logits: int,
     stride: int,
@@ -516,6 +591,9 @@ def copy_states(
 # Direct calls take and give tensors: they check them, allocate the result and compute, in one call. Each gives
 # NotImplemented where an argument is not on the CPU or not of the rank, sizes, dtype and layout that the kernel wants.
 
+def direct_merge(outs: Tensor, lses: Tensor) -> Any: ...
+def direct_permute(ids: Tensor, experts: int, block: int) -> Any: ...
+def direct_combine(values: Tensor, weights: Tensor, ids: Tensor, experts: int, base: Tensor | None) -> Any: ...
 def direct_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Any: ...
 def direct_add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Any: ...
 def direct_apply_interleaved(x: Tensor, cos_sin: Tensor, positions: Tensor) -> Any: ...

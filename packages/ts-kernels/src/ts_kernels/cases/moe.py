@@ -47,7 +47,17 @@ def _pieces(s: Sizes, make: Maker, weights: Tensor, ids: Tensor) -> Iterator[Cas
 
     yield Case("moe.permute", permute, None)
     x, down = make(s.rows, s.expert_inter), make.weight(s.experts, s.hidden, s.expert_inter)
-    yield Case("moe.grouped_linear", lambda impl: (moe.grouped_linear(x, ids, down, impl=impl),), None)
+    used = len(set(ids.flatten().tolist())) * s.hidden * s.expert_inter
+    for variant, quantize_, width in (
+        ("bf16", lambda w: w, 2.0),
+        ("int4", quantize.quantize_int4, 0.5 + 2 / 32),
+        ("mxfp4", quantize.quantize_mxfp4, 0.5 + 1 / 32),
+        ("fp8-block", quantize.quantize_fp8_block, 1.0),
+    ):
+        moved = int(used * width) + nbytes(x) * (1 + s.top_k * s.hidden // s.expert_inter)
+        flops = 2 * ids.numel() * s.hidden * s.expert_inter
+        run = _run_grouped(x, ids, quantize_(down))
+        yield Case("moe.grouped_linear", run, None, bytes=moved, flops=flops, variant=variant)
     values = make(s.rows, s.top_k, s.hidden)
     wide = weights.to(values.dtype)
     yield Case(
@@ -55,6 +65,10 @@ def _pieces(s: Sizes, make: Maker, weights: Tensor, ids: Tensor) -> Iterator[Cas
         lambda impl: (moe.combine(values, weights, ids, s.experts, impl=impl),),
         lambda: torch.einsum("tkd,tk->td", values, wide),
     )
+
+
+def _run_grouped(x: Tensor, ids: Tensor, weight: Tensor | quantize.QuantizedWeight) -> Run:
+    return lambda impl: (moe.grouped_linear(x, ids, weight, impl=impl),)
 
 
 def _run_experts(x: Tensor, weights: Tensor, ids: Tensor, layer: moe.ExpertWeights) -> Run:

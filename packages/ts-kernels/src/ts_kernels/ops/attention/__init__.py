@@ -192,6 +192,10 @@ def merge(outs: Tensor, lses: Tensor, *, impl: str | None = None) -> tuple[Tenso
     part whose lse is -inf saw no keys, and counts for nothing whatever it holds. Sinks belong in one part only. Raises
     ``ContractError`` (arXiv 2501.01005, section 2.2).
     """
+    if impl is None:
+        done = _MERGE.direct(outs, lses)
+        if done is not NotImplemented:
+            return done  # type: ignore[no-any-return]
     if not (
         outs.dim() == lses.dim() == 3
         and outs.shape[:2] == lses.shape[:2]
@@ -220,6 +224,7 @@ _register.reference(_MERGE, reference.merge, {"outs": QUERIES})
 _NATIVE = {"q": contract.FLOATS, "cache": contract.FLOATS}
 _register.native(_DECODE, "attention.cpu:decode", _NATIVE)
 _register.native(_PREFILL, "attention.cpu:prefill", _NATIVE)
+_register.native(_MERGE, "attention.cpu:merge", {"outs": QUERIES}, direct="attention.cpu:direct_merge")
 _register.triton(_DECODE, "attention.triton:decode", _ALL)
 _register.triton(_PREFILL, "attention.triton:prefill", _ALL)
 _register.triton(_MERGE, "attention.triton:merge", {"outs": QUERIES})

@@ -1,4 +1,7 @@
-"""Native paged attention (csrc/ops/attention_paged_*.cpp). Arguments have passed the public functions' checks."""
+"""Native paged attention (csrc/ops/attention_paged_*.cpp, merge.cpp).
+
+Arguments have passed the public functions' checks.
+"""
 
 import torch
 from torch import Tensor
@@ -7,6 +10,8 @@ from ... import _native
 from ...errors import ContractError
 from .._tensors import CODE, dense_heads, rows
 from .options import Options
+
+PART_CODE = {**CODE, torch.float16: 2}
 
 
 def decode(
@@ -84,3 +89,31 @@ def _attend(
         lse.data_ptr(),
     )
     return out, lse
+
+
+def merge(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighs each part by its share of the softmax's denominator."""
+    outs, lses = rows(outs), rows(lses)
+    parts, tokens, heads = lses.shape
+    out = torch.empty(outs.shape[1:], dtype=outs.dtype)
+    lse = torch.empty((tokens, heads), dtype=torch.float32)
+    _native.merge(
+        outs.data_ptr(),
+        outs.stride(0),
+        outs.stride(1),
+        PART_CODE[outs.dtype],
+        lses.data_ptr(),
+        lses.stride(0),
+        lses.stride(1),
+        parts,
+        tokens,
+        heads,
+        outs.shape[2] // heads,
+        out.data_ptr(),
+        lse.data_ptr(),
+    )
+    return out, lse
+
+
+# Shortcuts that take the public arguments; see Operation.direct.
+direct_merge = _native.direct_merge

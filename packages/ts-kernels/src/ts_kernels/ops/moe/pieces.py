@@ -27,6 +27,10 @@ def permute(ids: Tensor, experts: int, *, block: int = 1, impl: str | None = Non
     Each expert's share is padded to a multiple of ``block``. Ids outside of [0, ``experts``) are left out. Sorting is
     stable, nothing depends on the order of threads, and nothing waits for the device. Raises ``ContractError``.
     """
+    if impl is None:
+        done = _PERMUTE.direct(ids, experts, block)
+        if done is not NotImplemented:
+            return done  # type: ignore[no-any-return]
     if ids.dim() != 2 or ids.dtype != torch.int32 or experts < 1 or block < 1:
         contract.shape(_PERMUTE.name, "ids", ids, "T", "k")
         contract.dtype(_PERMUTE.name, "ids", ids, torch.int32)
@@ -75,6 +79,10 @@ def combine(
     values [T, k, D] fp32 or bf16 contiguous, weights fp32 [T, k], ids int32 [T, k]: a pair whose id is outside of
     [0, ``experts``) counts as zero and is not read. ``base`` [T, D] of the values' dtype. Raises ``ContractError``.
     """
+    if impl is None:
+        done = _COMBINE.direct(values, weights, ids, experts, base)
+        if done is not NotImplemented:
+            return done  # type: ignore[no-any-return]
     operation = _COMBINE.name
     contract.shape(operation, "values", values, "T", "k", "D")
     tokens, k, width = values.shape
@@ -96,8 +104,15 @@ def combine(
 
 _IDS = {"ids": frozenset({torch.int32})}
 _register.reference(_PERMUTE, reference.permute, _IDS)
+_register.native(_PERMUTE, "moe.pieces_cpu:permute", _IDS, direct="moe.pieces_cpu:direct_permute")
 _register.triton(_PERMUTE, "moe.triton.permute:permute", _IDS)
 _register.reference(_GROUPED, reference.grouped_linear, {"x": contract.FLOATS}, frozenset(ALL_KINDS))
+_register.native(
+    _GROUPED,
+    "moe.pieces_cpu:grouped_linear",
+    {"x": contract.FLOATS, "weight": contract.FLOATS},
+    formats=frozenset(ALL_KINDS),
+)
 _register.triton(
     _GROUPED,
     "moe.triton.experts:grouped_linear",
@@ -105,4 +120,10 @@ _register.triton(
     formats=frozenset(ALL_KINDS),
 )
 _register.reference(_COMBINE, reference.combine, {"values": contract.FLOATS})
+_register.native(
+    _COMBINE,
+    "moe.pieces_cpu:combine",
+    {"values": contract.FLOATS},
+    direct="moe.pieces_cpu:direct_combine",
+)
 _register.triton(_COMBINE, "moe.triton.combine:combine", {"values": contract.FLOATS})
