@@ -51,7 +51,7 @@ void bind_attention_paged(py::module_& m, Engine& engine) {
                          dtype_of(dtype),
                          pointer(k_cache),
                          pointer(v_cache),
-                         dtype_of(cache_dtype),
+                         cache_dtype_of(cache_dtype),
                          k_page,
                          v_page,
                          page_size,
@@ -88,7 +88,7 @@ void bind_attention_paged(py::module_& m, Engine& engine) {
                              {pointer(k), k_stride, k_width, pointer(k_cache), k_page, k_scale},
                              {pointer(v), v_stride, v_width, pointer(v_cache), v_page, v_scale},
                              dtype_of(dtype),
-                             dtype_of(cache_dtype)},
+                             cache_dtype_of(cache_dtype)},
                             tokens * (k_width + v_width) * 2);
   });
 }

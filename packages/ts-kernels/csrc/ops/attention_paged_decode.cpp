@@ -3,6 +3,7 @@
 // A task is one split of one row's keys, at fixed places (flash decoding), for all heads: a page's memory is read from
 // front to back, one step of keys ahead of its use, and each head's part serves all query heads that share it. Partial
 // results are merged in order, so a row's result depends neither on the batch nor on the number of threads.
+#include "isa/e4m3.h"
 #include "ops/attention_paged.h"
 
 namespace ts::TS_ISA {
@@ -82,9 +83,9 @@ TS_INLINE void fetch(const T* from, i64 width) {
 // number, then those of odd. Queries are brought into that order beforehand and outputs out of it at the end.
 constexpr int kMixVectors = W == 16 ? 4 : 2;  // vectors of columns of an output block
 
-TS_INLINE i64 paired_keys(const PagedArgs& a) { return a.cache_dtype == DType::f32 ? 0 : a.d / (2 * W) * (2 * W); }
+TS_INLINE i64 paired_keys(const PagedArgs& a) { return a.cache_dtype != DType::bf16 ? 0 : a.d / (2 * W) * (2 * W); }
 TS_INLINE i64 paired_values(const PagedArgs& a) {
-  return a.cache_dtype == DType::f32 ? 0 : a.v / (kMixVectors * W) * (kMixVectors * W);
+  return a.cache_dtype != DType::bf16 ? 0 : a.v / (kMixVectors * W) * (kMixVectors * W);
 }
 
 TS_INLINE void split_pairs(float* row, i64 width) {
@@ -109,6 +110,12 @@ TS_INLINE void widen_pair(const u16* from, vf& low, vf& high) {
   low = bf16_low(words), high = bf16_high(words);
 }
 
+TS_INLINE void widen_pair(const u8* from, vf& low, vf& high) { widen_e4m3(from, low, high); }
+
+// What keys and values are multiplied by for being widened so.
+TS_INLINE float unit_of(const PagedArgs& a) { return a.cache_dtype == DType::e4m3 ? kE4m3Unit : 1.0f; }
+
+TS_INLINE vf widen(const u8* from, i64 left) { return widen_e4m3_first(from, left); }
 template <class T>
 TS_INLINE vf widen(const T* from, i64 left) {
   return load_as_float(from, sizeof(T) == 4 ? DType::f32 : DType::bf16, 0, left);
@@ -251,7 +258,7 @@ void attend_keys(const PagedArgs& a, const Sizes& s, const Row& row, i64 first, 
 
 // The row's queries, scaled, in the order of Work.
 TS_INLINE void load_queries(const PagedArgs& a, const Sizes& s, const Row& row, float* q) {
-  const float factor = query_factor(a);
+  const float factor = query_factor(a) * unit_of(a);
   for (i64 head = 0; head < a.kv_heads; ++head)
     for (i64 i = 0; i < row.queries; ++i)
       for (i64 g = 0; g < s.group; ++g, q += s.d) {
@@ -273,6 +280,7 @@ void attend_split(const PagedArgs& a, const Sizes& s, const Row& row, i64 split,
   const i64 first = (row.first_split + split) * kSplit, end = min_of(first + kSplit, row.position + row.queries);
   const i64 start = max_of(first, oldest_key(a, max_of(0, row.position)));
   if (a.cache_dtype == DType::f32) return attend_keys<float>(a, s, row, start, end, work);
+  if (a.cache_dtype == DType::e4m3) return attend_keys<u8>(a, s, row, start, end, work);
   attend_keys<u16>(a, s, row, start, end, work);
 }
 
@@ -289,7 +297,7 @@ void merge_head(const PagedArgs& a, const Sizes& s, const Row& row, i64 query, i
   for (i64 i = 0; i < row.splits; ++i) maximum = state[i * step + r] > maximum ? state[i * step + r] : maximum;
   for (i64 i = 0; i < row.splits; ++i)
     total += __builtin_exp2f(state[i * step + r] - maximum) * state[i * step + rows + r];
-  const float norm = finish_row(a, token, head, maximum, total);
+  const float norm = finish_row(a, token, head, maximum, total) * unit_of(a);
   float* merged = scratch_of<float>(Slot::merged, s.v);
   for (i64 j = 0; j < s.v; j += W) {
     vf sum = zero();

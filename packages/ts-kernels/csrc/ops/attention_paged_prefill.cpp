@@ -46,7 +46,7 @@ TS_INLINE void load_tile(const PagedArgs& a, const Sizes& s, const Task& t, i64 
     widen_head<T>(a, t.row, a.k_cache, a.k_page, a.d, t.head, first, count, rows, s.d);
     widen_head<T>(a, t.row, a.v_cache, a.v_page, a.v, t.head, first, count, values, s.v);
   };
-  a.cache_dtype == DType::f32 ? load(float{}) : load(u16{});
+  a.cache_dtype == DType::f32 ? load(float{}) : a.cache_dtype == DType::e4m3 ? load(u8{}) : load(u16{});
   transpose(rows, s.d, count, a.d, columns, kKeys);
 }
 

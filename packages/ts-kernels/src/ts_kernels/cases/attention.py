@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..ops import attention
-from .common import Case, Maker, Sizes
+from .common import Case, Maker, Sizes, nbytes
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,15 @@ def paged_batch(
 def cases(s: Sizes, make: Maker) -> Iterator[Case]:
     """Four query heads share a head of the cache (two in the miniature)."""
     shared, scale = max(2, s.heads // 4), s.v**-0.5
-    batch = paged_batch([s.context] * s.rows, shared, (s.v, s.v), s.page_size, make, torch.bfloat16)
+    for variant, stored in (("", torch.bfloat16), ("fp8", torch.float8_e4m3fn)):
+        batch = paged_batch([s.context] * s.rows, shared, (s.v, s.v), s.page_size, make, stored)
+        yield from _over(batch, s, make, scale, variant)
+    outs, lses = make(4, s.rows, s.heads * s.v), make(4, s.rows, s.heads).float()
+    yield Case("attention.merge", lambda impl: attention.merge(outs, lses, impl=impl), None)
+
+
+def _over(batch: PagedBatch, s: Sizes, make: Maker, scale: float, variant: str) -> Iterator[Case]:
+    """Decode and prefill over these caches; ``variant`` says what they hold where it is not bf16."""
     paged = (batch.k_cache, batch.v_cache)
     q = make(s.rows, s.heads, s.v)
 
@@ -64,16 +72,19 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         done = attention.decode(q, *paged, batch.tables, batch.lengths, scale, return_lse=True, impl=impl)
         return tuple(done)
 
-    yield Case("attention.decode", decode, _torch_attention(q[:, None], batch, range(s.rows), scale))
+    moved, per_key = nbytes(*batch.keys, *batch.values, q, q), 4 * s.heads * s.v
+    torch_decode = _torch_attention(q[:, None], batch, range(s.rows), scale)
+    yield Case(
+        "attention.decode", decode, torch_decode, bytes=moved, flops=s.rows * s.context * per_key, variant=variant
+    )
     prompt, cu_q = make(s.prompt, s.heads, s.v), torch.tensor([0, s.prompt], dtype=torch.int32, device=make.device)
 
     def prefill(impl: str | None) -> tuple[Tensor, ...]:
         tables, lengths = batch.tables[:1], batch.lengths[:1]
         return tuple(attention.prefill(prompt, *paged, cu_q, tables, lengths, scale, return_lse=True, impl=impl))
 
-    yield Case("attention.prefill", prefill, _torch_attention(prompt[None], batch, range(1), scale))
-    outs, lses = make(4, s.rows, s.heads * s.v), make(4, s.rows, s.heads).float()
-    yield Case("attention.merge", lambda impl: attention.merge(outs, lses, impl=impl), None)
+    torch_prefill = _torch_attention(prompt[None], batch, range(1), scale)
+    yield Case("attention.prefill", prefill, torch_prefill, variant=variant)
 
 
 def _torch_attention(q_BQHD: Tensor, batch: PagedBatch, rows: range, scale: float) -> Callable[[], object]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..ops import kv_cache
-from .common import Case, Maker, Sizes, nbytes
+from .common import Case, Maker, Run, Sizes, nbytes
 from .rope import table_of
 
 
@@ -39,14 +39,16 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
     )
     shared = max(2, s.heads // 4)
     k, v = make(s.rows, shared, s.head), make(s.rows, shared, s.v)
+    for variant, stored in (("", torch.bfloat16), ("fp8", torch.float8_e4m3fn)):
+        sizes: list[tuple[int, ...]] = [(pages, s.page_size, shared, width) for width in (s.head, s.v)]
+        moved = nbytes(k, v) + stored.itemsize * s.rows * shared * (s.head + s.v)
+        yield Case("kv_cache.write_kv", _write_kv(k, v, slots, sizes, stored), None, bytes=moved, variant=variant)
 
-    def write_kv(impl: str | None) -> tuple[Tensor, ...]:
-        caches = [
-            torch.zeros(pages, s.page_size, shared, width, dtype=torch.bfloat16, device=make.device)
-            for width in (s.head, s.v)
-        ]
+
+def _write_kv(k: Tensor, v: Tensor, slots: Tensor, sizes: list[tuple[int, ...]], stored: torch.dtype) -> Run:
+    def run(impl: str | None) -> tuple[Tensor, ...]:
+        caches = [torch.zeros(size, dtype=stored, device=k.device) for size in sizes]
         kv_cache.write_kv(k, v, slots, *caches, k_scale=0.5, v_scale=2.0, impl=impl)
         return tuple(caches)
 
-    moved = nbytes(k, v) + 2 * s.rows * shared * (s.head + s.v)
-    yield Case("kv_cache.write_kv", write_kv, None, bytes=moved)
+    return run

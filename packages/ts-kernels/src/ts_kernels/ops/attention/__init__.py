@@ -221,7 +221,7 @@ _ALL = {"q": QUERIES, "cache": CACHES}
 _register.reference(_DECODE, reference.decode, _ALL)
 _register.reference(_PREFILL, reference.prefill, _ALL)
 _register.reference(_MERGE, reference.merge, {"outs": QUERIES})
-_NATIVE = {"q": contract.FLOATS, "cache": contract.FLOATS}
+_NATIVE = {"q": contract.FLOATS, "cache": contract.CACHES}
 _register.native(_DECODE, "attention.cpu:decode", _NATIVE)
 _register.native(_PREFILL, "attention.cpu:prefill", _NATIVE)
 _register.native(_MERGE, "attention.cpu:merge", {"outs": QUERIES}, direct="attention.cpu:direct_merge")

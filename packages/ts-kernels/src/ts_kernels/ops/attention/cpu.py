@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ... import _native
 from ...errors import ContractError
-from .._tensors import CODE, dense_heads, rows
+from .._tensors import CACHE_CODE, CODE, dense_heads, rows
 from .options import Options
 
 PART_CODE = {**CODE, torch.float16: 2}
@@ -67,7 +67,7 @@ def _attend(
         CODE[q.dtype],
         k_cache.data_ptr(),
         v_cache.data_ptr(),
-        CODE[k_cache.dtype],
+        CACHE_CODE[k_cache.dtype],
         k_cache.stride(0),
         v_cache.stride(0),
         pages,

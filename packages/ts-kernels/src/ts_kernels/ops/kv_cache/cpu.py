@@ -82,7 +82,7 @@ def write_kv(
         v_scale,
         pages,
         page_size,
-        CODE[k_cache.dtype],
+        CACHE_CODE[k_cache.dtype],
     )
 
 

@@ -84,5 +84,5 @@ def _reject(k: Tensor, v: Tensor, slot_mapping: Tensor, k_cache: Tensor, v_cache
 
 
 _register.reference(_WRITE_KV, reference.write_kv, {"k": QUERIES, "cache": CACHES})
-_register.native(_WRITE_KV, "kv_cache.cpu:write_kv", {"k": contract.FLOATS, "cache": contract.FLOATS})
+_register.native(_WRITE_KV, "kv_cache.cpu:write_kv", {"k": contract.FLOATS, "cache": contract.CACHES})
 _register.triton(_WRITE_KV, "attention.triton.write:write_kv", {"k": QUERIES, "cache": CACHES})
