@@ -96,7 +96,8 @@ def test_copies_within_one_cache(native: None) -> None:
 def test_native_copy_checks_pages(native: None) -> None:
     cache = torch.zeros(3, 4)
     for taken, given_ in ((3, 0), (0, 3), (-1, 0), (0, -1)):
-        with pytest.raises(ValueError, match="a page is outside of its cache"):
+        name, page = ("source_pages", taken) if taken else ("target_pages", given_)
+        with pytest.raises(ContractError, match=rf"copy_pages: {name} must be in \[0, 3\), got {page}$"):
             kv_cache.copy_pages(cache, cache, torch.tensor([taken]), torch.tensor([given_]), impl="native")
 
 

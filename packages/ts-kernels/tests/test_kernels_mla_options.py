@@ -244,5 +244,10 @@ def test_values_in_debug_mode(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_native_refuses_fewer_keys_than_queries(native: None) -> None:
-    with override("native"), pytest.raises(ValueError, match="seq_lens must be at least the row's queries"):
+    with (
+        override("native"),
+        pytest.raises(
+            ContractError, match=r"mla.decode_absorbed: seq_lens must be from 2 \(the row's queries\) to .*, got 1"
+        ),
+    ):
         call(seq_lens=torch.tensor([1, 0], dtype=torch.int32))

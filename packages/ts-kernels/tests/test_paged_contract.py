@@ -129,15 +129,20 @@ def test_native_kernels_refuse_what_they_would_follow(native: None) -> None:
         return attention.decode(q, k, v, tables, lengths, 1.0, impl="native")
 
     for page in (5, -1):
-        with pytest.raises(ValueError, match="block_tables holds a page outside of the cache"):
+        message = rf"attention.decode: block_tables\[0\] must be in \[0, 5\), got {page}$"
+        with pytest.raises(ContractError, match=message):
             decode(torch.tensor([[0, page]], dtype=torch.int32), lengths)
-    with pytest.raises(ValueError, match="seq_lens exceeds the block table"):
+    with pytest.raises(ContractError, match=r"seq_lens must be from 0 to 16 .*, got 20$"):
         decode(i32(1, 1), lengths)
-    with pytest.raises(ValueError, match="seq_lens must not be negative"):
+    with pytest.raises(ContractError, match=r"seq_lens must be from 0 to 32 .*, got -20$"):
         decode(i32(1, 2), -lengths)
-    with pytest.raises(ContractError, match="cu_q must be from 0 to 1"):
-        attention.prefill(q, k, v, i32(2), i32(1, 2), lengths, 1.0, impl="native")
-    with pytest.raises(ValueError, match="slots: beyond the cache"):
+    for spans, given in ([0, 0], r"\[0, 0\]"), ([1, 1], r"\[1, 1\]"):
+        message = f"attention.prefill: cu_q must be from 0 to 1 without a fall, got {given}"
+        with pytest.raises(ContractError, match=message):
+            attention.prefill(q, k, v, torch.tensor(spans).int(), i32(1, 2), lengths, 1.0, impl="native")
+    with pytest.raises(ContractError, match="got \\[0, 2, 1\\]"):
+        attention.prefill(q, k, v, torch.tensor([0, 2, 1]).int(), i32(2, 2), i32(2), 1.0, impl="native")
+    with pytest.raises(ContractError, match=r"kv_cache\.write_kv: slot_mapping must be below 80, got 80$"):
         kv_cache.write_kv(f32(1, 2, 8), f32(1, 2, 12), i64(1) + 80, k, v, impl="native")
 
 

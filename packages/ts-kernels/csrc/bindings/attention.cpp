@@ -1,4 +1,5 @@
 // MLA attention over the paged latent cache.
+#include "bindings/checks.h"
 #include "bindings/direct.h"
 
 namespace ts {
@@ -37,19 +38,19 @@ struct Work {
 // Checks what the kernels will follow as addresses; about 0.3 us for 8K keys in pages of 16.
 Work check_rows(const AttentionArgs& a, i64 pages) {
   require(a.page_size > 0, "attention: page_size must be positive");
+  const char* name = a.q_rope ? "mla.decode_absorbed" : a.cu_q ? "mla.prefill" : "mla.decode";
   Work work{0, 0, 0};
   for (i64 row = 0; row < a.rows; ++row) {
     const i64 length = a.seq_lens[row], queries = a.cu_q ? a.cu_q[row + 1] - a.cu_q[row] : length > 0 ? a.q_len : 0;
     const i64 used = ceil_div(length, a.page_size);
-    require(length >= 0 && queries >= 0 && queries <= length, "attention: seq_lens must be at least the row's queries");
-    require(used <= a.block_table_width, "attention: seq_lens exceeds the block table");
+    if (queries < 0) refuse(name, "cu_q", "without a fall", "a fall at row " + std::to_string(row));
+    check_length(name, length, queries, a.block_table_width * a.page_size);
     u32 highest = 0;  // a negative page is a high one
     for (i64 i = 0; i < used; ++i) {
       const u32 page = static_cast<u32>(a.block_tables[row * a.block_table_stride + i]);
       highest = page > highest ? page : highest;
     }
-    require(highest < static_cast<u64>(pages) || used == 0,
-            "attention: block_tables holds a page outside of the cache");
+    if (used > 0) check_page(name, row, highest, pages);
     work.pairs += queries * length;
     work.keys += queries > 0 ? length : 0;
     work.queries += queries;
@@ -171,9 +172,7 @@ void bind_attention(py::module_& m, Engine& engine) {
              if (!read_common(kv, views, {q, cache, tables, lengths}) || !direct::View::read(cu_q_, cu_q) ||
                  !cu_q.vector(views[3].size(0) + 1) || !cu_q.is(dlpack::kInt32))
                return direct::declined();
-             const i32* bounds = cu_q.data<i32>();
-             require(bounds[0] == 0 && bounds[views[3].size(0)] == views[0].size(0),
-                     "prefill: cu_q must run from 0 to the tokens of q");
+             check_spans("mla.prefill", cu_q.data<i32>(), views[3].size(0), views[0].size(0));
              return attend_direct(engine, kv, views, cu_q.data<i32>(), scale);
            })
       .def("prefill", [&engine](const KvProjection& kv, Address q, i64 q_stride, i64 rows, Address cu_q, int dtype,

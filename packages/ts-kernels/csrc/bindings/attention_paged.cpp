@@ -6,22 +6,20 @@ namespace {
 
 // Checks what the kernels will follow as addresses; gives the multiply-adds, at most.
 i64 check_paged_rows(const PagedArgs& a, i64 pages, i64 tokens) {
+  const char* name = a.cu_q ? "attention.prefill" : "attention.decode";
+  if (a.cu_q) check_spans(name, a.cu_q, a.rows, tokens);
   i64 pairs = 0;
-  if (a.cu_q) require(a.cu_q[0] == 0 && a.cu_q[a.rows] == tokens, "attention: cu_q must run from 0 to the tokens of q");
   for (i64 row = 0; row < a.rows; ++row) {
     const i64 length = a.seq_lens[row], queries = a.cu_q ? a.cu_q[row + 1] - a.cu_q[row] : a.step;
-    require(queries >= 0, "attention: cu_q must not fall");
-    require(length >= 0, "attention: seq_lens must not be negative");
+    check_length(name, length, 0, a.block_table_width * a.page_size);
     const i64 used = ceil_div(length, a.page_size);
-    require(used <= a.block_table_width, "attention: seq_lens exceeds the block table");
     const i64 oldest = a.window > 0 ? max_of(0, max_of(0, length - queries) + 1 - a.window) : 0;
     u32 highest = 0;  // a negative page is a high one
     for (i64 i = oldest / a.page_size; i < used && queries > 0; ++i) {
       const u32 page = static_cast<u32>(a.block_tables[row * a.block_table_stride + i]);
       highest = page > highest ? page : highest;
     }
-    require(highest < static_cast<u64>(pages) || used == 0 || queries == 0,
-            "attention: block_tables holds a page outside of the cache");
+    if (used > 0 && queries > 0) check_page(name, row, highest, pages);
     pairs += queries * (length - oldest);
   }
   return pairs * a.heads * (a.d + a.v);
@@ -80,7 +78,7 @@ void bind_attention_paged(py::module_& m, Engine& engine) {
                               int dtype, Address slots, Address k_cache, i64 k_page, float k_scale, Address v_cache,
                               i64 v_page, float v_scale, i64 pages, i64 page_size, int cache_dtype) {
     require(page_size > 0, "write_kv: page_size must be positive");
-    check_slots(pointer<const i64>(slots), tokens, pages * page_size, "write_kv: slots: beyond the cache");
+    check_below("kv_cache.write_kv", "slot_mapping", pointer<const i64>(slots), tokens, pages * page_size);
     engine.run<KvWriteArgs>(&KernelTable::write_kv,
                             {tokens,
                              pointer<const i64>(slots),

@@ -49,7 +49,7 @@ void bind_positions(py::module_& m, Engine& engine) {
     if (table.rank() != 2 || !table.is(dlpack::kFloat32) || !positions.is(dlpack::kInt64)) return declined();
     const i64 tokens = x.size(0), limit = table.size(0), rotary = table.size(1);
     if (!table.dense(limit, rotary) || rotary % 2 || rotary > x.size(2) || !positions.vector(tokens)) return declined();
-    check_positions(positions.data<i64>(), tokens, limit);
+    check_range("rope.apply_interleaved", "positions", positions.data<i64>(), tokens, 0, limit);
     engine.run<RopeArgs>(&KernelTable::rope,
                          {x.data(), x.stride(0), x.stride(1), tokens, x.size(1), x.size(2) - rotary, rotary,
                           table.data<float>(), positions.data<i64>(), x.code()},
@@ -72,8 +72,8 @@ void bind_positions(py::module_& m, Engine& engine) {
             !positions.vector(tokens) || !positions.is(dlpack::kInt64) || !slots.vector(tokens) ||
             !slots.is(dlpack::kInt64))
           return declined();
-        check_positions(positions.data<i64>(), tokens, limit);
-        check_slots(slots.data<i64>(), tokens, room);
+        check_range("kv_cache.write_latent", "positions", positions.data<i64>(), tokens, 0, limit);
+        check_below("kv_cache.write_latent", "slot_mapping", slots.data<i64>(), tokens, room);
         engine.run<LatentArgs>(
             &KernelTable::write_latent,
             {kv.data(), kv.stride(0), tokens, latent, rotary, gain.data(), gain.code(), eps, table.data<float>(),

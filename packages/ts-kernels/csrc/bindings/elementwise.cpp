@@ -4,11 +4,6 @@
 namespace ts {
 namespace {
 
-template <class Id>
-void check_ids(const Id* ids, i64 count, i64 limit) {
-  for (i64 i = 0; i < count; ++i) require(ids[i] >= 0 && ids[i] < limit, "ids: outside of the table");
-}
-
 void bind_norms(py::module_& m, Engine& engine) {
   m.def("rms_norm", [&engine](Address x, i64 x_stride, Address weight, int weight_dtype, float eps, Address out,
                               i64 rows, i64 dim, int dtype) {
@@ -43,7 +38,7 @@ void bind_rope(py::module_& m, Engine& engine) {
                   Address cos_sin, i64 max_positions, Address positions, int dtype) {
           require(rope_dim >= 0 && rope_dim % 2 == 0 && rope_dim <= head_dim,
                   "apply_interleaved: rope_dim must be even and <= head_dim");
-          check_positions(pointer<const i64>(positions), tokens, max_positions);
+          check_range("rope.apply_interleaved", "positions", pointer<const i64>(positions), tokens, 0, max_positions);
           engine.run<RopeArgs>(&KernelTable::rope,
                                {pointer(x), token_stride, head_stride, tokens, heads, head_dim - rope_dim, rope_dim,
                                 pointer<const float>(cos_sin), pointer<const i64>(positions), dtype_of(dtype)},
@@ -54,7 +49,7 @@ void bind_rope(py::module_& m, Engine& engine) {
                             Address positions, i64 axes, Address pair_axis, Address pair_column, int dtype) {
     require(rope_dim > 0 && rope_dim % 2 == 0 && table_dim > 0 && table_dim % 2 == 0,
             "rotate: rope_dim and table_dim must be even and positive");
-    check_positions(pointer<const i64>(positions), tokens * axes, max_positions);
+    check_range("rope", "positions", pointer<const i64>(positions), tokens * axes, 0, max_positions);
     engine.run<RopeArgs>(&KernelTable::rope,
                          {pointer(x), token_stride, head_stride, tokens, heads, first, rope_dim,
                           pointer<const float>(cos_sin), pointer<const i64>(positions), dtype_of(dtype), halves,
@@ -63,11 +58,8 @@ void bind_rope(py::module_& m, Engine& engine) {
   });
   m.def("copy_pages", [&engine](Address from, i64 from_limit, Address to, i64 to_limit, Address from_pages,
                                 Address to_pages, i64 count, i64 bytes) {
-    for (i64 i = 0; i < count; ++i) {
-      const i64 source = pointer<const i64>(from_pages)[i], target = pointer<const i64>(to_pages)[i];
-      require(source >= 0 && source < from_limit && target >= 0 && target < to_limit,
-              "copy_pages: a page is outside of its cache");
-    }
+    check_range("kv_cache.copy_pages", "source_pages", pointer<const i64>(from_pages), count, 0, from_limit);
+    check_range("kv_cache.copy_pages", "target_pages", pointer<const i64>(to_pages), count, 0, to_limit);
     engine.run<CopyArgs>(
         &KernelTable::copy_pages,
         {pointer(from), pointer(to), pointer<const i64>(from_pages), pointer<const i64>(to_pages), count, bytes},
@@ -79,9 +71,9 @@ void bind_rope(py::module_& m, Engine& engine) {
                                   int dtype, float cache_scale) {
     require(latent > 0 && rope_dim >= 0 && rope_dim % 2 == 0,
             "write_latent: latent must be positive and rope_dim even");
-    check_positions(pointer<const i64>(positions), tokens, max_positions);
+    check_range("kv_cache.write_latent", "positions", pointer<const i64>(positions), tokens, 0, max_positions);
     const i64* slot = pointer<const i64>(slots);
-    check_slots(slot, tokens, cache_slots);
+    check_below("kv_cache.write_latent", "slot_mapping", slot, tokens, cache_slots);
     engine.run<LatentArgs>(&KernelTable::write_latent,
                            {pointer(kv_a), kv_stride, tokens, latent, rope_dim, pointer(norm_weight),
                             dtype_of(norm_dtype), eps, pointer<const float>(cos_sin), pointer<const i64>(positions),
@@ -135,8 +127,9 @@ void bind_tokens(py::module_& m, Engine& engine) {
   m.def("gather_rows", [&engine](Address table, int table_dtype, i64 table_rows, i64 dim, Address ids,
                                  bool ids_are_int64, i64 rows, Address out, int dtype) {
     require(dim > 0, "gather_rows: dim must be positive");
-    ids_are_int64 ? check_ids(pointer<const i64>(ids), rows, table_rows)
-                  : check_ids(pointer<const i32>(ids), rows, table_rows);
+    constexpr const char* name = "gemm.gather_rows";
+    ids_are_int64 ? check_range(name, "ids", pointer<const i64>(ids), rows, 0, table_rows)
+                  : check_range(name, "ids", pointer<const i32>(ids), rows, 0, table_rows);
     engine.run<GatherArgs>(
         &KernelTable::gather,
         {pointer(table), dtype_of(table_dtype), dim, pointer(ids), ids_are_int64, rows, pointer(out), dtype_of(dtype)},

@@ -68,5 +68,6 @@ void bind_sampling(py::module_& m, Engine& engine);
 void bind_linear_attention(py::module_& m, Engine& engine);
 void bind_direct(py::module_& m, Engine& engine);
 void bind_pieces(py::module_& m, Engine& engine);
+void bind_breach();
 
 }  // namespace ts

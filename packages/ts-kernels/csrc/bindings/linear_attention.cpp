@@ -4,14 +4,10 @@
 namespace ts {
 namespace {
 
-void check_states(const i64* slots, i64 rows, i64 limit) {
-  for (i64 i = 0; i < rows; ++i) require(slots[i] < limit, "slots: beyond the states");
-}
-
-void check_spans(const i32* cu_q, i64 rows, i64 tokens) {
-  if (!cu_q) return require(tokens == rows, "without cu_q there must be one token a row");
-  require(cu_q[0] == 0 && cu_q[rows] == tokens, "cu_q: must go from 0 to the number of tokens");
-  for (i64 i = 0; i < rows; ++i) require(cu_q[i] <= cu_q[i + 1], "cu_q: must not fall");
+void check_rows(const char* operation, const i64* slots, i64 limit, const i32* cu_q, i64 rows, i64 tokens) {
+  check_below(operation, "slots", slots, rows, limit);
+  if (cu_q) return check_spans(operation, cu_q, rows, tokens);
+  require(tokens == rows, "without cu_q there must be one token a row");
 }
 
 void bind_conv(py::module_& m, Engine& engine) {
@@ -21,8 +17,8 @@ void bind_conv(py::module_& m, Engine& engine) {
     require(channels > 0 && width > 1, "causal_conv: channels must be positive and width at least 2");
     const i64* slot = pointer<const i64>(slots);
     const i32* spans = pointer<const i32>(cu_q);
-    check_states(slot, rows, state_count);
-    check_spans(spans, rows, tokens);
+    check_rows(spans ? "linear_attention.causal_conv" : "linear_attention.causal_conv_step", slot, state_count, spans,
+               rows, tokens);
     engine.run<ConvArgs>(
         &KernelTable::causal_conv,
         {pointer(x), x_stride, dtype_of(dtype), pointer(weight), dtype_of(weight_dtype), pointer<float>(states), slot,
@@ -42,8 +38,8 @@ void bind_delta(py::module_& m, Engine& engine) {
           require(key_dim > 0 && value_dim > 0, "gated_delta: key_dim and value_dim must be positive");
           const i64* slot = pointer<const i64>(slots);
           const i32* spans = pointer<const i32>(cu_q);
-          check_states(slot, rows, state_count);
-          check_spans(spans, rows, tokens);
+          check_rows(spans ? "linear_attention.gated_delta" : "linear_attention.gated_delta_step", slot, state_count,
+                     spans, rows, tokens);
           engine.run<DeltaArgs>(&KernelTable::gated_delta,
                                 {pointer(q),
                                  pointer(k),
@@ -86,9 +82,8 @@ void bind_rest(py::module_& m, Engine& engine) {
   m.def("copy_states", [&engine](Address source, i64 source_slots, Address target, i64 target_slots, Address from,
                                  Address to, i64 count, i64 bytes) {
     const i64 *first = pointer<const i64>(from), *second = pointer<const i64>(to);
-    for (i64 i = 0; i < count; ++i)
-      require(first[i] < source_slots && second[i] < target_slots,
-              "copy_states: from_slots or to_slots: beyond the states");
+    check_below("linear_attention.copy_states", "from_slots", first, count, source_slots);
+    check_below("linear_attention.copy_states", "to_slots", second, count, target_slots);
     engine.run<StateCopyArgs>(&KernelTable::copy_states,
                               {pointer<const char>(source), pointer<char>(target), first, second, count, bytes},
                               count * bytes / 8);

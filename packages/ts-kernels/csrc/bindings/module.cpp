@@ -80,4 +80,5 @@ PYBIND11_MODULE(_native, m) {
   bind_linear_attention(m, *engine);
   bind_direct(m, *engine);
   bind_pieces(m, *engine);
+  bind_breach();
 }

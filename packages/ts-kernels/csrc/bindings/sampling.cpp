@@ -13,11 +13,6 @@ struct Parameters {
   }
 };
 
-template <class Id>
-void check_below(const Id* ids, i64 count, i64 limit, const char* message) {
-  for (i64 i = 0; i < count; ++i) require(ids[i] < limit, message);
-}
-
 void bind_draws(py::module_& m, Engine& engine) {
   m.def("sample", [&engine](Address logits, i64 stride, i64 rows, i64 vocab, Address temperature, Address top_k,
                             Address top_p, Address seeds, Address positions, Address min_p, Address out) {
@@ -37,9 +32,8 @@ void bind_draws(py::module_& m, Engine& engine) {
                             Address positions, Address min_p, Address accepted, Address bonus) {
     require(vocab > 0 && places > 1, "verify: vocab must be positive and places at least 2");
     const i32 *draft = pointer<const i32>(drafts), *count = pointer<const i32>(counts);
-    check_below(draft, rows * (places - 1), vocab, "verify: drafts: beyond the vocabulary");
-    for (i64 i = 0; i < rows; ++i)
-      require(count[i] >= 0 && count[i] < places, "verify: counts: must be from 0 to the number of drafts");
+    check_below("sampling.verify", "drafts", draft, rows * (places - 1), vocab);
+    check_range("sampling.verify", "counts", count, rows, 0, places);
     const Parameters draw{temperature, top_k, top_p, seeds, positions, min_p};
     engine.run<VerifyArgs>(
         &KernelTable::verify,
@@ -54,9 +48,9 @@ void bind_edits(py::module_& m, Engine& engine) {
                                   i64 token_stride, i64 rows, i64 tokens_per_row, bool prompt) {
     const i64* slot = pointer<const i64>(slot_ids);
     const i32* token = pointer<const i32>(tokens);
-    check_below(slot, rows, slots, "count_tokens: slots: beyond the counts");
+    check_below("sampling.count_tokens", "slots", slot, rows, slots);
     for (i64 row = 0; row < rows; ++row)
-      check_below(token + row * token_stride, tokens_per_row, vocab, "count_tokens: tokens: beyond the vocabulary");
+      check_below("sampling.count_tokens", "tokens", token + row * token_stride, tokens_per_row, vocab);
     engine.run<CountArgs>(&KernelTable::count_tokens,
                           {pointer<u16>(counts), vocab, slot, token, token_stride, rows, tokens_per_row, prompt},
                           rows * tokens_per_row);
@@ -64,7 +58,7 @@ void bind_edits(py::module_& m, Engine& engine) {
   m.def("apply_penalties", [&engine](Address logits, i64 stride, i64 rows, i64 vocab, Address counts, i64 slots,
                                      Address slot_ids, Address repetition, Address presence, Address frequency) {
     const i64* slot = pointer<const i64>(slot_ids);
-    check_below(slot, rows, slots, "apply_penalties: slots: beyond the counts");
+    check_below("sampling.apply_penalties", "slots", slot, rows, slots);
     engine.run<PenaltyArgs>(
         &KernelTable::apply_penalties,
         {pointer<float>(logits), stride, rows, vocab, pointer<const u16>(counts), slot,
@@ -74,9 +68,9 @@ void bind_edits(py::module_& m, Engine& engine) {
   m.def("apply_bias", [&engine](Address logits, i64 stride, i64 batch, i64 vocab, i64 entries, Address rows,
                                 Address tokens, Address values) {
     const i32 *row = pointer<const i32>(rows), *token = pointer<const i32>(tokens);
+    check_below("sampling.apply_bias", "rows", row, entries, batch);
     for (i64 i = 0; i < entries; ++i)
-      require(row[i] < 0 || (row[i] < batch && token[i] >= 0 && token[i] < vocab),
-              "apply_bias: rows and tokens: outside of the logits");
+      if (row[i] >= 0) check_range("sampling.apply_bias", "tokens", token + i, 1, 0, vocab);
     engine.run<BiasArgs>(&KernelTable::apply_bias,
                          {pointer<float>(logits), stride, entries, row, token, pointer<const float>(values)}, entries);
   });
@@ -84,7 +78,7 @@ void bind_edits(py::module_& m, Engine& engine) {
                                 Address line_ids) {
     const i64* line = pointer<const i64>(line_ids);
     require(line || lines == rows, "apply_mask: mask must have a line a row");
-    if (line) check_below(line, rows, lines, "apply_mask: rows: beyond the mask");
+    if (line) check_below("sampling.apply_mask", "rows", line, rows, lines);
     engine.run<MaskArgs>(&KernelTable::apply_mask,
                          {pointer<float>(logits), stride, rows, vocab, pointer<const u32>(mask), line}, rows * vocab);
   });
@@ -95,7 +89,7 @@ void bind_reports(py::module_& m, Engine& engine) {
                               Address ranks, Address top_ids, Address top_values) {
     require(vocab > 0 && n >= 0 && n <= vocab, "logprobs: n must be from 0 to the vocabulary");
     const i32* token = pointer<const i32>(tokens);
-    check_below(token, rows, vocab, "logprobs: tokens: beyond the vocabulary");
+    check_below("sampling.logprobs", "tokens", token, rows, vocab);
     engine.run<LogprobsArgs>(&KernelTable::logprobs,
                              {pointer<const float>(logits), stride, rows, vocab, token, n, pointer<float>(chosen),
                               pointer<i32>(ranks), pointer<i32>(top_ids), pointer<float>(top_values)},

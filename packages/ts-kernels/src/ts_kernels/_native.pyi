@@ -7,6 +7,7 @@ Conventions of every function and method
     * Accumulation is in fp32. One output element is summed in the same order whatever the number of rows and
       threads, so a row's result does not depend on its batch (with "amx", bf16 rows excepted: docs/kernels.md).
     * Sizes are checked: `ValueError` names the argument. Pointers are trusted.
+    * Indices that a kernel follows as addresses (slots, pages, positions) are checked: `ContractError`.
     * Calls with much work release the GIL.
 """
 
@@ -216,7 +217,7 @@ def gather_rows(
     out: int,
     dtype: int,
 ) -> None:
-    """out[i] = table[ids[i]] (embedding); ValueError for an id outside of the table."""
+    """out[i] = table[ids[i]] (embedding); ContractError for an id outside of the table."""
 
 def write_latent(
     kv_a: int,
@@ -329,7 +330,7 @@ def attend_paged(
 
     A row's queries are the last of its seq_lens positions: q[cu_q[r]:cu_q[r+1]], or tokens / rows (at most 8) each
     where cu_q is 0. out [tokens, heads * v] in q's dtype, lse fp32 [tokens, heads]. Rows of up to 8 queries are split
-    over their keys. sinks fp32 [heads] or 0; soft_cap 0: none; window 0: every key. ValueError for a page outside of
+    over their keys. sinks fp32 [heads] or 0; soft_cap 0: none; window 0: every key. ContractError for a page outside of
     the cache.
     """
 
@@ -744,7 +745,8 @@ class KvB:
         q [batch * q_len, heads, nope + rope_dim], `q_stride` between tokens. cache [pages, page_size, latent +
         rope_dim]; `cache_dtype` may be E4M3 (2), numbers being what is stored times `cache_scale`. block_tables int32
         [batch, block_table_width], seq_lens int32 [batch] count the queries' own keys. A row with seq_len 0 is
-        padding: its output is zero. lse: fp32 [batch * q_len, heads] or 0. ValueError for a page outside of the cache.
+        padding: its output is zero. lse: fp32 [batch * q_len, heads] or 0. ContractError for a page outside of the
+        cache.
         """
     def prefill(
         self,

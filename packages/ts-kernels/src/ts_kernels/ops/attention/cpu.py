@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from ...errors import ContractError
 from .._tensors import CACHE_CODE, CODE, dense_heads, rows
 from .options import Options
 
@@ -38,8 +37,6 @@ def prefill(
     options: Options,
 ) -> tuple[Tensor, Tensor]:
     """Causal attention of several rows."""
-    if int(cu_q[0]) != 0 or int(cu_q[-1]) != q.shape[0]:
-        raise ContractError("attention.prefill", "cu_q", f"from 0 to {q.shape[0]}, the tokens of q", cu_q.tolist())
     return _attend(q, k_cache, v_cache, cu_q.contiguous(), block_tables, seq_lens, sinks, options)
 
 

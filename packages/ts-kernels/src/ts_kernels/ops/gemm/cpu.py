@@ -94,13 +94,9 @@ def gather_rows(table: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
     (size, dim), tokens = table.shape, ids.shape[0]
     out = torch.empty((tokens, dim), dtype=dtype)
     wide = ids.dtype == torch.int64
-    try:
-        _native.gather_rows(
-            table.data_ptr(), CODE[table.dtype], size, dim, ids.data_ptr(), wide, tokens, out.data_ptr(), CODE[dtype]
-        )
-    except ValueError:
-        contract.in_range("gemm.gather_rows", "ids", ids, 0, size)
-        raise
+    _native.gather_rows(
+        table.data_ptr(), CODE[table.dtype], size, dim, ids.data_ptr(), wide, tokens, out.data_ptr(), CODE[dtype]
+    )
     return out
 
 
