@@ -55,6 +55,16 @@ TS_INLINE vi bf16_pair(vf low, vf high) {  // cuts the lower bits off
 TS_INLINE vf bf16_low(vi a) { return as_float(_mm512_slli_epi32(a, 16)); }
 TS_INLINE vf bf16_high(vi a) { return as_float(_mm512_and_si512(a, _mm512_set1_epi32(static_cast<int>(0xffff0000u)))); }
 
+#if defined(TS_ISA_AVX512_BF16)
+#define TS_HAS_PAIRS 1
+// a plus the products of bf16 numbers, two a lane.
+TS_INLINE vf dot_pairs(vi x, vi y, vf a) { return _mm512_dpbf16_ps(a, (__m512bh)x, (__m512bh)y); }
+TS_INLINE vi load_pairs(const u16* p) { return _mm512_loadu_si512(p); }
+TS_INLINE vi load_pairs_first(const u16* p, i64 n) {  // n numbers, fewer than 32
+  return _mm512_maskz_loadu_epi16((1u << n) - 1, p);
+}
+#endif
+
 TS_INLINE vf widen(__m256i h) { return as_float(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
 TS_INLINE vf load_bf16(const u16* p) { return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 TS_INLINE vf load_bf16_first(const u16* p, i64 n) { return widen(_mm256_maskz_loadu_epi16(first(n), p)); }

@@ -121,9 +121,9 @@ TS_INLINE vf widen(const T* from, i64 left) {
   return load_as_float(from, sizeof(T) == 4 ? DType::f32 : DType::bf16, 0, left);
 }
 
-// scores[q][k] of Q queries and K = W / Q keys: W sums over the width, then one vector of them.
+// scores[q][k] of Q queries, scaled already, and K = W / Q keys: W sums over the width, then one vector of them.
 template <int Q, class T>
-TS_INLINE void dot_block(const float* q, i64 stride, const T* const* keys, i64 at, i64 width, float* scores) {
+TS_INLINE void dot_block(const float* q, i64 stride, float, const T* const* keys, i64 at, i64 width, float* scores) {
   constexpr int K = W / Q;
   vf sums[W];
 #pragma GCC unroll 16
@@ -155,15 +155,45 @@ TS_INLINE void dot_block(const float* q, i64 stride, const T* const* keys, i64 a
   for (int i = 0; i < Q; ++i) std::memcpy(scores + i * kStep, lanes + i * K, K * sizeof(float));
 }
 
+#if defined(TS_HAS_PAIRS)
+// The same of bf16 queries, which are scaled in their sums: an operation for what takes two, and nothing to widen.
+template <int Q>
+TS_INLINE void dot_block(const u16* q, i64 stride, float factor, const u16* const* keys, i64 at, i64 width,
+                         float* scores) {
+  constexpr int K = W / Q;
+  vf sums[W];
+#pragma GCC unroll 16
+  for (int i = 0; i < W; ++i) sums[i] = zero();
+  const auto add = [&](i64 j, auto load_key) TS_LAMBDA {
+    vi y[Q];
+#pragma GCC unroll 4
+    for (int i = 0; i < Q; ++i) y[i] = load_pairs(q + i * stride + j);
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) {
+      const vi x = load_key(keys[k] + at + j);
+#pragma GCC unroll 4
+      for (int i = 0; i < Q; ++i) sums[i * K + k] = dot_pairs(x, y[i], sums[i * K + k]);
+    }
+  };
+  i64 j = 0;
+  for (; j + 2 * W <= width; j += 2 * W) add(j, [](const u16* from) TS_LAMBDA { return load_pairs(from); });
+  if (j < width) add(j, [&](const u16* from) TS_LAMBDA { return load_pairs_first(from, width - j); });
+  float lanes[W];
+  store(lanes, sums_of(sums) * set1(factor));
+#pragma GCC unroll 4
+  for (int i = 0; i < Q; ++i) std::memcpy(scores + i * kStep, lanes + i * K, K * sizeof(float));
+}
+#endif
+
 // `next`, null or the same keys of the step to come, is fetched in between: in one go it would stop the core until
 // memory has answered.
-template <int Q, class T>
-TS_INLINE void dots(const float* q, i64 stride, const T* const* keys, const T* const* next, i64 at, i64 width,
+template <int Q, class X, class T>
+TS_INLINE void dots(const X* q, i64 stride, float factor, const T* const* keys, const T* const* next, i64 at, i64 width,
                     i64 count, float* scores) {
   constexpr int K = W / Q;
   for (i64 k = 0; k < count; k += K) {
     for (i64 i = k; next && i < k + K; ++i) fetch(next[i] + at, width);
-    dot_block<Q>(q, stride, keys + k, at, width, scores + k);
+    dot_block<Q>(q, stride, factor, keys + k, at, width, scores + k);
   }
 }
 
@@ -218,20 +248,23 @@ TS_INLINE void by_blocks(i64 rows, const Body& body) {
 }
 
 // One split's queries and results: rows ordered by head of the cache, query, head of the group.
+template <class X>
 struct Work {
-  const float* q;
+  const X* q;
+  i64 q_stride;
+  float q_factor;  // what is left of their scale
   float* scores;
   float* out;
   SoftmaxState softmax;
 };
 
-template <class T>
+template <class X, class T>
 TS_INLINE void attend_head(const PagedArgs& a, const Sizes& s, const Row& row, i64 head, i64 first, i64 count,
-                           const Tokens<T>& t, const Tokens<T>* next, const Work& w) {
+                           const Tokens<T>& t, const Tokens<T>* next, const Work<X>& w) {
   const i64 rows = row.queries * s.group, base = head * rows;
   by_blocks(rows, [&](i64 r, auto many) TS_LAMBDA {
-    dots<many.value>(w.q + (base + r) * s.d, s.d, t.keys, r == 0 && next ? next->keys : nullptr, head * a.d, a.d, count,
-                     w.scores + r * kStep);
+    dots<many.value>(w.q + (base + r) * w.q_stride, w.q_stride, w.q_factor, t.keys,
+                     r == 0 && next ? next->keys : nullptr, head * a.d, a.d, count, w.scores + r * kStep);
   });
   for (i64 r = 0; r < rows; ++r) {
     const Seen seen = seen_by(a, row.position + r / s.group, first, count);
@@ -243,8 +276,8 @@ TS_INLINE void attend_head(const PagedArgs& a, const Sizes& s, const Row& row, i
   });
 }
 
-template <class T>
-void attend_keys(const PagedArgs& a, const Sizes& s, const Row& row, i64 first, i64 end, const Work& w) {
+template <class T, class X>
+void attend_keys(const PagedArgs& a, const Sizes& s, const Row& row, i64 first, i64 end, const Work<X>& w) {
   Tokens<T> now, next;
   find_step(a, row.row, first, min_of(kStep, end - first), next);
   for (; first < end; first += kStep) {
@@ -268,20 +301,45 @@ TS_INLINE void load_queries(const PagedArgs& a, const Sizes& s, const Row& row, 
       }
 }
 
-void attend_split(const PagedArgs& a, const Sizes& s, const Row& row, i64 split, float* state) {
+#if defined(TS_HAS_PAIRS)
+// As they are, but for zeros up to whole vectors.
+TS_INLINE void load_queries(const PagedArgs& a, const Sizes& s, const Row& row, u16* q) {
+  const i64 stride = round_up(a.d, 2 * W);
+  for (i64 head = 0; head < a.kv_heads; ++head)
+    for (i64 i = 0; i < row.queries; ++i)
+      for (i64 g = 0; g < s.group; ++g, q += stride) {
+        const i64 from = (paged_first(a, row.row) + i) * a.q_stride + (head * s.group + g) * a.d;
+        std::memcpy(q, static_cast<const u16*>(a.q) + from, static_cast<std::size_t>(a.d) * 2);
+        std::memset(q + a.d, 0, static_cast<std::size_t>(stride - a.d) * 2);
+      }
+}
+#endif
+
+template <class X, class T>
+void attend_split_of(const PagedArgs& a, const Sizes& s, const Row& row, i64 split, float* state) {
   const i64 rows = row.queries * a.heads;
+  const bool scaled = sizeof(X) == 4;
   state += row.state + split * state_of(a, s, row.queries);
-  float* q = scratch_of<float>(Slot::query, rows * s.d);
+  const i64 stride = scaled ? s.d : round_up(a.d, 2 * W);
+  X* q = scratch_of<X>(Slot::query, rows * stride);
   float* scores = scratch_of<float>(Slot::scores, row.queries * s.group * kStep);
-  const Work work{q, scores, state + 2 * rows, {state, state + rows, scratch_of<float>(Slot::row_state, rows)}};
+  const Work<X> work{q,      stride,           scaled ? 1.0f : query_factor(a),
+                     scores, state + 2 * rows, {state, state + rows, scratch_of<float>(Slot::row_state, rows)}};
   load_queries(a, s, row, q);
   for (i64 r = 0; r < rows; ++r) work.softmax.maximum[r] = kMasked, work.softmax.total[r] = 0;
   for (i64 i = 0; i < rows * s.v; i += W) store(work.out + i, zero());
   const i64 first = (row.first_split + split) * kSplit, end = min_of(first + kSplit, row.position + row.queries);
   const i64 start = max_of(first, oldest_key(a, max_of(0, row.position)));
-  if (a.cache_dtype == DType::f32) return attend_keys<float>(a, s, row, start, end, work);
-  if (a.cache_dtype == DType::e4m3) return attend_keys<u8>(a, s, row, start, end, work);
-  attend_keys<u16>(a, s, row, start, end, work);
+  attend_keys<T>(a, s, row, start, end, work);
+}
+
+void attend_split(const PagedArgs& a, const Sizes& s, const Row& row, i64 split, float* state) {
+  if (a.cache_dtype == DType::f32) return attend_split_of<float, float>(a, s, row, split, state);
+  if (a.cache_dtype == DType::e4m3) return attend_split_of<float, u8>(a, s, row, split, state);
+#if defined(TS_HAS_PAIRS)
+  if (a.dtype == DType::bf16) return attend_split_of<u16, u16>(a, s, row, split, state);
+#endif
+  attend_split_of<float, u16>(a, s, row, split, state);
 }
 
 TS_INLINE void write(const float* from, i64 width, void* to, DType dtype) {
