@@ -222,7 +222,7 @@ def test_explain_tells_the_published_model_without_weights(capsys: pytest.Captur
     text = capsys.readouterr().out
     assert "all_reduce [sum] over attn_tp|dense_tp|moe_tp (4 ranks): 21,504 bytes a token" in text
     assert "layers.2 to layers.60, 59 alike" in text
-    assert "each rank sends 2,623,488 bytes a token and 267,264 bytes a sample" in text
+    assert "each rank sends 2,623,488 bytes a token and 513,024 bytes a sample" in text
 
 
 def test_explain_prints_code_and_refuses_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,6 +141,10 @@ WEIGHTS = "config_groups.group_0.weights"
         ("fp8-block", "modules_to_not_convert", ["("]),
         ("nvfp4-modelopt", "quant_algo", "W4A8_AWQ"),
         ("nvfp4-modelopt", "kv_cache_scheme", {"num_bits": 8}),
+        ("nvfp4-modelopt", "kv_cache_scheme", {"num_bits": 4, "type": "float"}),
+        ("nvfp4-modelopt", "kv_cache_quant_algo", "NVFP4"),
+        ("fp8-channel", "kv_cache_scheme", {"num_bits": 8, "type": "int"}),
+        ("fp8-block", "kv_cache_scheme", "static"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_field(name: str, path: str, value: Any) -> None:

@@ -1,5 +1,6 @@
 """From a checkpoint folder to a compiled model that runs."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from .tower import LoadedVision
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FORMATS: Final = ("auto", "safetensors", "dummy")
+LOG: Final = logging.getLogger("ts_modeling")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,9 @@ def load_model(
         raise ConfigError("load_format = 'dummy' reads no tensors to share; leave share out")
     config = read_config(folder, vision=vision, draft=draft)
     activations, kv = choose_dtypes(dtype, kv_dtype, place)
+    if config.quantization and config.quantization.cache:
+        message = "%s asks for an FP8 cache (%s): it is held in %s, no less precise, and scales of FP8 are not read"
+        LOG.warning(message, folder / "config.json", config.quantization.cache, _name(kv))
     longest = _longest(config, Path(target) if target is not None else None)
     positions = min(max_positions or longest, longest)
     place_on = mesh or Mesh.single()
@@ -173,10 +178,14 @@ def choose_dtypes(
 def _dtype(field: str, value: str | torch.dtype, automatic: torch.dtype) -> torch.dtype:
     if value == "auto":
         return automatic
-    name = str(value).removeprefix("torch.")
+    name = _name(value)
     if name not in DTYPES:
         raise ConfigError(f"{field} = {name!r}; choose auto, {' or '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def _name(dtype: str | torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 __all__: Sequence[str] = ["ForwardBatch", "LoadedModel", "choose_dtypes", "load_model"]

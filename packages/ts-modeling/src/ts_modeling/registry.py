@@ -5,7 +5,7 @@ from outside of the package: by an entry point (``families``), or ``register``ed
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from .models import eagle3, eagle3_mla, gpt_oss, kimi_k25, llama, minimax_m2, qw
 from .models.family import Family
 from .placement import Mesh
 from .plugins import PluginWarning
+from .quantization import CACHE_SCALES
 from .vision import TowerShape
 
 FAMILIES: Final[list[Family[Any]]] = [
@@ -138,8 +139,14 @@ def build(
 
 
 def table_of(config: ModelConfig) -> Table:
-    """Checkpoint tensors of the model. Raises ``ConfigError`` for a quantization that the model does not have."""
-    return family_of(config).checkpoint_table(config)
+    """Checkpoint tensors of the model. Raises ``ConfigError`` for a quantization that the model does not have.
+
+    Where the file advises an FP8 cache, its factors may be there too.
+    """
+    table = family_of(config).checkpoint_table(config)
+    if not (config.quantization and config.quantization.cache):
+        return table
+    return replace(table, ignored_suffixes=(*table.ignored_suffixes, *CACHE_SCALES))
 
 
 def kv_spec(config: ModelConfig, mesh: Mesh, *, dtype: torch.dtype) -> KvSpec:

@@ -42,6 +42,11 @@ class ModelConfig(Protocol):
         """Longest sequence that the checkpoint was made for."""
         ...
 
+    @property
+    def quantization(self) -> Quantization | None:
+        """Formats of its weights, and what it asks of the cache."""
+        ...
+
 
 class DecoderConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Names follow ``config.json``; ``rope``, ``quantization``, ``prefix`` and ``inner`` are derived."""

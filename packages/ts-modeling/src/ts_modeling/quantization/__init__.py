@@ -7,7 +7,7 @@ take (``Linear(scheme=)``) and tables of checkpoint names list (``checkpoint.lin
 from typing import Any, Final
 
 from .compressed_tensors import parse_compressed_tensors
-from .config import NAME, Group, Quantization, expect, scheme_of
+from .config import CACHE_SCALES, NAME, Group, Quantization, expect, scheme_of
 from .fp4 import Mxfp4, Nvfp4
 from .fp8 import Fp8Block, Fp8Channel
 from .integer import Int8, PackedInt
@@ -23,6 +23,7 @@ METHODS: Final = {
 
 __all__ = [
     "BIAS",
+    "CACHE_SCALES",
     "PLAIN",
     "Field",
     "Fp8Block",

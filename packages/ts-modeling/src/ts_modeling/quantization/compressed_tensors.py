@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ..errors import ConfigError
-from .config import NAME, Group, Quantization, expect, mapping, patterns, refuse_cache_scheme
+from .config import NAME, Group, Quantization, cache_advice, expect, mapping, patterns
 from .fp4 import Mxfp4, Nvfp4
 from .fp8 import INPUT_SCALE, Fp8Block, Fp8Channel
 from .integer import Int8, PackedInt
@@ -17,14 +17,14 @@ Beside = tuple[str, ...]
 
 def parse_compressed_tensors(raw: Mapping[str, Any]) -> Quantization:
     """Read ``quantization_config``. Raises ``ConfigError`` naming the field."""
-    refuse_cache_scheme(raw)
+    cache = cache_advice(raw)
     if raw.get("sparsity_config"):
         raise ConfigError(f"{NAME}.sparsity_config is not supported: give a checkpoint without sparse weights")
     groups = raw.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
         raise ConfigError(f"{NAME}.config_groups must hold at least one group")
     parsed = tuple(_group(raw, group, f"{NAME}.config_groups.{name}") for name, group in groups.items())
-    return Quantization(parsed, patterns(raw.get("ignore") or [], f"{NAME}.ignore"))
+    return Quantization(parsed, patterns(raw.get("ignore") or [], f"{NAME}.ignore"), cache)
 
 
 def _group(raw: Mapping[str, Any], group: Any, where: str) -> Group:

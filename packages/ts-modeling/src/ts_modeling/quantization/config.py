@@ -27,6 +27,8 @@ class Quantization:
 
     groups: tuple[Group, ...]
     ignore: tuple[str, ...] = ()
+    cache: str = ""
+    """What the file asks of the cache, as it says so; empty where it asks nothing."""
 
     def scheme_of(self, *modules: str) -> Scheme:
         """How the Linear modules of these names (relative to the text model) are stored.
@@ -56,10 +58,31 @@ def scheme_of(quantization: Quantization | None, *modules: str) -> Scheme:
     return quantization.scheme_of(*modules) if quantization else PLAIN
 
 
-def refuse_cache_scheme(raw: Mapping[str, Any]) -> None:
-    """Refuse a quantized cache: its type is chosen at start, not by the checkpoint."""
-    if raw.get("kv_cache_scheme"):
-        raise ConfigError(f"{NAME}.kv_cache_scheme is not supported; remove it, and choose the cache's type at start")
+CACHE_SCALES: Final = (
+    ".k_proj.k_scale",
+    ".v_proj.v_scale",
+    ".kv_a_proj_with_mqa.k_scale",
+    ".self_attn.k_scale",
+    ".self_attn.v_scale",
+)
+"""Ends of the names of a cache's factors: ModelOpt's, also those of latent attention, and compressed-tensors'."""
+
+
+def cache_advice(raw: Mapping[str, Any]) -> str:
+    """What ``raw`` asks of the cache: FP8, which advises, as a cache whose type is chosen at start is no less precise.
+
+    Its factors are for FP8 alone. Raises ``ConfigError`` for other quantized caches.
+    """
+    algorithm = raw.get("kv_cache_quant_algo")
+    if algorithm not in (None, "FP8"):
+        raise ConfigError(f"{NAME}.kv_cache_quant_algo = {algorithm!r} is not supported; only 'FP8' is")
+    asked = f"kv_cache_quant_algo = {algorithm!r}" if algorithm else ""
+    scheme = raw.get("kv_cache_scheme")
+    if not scheme:
+        return asked
+    where = f"{NAME}.kv_cache_scheme"
+    bits, kind = expect(scheme, "num_bits", (8,), where), expect(scheme, "type", ("float",), where)
+    return f"kv_cache_scheme with num_bits = {bits}, type = {kind!r}"
 
 
 def expect(raw: Any, field: str, values: tuple[Any, ...], where: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ..errors import ConfigError
 from .compressed_tensors import block_sizes
-from .config import NAME, Group, Quantization, expect, patterns, refuse_cache_scheme
+from .config import NAME, Group, Quantization, cache_advice, expect, patterns
 from .fp4 import Mxfp4, Nvfp4
 from .fp8 import INPUT_SCALE, Fp8Block, Fp8Channel
 from .scheme import Scheme
@@ -36,7 +36,7 @@ def parse_fp8(raw: Mapping[str, Any]) -> Quantization:
     scheme: Scheme = Fp8Channel(whole=True, beside=beside)
     if blocks is not None:
         scheme = Fp8Block(block_sizes(blocks, f"{NAME}.weight_block_size"), beside=beside)
-    return Quantization((Group(("Linear",), scheme),), (HEAD, *_left_alone(raw)))
+    return Quantization((Group(("Linear",), scheme),), (HEAD, *_left_alone(raw)), cache_advice(raw))
 
 
 def parse_mxfp4(raw: Mapping[str, Any]) -> Quantization:
@@ -46,10 +46,10 @@ def parse_mxfp4(raw: Mapping[str, Any]) -> Quantization:
 
 def parse_modelopt(raw: Mapping[str, Any]) -> Quantization:
     """``quant_method: modelopt``. Raises ``ConfigError`` naming the field."""
-    refuse_cache_scheme(raw)
+    cache = cache_advice(raw)
     scheme = MODELOPT[expect(raw, "quant_algo", tuple(MODELOPT), NAME)]
     ignored = patterns(raw.get("ignore") or raw.get("exclude_modules") or [], f"{NAME}.ignore")
-    return Quantization((Group(("Linear",), scheme),), tuple(map(_glob, ignored)))
+    return Quantization((Group(("Linear",), scheme),), tuple(map(_glob, ignored)), cache)
 
 
 MODELOPT: Final[Mapping[str, Scheme]] = {
