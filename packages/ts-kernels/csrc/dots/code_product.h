@@ -10,7 +10,8 @@
 
 namespace ts::TS_ISA {
 
-constexpr i64 kManyRows = 6;
+// With 32 rows of weights that come from memory the bytes are 8 % faster, with 64 these are 5 % (Zen 4).
+constexpr i64 kManyRows = 48;
 
 TS_INLINE bool codes_serve(const WeightView& w, DType dtype, i64 rows) {
   return dtype == DType::bf16 && unit_of(w.format) == 8 && rows >= kManyRows;
