@@ -10,6 +10,8 @@ from torch import Tensor
 from ts_kernels import ContractError, attention, checking, moe, quantize
 from ts_kernels.selection import OPERATIONS
 
+_native = pytest.importorskip("ts_kernels._native")
+
 Close = Callable[..., None]
 Make = Callable[[Tensor], Tensor | quantize.QuantizedWeight]
 FORMATS: dict[str, Make] = {
@@ -169,6 +171,19 @@ def test_grouped_linear(
             assert torch.equal(moe.grouped_linear(x[one], ids[one], weight, impl="native"), have[one])
     with pytest.raises(AssertionError, match="differs"):
         close(moe.grouped_linear(x, torch.where(ids == 0, 1, ids), weight, impl="native"), want)
+
+
+@pytest.mark.parametrize("name", ["bf16", "int4-32", "int8-row"])
+def test_grouped_linear_on_tiles(native: None, close: Close, name: str) -> None:
+    """AMX's form on emulated tiles, which take bf16 and INT4; the rows of an expert do not fill the last one."""
+    before = _native.isa()
+    weight, x, ids = FORMATS[name](randn(1, 2, 40, 96)), randn(2, 21, 96).bfloat16(), chosen(3, 21, 3, 2)
+    _native.set_isa("amx_emulated")
+    try:
+        have = moe.grouped_linear(x, ids, weight, impl="native")
+    finally:
+        _native.set_isa(before)
+    close(have, moe.grouped_linear(x, ids, weight, impl="reference"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
