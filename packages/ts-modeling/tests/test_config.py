@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from ts_modeling import ConfigError, Mesh, load_model, read_config
-from ts_modeling.cli import main, named_config
+from ts_modeling.cli import main
+from ts_modeling.command import named_config
 from ts_modeling.models.kimi_k25 import KimiK25Config, checkpoint_table
 from ts_modeling.quantization import PLAIN, PackedInt
 from ts_modeling.registry import Built, build, config_from

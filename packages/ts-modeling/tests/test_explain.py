@@ -1,13 +1,17 @@
 """``ts-modeling explain``: what a mesh would do, hold and send, from a configuration alone."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
+import ts_modeling
 from ts_modeling.cli import main
 from ts_modeling.testing import tiny_config
 
@@ -134,9 +138,37 @@ def test_an_interrupt_ends_it_without_a_traceback(
     def interrupted(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ts_modeling.cli.build", interrupted)
+    monkeypatch.setattr("ts_modeling.command.build", interrupted)
     assert main(["explain", "--model", "kimi-k2.5-mini"]) == 130
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "ts-modeling: interrupted\n")
+
+
+def test_an_interrupt_while_torch_is_imported_ends_it_in_one_line(tmp_path: Path) -> None:
+    """Also where what is being imported swallows the exception."""
+    slow = """
+        import sys, time
+        print("importing", flush=True)
+        try:
+            time.sleep(120)
+        except BaseException:
+            pass
+    """
+    (tmp_path / "torch.py").write_text(dedent(slow))
+    command = [sys.executable, "-m", "ts_modeling.cli", "explain", "--model", "kimi-k2.5"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH", ""))))}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        rest, said = process.communicate(timeout=60)
+    assert (process.returncode, rest, said) == (130, "", "ts-modeling: interrupted\n")
+
+
+def test_names_of_the_package_are_found_when_they_are_asked_for() -> None:
+    code = "import sys, ts_modeling; assert 'torch' not in sys.modules; assert ts_modeling.Mesh.single().world == 1"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
+    with pytest.raises(AttributeError, match="module 'ts_modeling' has no attribute 'load_modle'"):
+        _ = ts_modeling.load_modle
 
 
 @pytest.mark.parametrize("arguments", [["--tokens", "-1"], ["--tokens", "many"], ["--start", "1.5"]])

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from ts_modeling import CompileError, Mesh, MeshError
-from ts_modeling.cli import named_config
+from ts_modeling.command import named_config
 from ts_modeling.communication import collectives
 from ts_modeling.communication.sizes import Sizes
 from ts_modeling.compiler import Costs, Policy, Program, compile_model, compile_plans, lower, summarize

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from ts_modeling import CheckpointError, ConfigError, ForwardBatch, LoadedModel, MeshError, load_model
-from ts_modeling.cli import main, named_config
+from ts_modeling.cli import main
+from ts_modeling.command import named_config
 from ts_modeling.compiler.program import Program, collective_of
 from ts_modeling.placement import Mesh
 from ts_modeling.registry import Built, build

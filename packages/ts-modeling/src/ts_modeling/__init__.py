@@ -1,33 +1,18 @@
-"""Models written for one device and compiled for any mesh; see ``load_model``."""
+"""Models written for one device and compiled for any mesh; see ``load_model``. Names are those of ``api``.
 
-from .batch import ForwardBatch, StateRows
-from .communication import join, leave
-from .configuration import ModelConfig
-from .errors import CheckpointError, CompileError, ConfigError, MediaError, MeshError, ModelingError, PlacementError
-from .kv import CacheGroup, KvSpec, LayerCache
-from .load import LoadedModel, load_model
-from .placement import Mesh
-from .registry import kv_spec, read_config
+They are found when they are asked for: importing the package alone does not import torch, which takes seconds in which
+the command line already answers to an interrupt.
+"""
 
-__all__ = [
-    "CacheGroup",
-    "CheckpointError",
-    "CompileError",
-    "ConfigError",
-    "ForwardBatch",
-    "KvSpec",
-    "LayerCache",
-    "LoadedModel",
-    "MediaError",
-    "Mesh",
-    "MeshError",
-    "ModelConfig",
-    "ModelingError",
-    "PlacementError",
-    "StateRows",
-    "join",
-    "kv_spec",
-    "leave",
-    "load_model",
-    "read_config",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    api = import_module(".api", __name__)
+    if name == "__all__" or name in api.__all__:
+        return globals().setdefault(name, getattr(api, name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

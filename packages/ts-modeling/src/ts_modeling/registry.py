@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import torch
 
-from . import families
 from .checkpoint import Table, read_json
 from .compiler import Costs, Plans, compile_plans
 from .configuration import ModelConfig
 from .errors import ConfigError
+from .families import installed, load
 from .kv import KvSpec
 from .layers import AnnotatedModel, CapturingModel
 from .models import eagle3, eagle3_mla, gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
@@ -162,13 +162,13 @@ def family_of(config: ModelConfig) -> Family[Any]:
 
 def _family(names: Sequence[str]) -> Family[Any] | None:
     """The family of the first architecture that has one: here, registered, or in another package."""
-    plugged = families.installed()
+    plugged = installed()
     for name in names:
         if name in OWN and name in plugged:
             message = f"family plugin {name!r} ({plugged[name][0].value}) is left out: ts-modeling has a {name} itself"
             warnings.warn(message, PluginWarning, stacklevel=3)
         elif name not in ARCHITECTURES and name in plugged:
-            register(families.load(plugged[name]))
+            register(load(plugged[name]))
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]
     return None
@@ -187,7 +187,7 @@ def _draft_config(family: Family[Any], raw: Mapping[str, Any], draft: str, visio
 
 
 def _nearest(names: list[str]) -> str:
-    known = sorted({*ARCHITECTURES, *families.installed()})
+    known = sorted({*ARCHITECTURES, *installed()})
     close = [match for name in names for match in difflib.get_close_matches(name, known, n=1)]
     meant = f"; the nearest is {close[0]}" if close else ""
     return f"{meant}; known are {', '.join(known)}"
