@@ -7,13 +7,12 @@ a draft head, ``mtp`` for the draft in the checkpoint. Policies are those of ``m
 """
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from models_worker import PROMPTS, STEPS
+from ranks import part_of_step, run_jobs, spread
 from torch import Tensor
 from ts_modeling import ForwardBatch, LoadedModel, Mesh, load_model
 from ts_modeling.compiler import Costs, Policy
@@ -31,26 +30,19 @@ def run(checkpoint: str, mesh: Mesh, policy: str, layers: str) -> np.ndarray:
     given |= {"final_states": "final" in asked, "draft": "mtp" if layers == "mtp" else None}
     model = load_model(checkpoint, dtype="float32", mesh=mesh, costs=costs, **given)
     taken = layers not in ("", "mtp")
-    groups, group = mesh.size("attn_dp"), mesh.index(mesh.atoms("attn_dp"))
     rows = Sequences(4, 32, seed=2)
     cache = new_cache(model, rows)
     out: list[np.ndarray] = []
     for step in STEPS:
-        work = [[(s, PROMPTS[s][a:b]) for s, (a, b) in step.items() if s % groups == g] for g in range(groups)]
+        batch, work = part_of_step(rows, PROMPTS, step, mesh)
         single = all(b - a == 1 for a, b in step.values())
-        decodes = [row for row in work[group] if len(row[1]) == 1]
-        prefills = [row for row in work[group] if len(row[1]) > 1]
-        batch = rows.batch(decodes=decodes, prefills=prefills, every=False)
-        batch.dp_sizes = tuple(sum(len(tokens) for _, tokens in part) for part in work) if groups > 1 else ()
-        sequences = [s for s, tokens in (*decodes, *prefills) for _ in tokens]
+        sequences = [s for s, tokens in work for _ in tokens]
         if not taken:
             batch.features = features(model, batch, sequences, own=single or layers == "mtp")
         first, second = model.forward(batch, cache)
         assert batch.sample_indices is not None
         both = torch.cat((first, second[batch.sample_indices] if taken else second), dim=1)
-        full = np.full((4, both.shape[1]), np.nan, dtype=np.float32)
-        full[[s for s, _ in (*decodes, *prefills)]] = both.numpy()
-        out.append(full)
+        out.append(spread(both, [s for s, _ in work], 4))
     return np.stack(out)
 
 
@@ -62,16 +54,15 @@ def features(model: LoadedModel, batch: ForwardBatch, sequences: list[int], *, o
 
 
 def main() -> None:
-    """Join the process group, run every job, write ``OUTPUT/JOB-RANK.npy``."""
+    """Run every job."""
     store, rank, world, output, *jobs = sys.argv[1:]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(world))
-    for number, job in enumerate(jobs):
+
+    def one(job: str, mine: int) -> np.ndarray:
         checkpoint, _, rest = job.rpartition(":")
         mesh, policy, layers = rest.split("/")
-        result = run(checkpoint, Mesh.parse(mesh, rank=int(rank)), policy, layers)
-        np.save(Path(output) / f"{number}-{rank}.npy", result)
-    dist.destroy_process_group()
+        return run(checkpoint, Mesh.parse(mesh, rank=mine), policy, layers)
+
+    run_jobs(one, store=store, rank=rank, world=world, output=output, jobs=jobs)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.distributed as dist
+from ranks import part_of_step, run_jobs, spread
 from ts_modeling import Mesh, load_model
 from ts_modeling.compiler import Costs, Policy
 from ts_modeling.testing import Sequences, new_cache
@@ -29,33 +28,25 @@ def run(checkpoint: str | Path, mesh: Mesh, policy: str = "") -> np.ndarray:
     """Logits of each step, [steps, 4, V]: rows of the sequences that this rank's group has, NaN elsewhere."""
     costs = Costs(only=Policy(cut_tokens="cut" in policy, dispatch="dispatch" in policy))
     model = load_model(checkpoint, dtype="float32", mesh=mesh, costs=costs)
-    groups, group = mesh.size("attn_dp"), mesh.index(mesh.atoms("attn_dp"))
     rows = Sequences(4, 32, seed=2)
     cache = new_cache(model, rows)
     out: list[np.ndarray] = []
     for step in STEPS:
-        work = [[(s, PROMPTS[s][a:b]) for s, (a, b) in step.items() if s % groups == g] for g in range(groups)]
-        decodes = [row for row in work[group] if len(row[1]) == 1]
-        prefills = [row for row in work[group] if len(row[1]) > 1]
-        batch = rows.batch(decodes=decodes, prefills=prefills, every=False)
-        batch.dp_sizes = tuple(sum(len(tokens) for _, tokens in part) for part in work) if groups > 1 else ()
-        logits = model.forward(batch, cache)
-        full = np.full((4, logits.shape[1]), np.nan, dtype=np.float32)
-        full[[s for s, _ in (*decodes, *prefills)]] = logits.numpy()
-        out.append(full)
+        batch, work = part_of_step(rows, PROMPTS, step, mesh)
+        out.append(spread(model.forward(batch, cache), [s for s, _ in work], 4))
     return np.stack(out)
 
 
 def main() -> None:
-    """Join the process group, run every job, write ``OUTPUT/JOB-RANK.npy``."""
+    """Run every job."""
     store, rank, world, output, *jobs = sys.argv[1:]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(world))
-    for number, job in enumerate(jobs):
+
+    def one(job: str, mine: int) -> np.ndarray:
         checkpoint, _, rest = job.rpartition(":")
         mesh, _, policy = rest.partition("/")
-        np.save(Path(output) / f"{number}-{rank}.npy", run(checkpoint, Mesh.parse(mesh, rank=int(rank)), policy))
-    dist.destroy_process_group()
+        return run(checkpoint, Mesh.parse(mesh, rank=mine), policy)
+
+    run_jobs(one, store=store, rank=rank, world=world, output=output, jobs=jobs)
 
 
 if __name__ == "__main__":

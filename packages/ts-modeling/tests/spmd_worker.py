@@ -6,11 +6,9 @@ A policy is ``plain``, ``cut``, ``dispatch`` or ``both``, or ``auto`` (or none) 
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
-import torch
-import torch.distributed as dist
+from ranks import part_of_step, run_jobs, spread
 from ts_modeling import LoadedModel, Mesh, load_model
 from ts_modeling.compiler import Costs, Policy
 from ts_modeling.testing import Sequences
@@ -34,36 +32,26 @@ POLICIES = {
 
 def run(model: LoadedModel, mesh: Mesh) -> list[np.ndarray]:
     """Logits of each step, [4, V], with the rows of the sequences that this rank's group has."""
-    groups = mesh.size("attn_dp")
-    group = mesh.index(mesh.atoms("attn_dp"))
     rows = Sequences(4, 32, seed=2)
     cache = model.new_cache(rows.num_pages, rows.page_size)
     out: list[np.ndarray] = []
     for step in STEPS:
-        work = [[(s, PROMPTS[s][a:b]) for s, (a, b) in step.items() if s % groups == g] for g in range(groups)]
-        decodes = [row for row in work[group] if len(row[1]) == 1]
-        prefills = [row for row in work[group] if len(row[1]) > 1]
-        batch = rows.batch(decodes=decodes, prefills=prefills, every=False)
-        batch.dp_sizes = tuple(sum(len(tokens) for _, tokens in part) for part in work) if groups > 1 else ()
-        logits = model.forward(batch, cache)
-        full = np.full((4, logits.shape[1]), np.nan, dtype=np.float32)
-        full[[s for s, _ in (*decodes, *prefills)]] = logits.numpy()
-        out.append(full)
+        batch, work = part_of_step(rows, PROMPTS, step, mesh)
+        out.append(spread(model.forward(batch, cache), [s for s, _ in work], 4))
     return out
 
 
 def main() -> None:
-    """Join the process group, run every mesh, write ``OUTPUT/MESHNUMBER-RANK.npy``."""
+    """Run every mesh."""
     checkpoint, store, rank, world, output, *meshes = sys.argv[1:]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(world))
-    for number, text in enumerate(meshes):
+
+    def job(text: str, mine: int) -> np.ndarray:
         axes, _, policy = text.partition("/")
-        mesh = Mesh.parse(axes, rank=int(rank))
+        mesh = Mesh.parse(axes, rank=mine)
         costs = Costs(start=2000, only=POLICIES[policy or "auto"])
-        model = load_model(checkpoint, dtype="float32", mesh=mesh, costs=costs)
-        np.save(Path(output) / f"{number}-{rank}.npy", np.stack(run(model, mesh)))
-    dist.destroy_process_group()
+        return np.stack(run(load_model(checkpoint, dtype="float32", mesh=mesh, costs=costs), mesh))
+
+    run_jobs(job, store=store, rank=rank, world=world, output=output, jobs=meshes)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,9 @@ def alone(folders: dict[str, Path]) -> dict[str, np.ndarray]:
     assert spec is not None
     assert spec.loader is not None
     worker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(worker)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(WORKER.parent)  # as for a script
+        spec.loader.exec_module(worker)
     return {model: worker.run(folder, Mesh.single()) for model, folder in folders.items()}
 
 

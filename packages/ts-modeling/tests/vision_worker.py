@@ -6,11 +6,10 @@ A policy is empty, or ``cut`` (tokens cut between blocks).
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
+from ranks import run_jobs, spread
 from ts_modeling import Mesh, load_model
 from ts_modeling.compiler import Costs, Policy
 from ts_modeling.testing import MEDIA_TOKEN, Sequences
@@ -45,20 +44,18 @@ def run(checkpoint: str, mesh: Mesh, policy: str) -> np.ndarray:
     batch.dp_sizes = tuple(sum(len(prompts[s]) for s in mine) for mine in owned)
     batch.media = place_media(batch.tokens, features, MEDIA_TOKEN)
     logits = model.forward(batch, model.new_cache(rows.num_pages, rows.page_size))
-    full = np.full((3, logits.shape[1]), np.nan, dtype=np.float32)
-    full[owned[group]] = logits.numpy()
-    return full
+    return spread(logits, owned[group], 3)
 
 
 def main() -> None:
-    """Join the process group, run every mesh, write ``OUTPUT/MESHNUMBER-RANK.npy``."""
+    """Run every mesh."""
     checkpoint, store, rank, world, output, *meshes = sys.argv[1:]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(world))
-    for number, text in enumerate(meshes):
+
+    def one(text: str, mine: int) -> np.ndarray:
         mesh, _, policy = text.partition("/")
-        np.save(Path(output) / f"{number}-{rank}.npy", run(checkpoint, Mesh.parse(mesh, rank=int(rank)), policy))
-    dist.destroy_process_group()
+        return run(checkpoint, Mesh.parse(mesh, rank=mine), policy)
+
+    run_jobs(one, store=store, rank=rank, world=world, output=output, jobs=meshes)
 
 
 if __name__ == "__main__":
