@@ -80,3 +80,11 @@ def test_offload_and_back(device: torch.device) -> None:
     kv_cache.copy_pages(cache, host, torch.tensor([3, 1]).to(device), torch.tensor([6, 0]).to(device))
     kv_cache.copy_pages(host, cache, torch.tensor([6, 0]).to(device), torch.tensor([0, 2]).to(device))
     assert torch.equal(cache[[0, 2]], want)
+
+
+def test_copy_pages_of_caches_that_begin_anywhere(device: torch.device) -> None:
+    """Pages of whole words in a slice that begins within one."""
+    pool = torch.arange(100, device=device).to(torch.float16)
+    source, target = pool[1:41].view(5, 8), torch.zeros(43, dtype=torch.float16, device=device)[3:].view(5, 8)
+    kv_cache.copy_pages(source, target, torch.tensor([4, 0]).to(device), torch.tensor([1, 2]).to(device), impl="triton")
+    assert torch.equal(target[[1, 2, 0]], torch.stack((source[4], source[0], torch.zeros_like(source[0]))))

@@ -260,3 +260,23 @@ def test_prefill_mistakes_show(device: torch.device, monkeypatch: pytest.MonkeyP
     lost: Callable[..., None] = lambda *a: None if a[6][0] == 32 else attend(*a)  # noqa: E731
     monkeypatch.setattr(chunks, "_attend", lost)
     assert checking.difference(mla.prefill(*arguments, batch.lengths, 0.17, impl="triton"), want) > TOLERANCE[q.dtype]
+
+
+def test_a_prefill_of_very_many_tokens_fits_a_grid(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More blocks of queries than a grid's second and third axis have room for. Nothing is computed."""
+    grids: list[tuple[int, ...]] = []
+
+    class Recorder:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            grids.append(grid)
+            return lambda *arguments, **settings: None
+
+    for kernel in ("attend_kernel", "gather_kernel"):
+        monkeypatch.setattr(chunks, kernel, Recorder())
+    tokens = 128 * 65536
+    q = torch.zeros(1, 1, 4, device=device).expand(tokens, 1, 4)
+    weight = mla.prepare_kv_b(torch.zeros(4, 2, device=device), heads=1, nope=2, v=2, keep_source=True)
+    cu_q, table = (torch.tensor(n, dtype=torch.int32, device=device) for n in ([0, tokens], [[0]]))
+    mla.prefill(q, torch.zeros(1, 16, 4, device=device), weight, cu_q, table, cu_q[1:], 1.0, impl="triton")
+    assert max(grid[0] for grid in grids) > 65536
+    assert all(size <= 65535 for grid in grids for size in grid[1:])

@@ -177,6 +177,21 @@ def test_route_softmax(device: torch.device, close: Close, normalize: bool) -> N
     close(have, want)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_routing_where_experts_are_closed(device: torch.device, normalize: bool) -> None:
+    """More choices than experts with a finite logit or bias: the closed ones follow by id, none is chosen twice."""
+    closed = torch.tensor([[0, 1.0, 0, 2, 0, 3, 0, 0]]).to(device)
+    closed[closed == 0] = -torch.inf
+    scores = torch.linspace(-1, 1, 8)[None].to(device)
+    for call in (
+        lambda impl: moe.route_softmax(closed, 5, normalize=normalize, impl=impl),
+        lambda impl: moe.route_sigmoid(scores, closed[0], 5, 1, 1, 1.0, normalize, impl=impl),
+    ):
+        (have, ids), (want, chosen) = call("triton"), call("reference")
+        assert torch.equal(ids, chosen)
+        torch.testing.assert_close(have, want)
+
+
 def test_route_sigmoid_gives_ties_to_the_lower_id(device: torch.device) -> None:
     logits = torch.zeros(1, 12, device=device)
     _, ids = moe.route_sigmoid(logits, torch.zeros(12, device=device), 5, 3, 2, 1.0, True, impl="triton")

@@ -3,6 +3,8 @@
 Legend: T tokens, L latent width, R rotary width.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -110,7 +112,9 @@ def copy_pages(source: Tensor, target: Tensor, source_pages: Tensor, target_page
     count, size = source_pages.shape[0], source[0].nbytes if source.shape[0] else 0
     if count == 0 or size == 0:
         return
-    word = next(kind for kind in (torch.int64, torch.int32, torch.int16, torch.int8) if size % kind.itemsize == 0)
+    starts = (cache.storage_offset() * cache.element_size() for cache in (source, target))
+    unit = math.gcd(size, *starts)
+    word = next(kind for kind in (torch.int64, torch.int32, torch.int16, torch.int8) if unit % kind.itemsize == 0)
     words, block = size // word.itemsize, 2048
     copy_pages_kernel[(count, triton.cdiv(words, block))](
         source.flatten().view(word), target.flatten().view(word), source_pages.contiguous(), target_pages.contiguous(),

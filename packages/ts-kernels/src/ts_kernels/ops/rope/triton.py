@@ -25,7 +25,7 @@ def turn_kernel(
     cos = tl.load(angle, mask=real, other=0.0)[None, :]
     sin = tl.load(angle + table_width // 2, mask=real, other=0.0)[None, :]
     left = first + (pair if HALVES else 2 * pair)
-    source = x + token * token_stride + head[:, None] * head_stride + left[None, :]
+    source = x + token * token_stride + head.to(tl.int64)[:, None] * head_stride + left[None, :]
     partner = source + (PAIRS if HALVES else 1)
     inside = (head < H)[:, None] & real[None, :]
     a = tl.load(source, mask=inside, other=0.0).to(tl.float32)

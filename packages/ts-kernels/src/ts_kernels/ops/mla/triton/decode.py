@@ -42,7 +42,7 @@ def split_kernel(
 
     m, n = tl.program_id(1) * M + tl.arange(0, M), tl.arange(0, N)
     left, right = tl.arange(0, BLOCK_L), tl.arange(0, BLOCK_R)
-    token, head, mine = (row * Q_LEN + m // H).to(tl.int64)[:, None], (m % H)[:, None], m < H * Q_LEN
+    token, head, mine = (row * Q_LEN + m // H).to(tl.int64)[:, None], (m % H).to(tl.int64)[:, None], m < H * Q_LEN
     q_left = _load(q_latent, token * latent_token + head * latent_head + left[None, :], mine[:, None], left, L)
     q_right = _load(q_rope, token * rope_token + head * rope_head + right[None, :], mine[:, None], right, R)
     q_left, q_right = q_left.to(DOT), q_right.to(DOT)

@@ -59,10 +59,11 @@ def attend_kernel(
 
     What came before is read from ``mean`` and ``sums`` and continued; the last chunk writes ``out``.
     """
-    row, block = _row_of(cu_q, rows, ROWS, Q)
+    # Heads of one block of queries run side by side and share the rotary keys; a grid's other axes end at 65535.
+    row, block = _row_of(tl.program_id(0) // H, tl.num_programs(0) // H, cu_q, rows, ROWS, Q)
     if row >= rows:
         return
-    head = tl.program_id(0)
+    head = tl.program_id(0) % H
     first_token, last_token = tl.load(cu_q + row), tl.load(cu_q + row + 1)
     first_key, past_key = tl.load(starts + row), tl.load(starts + row + 1)
     i = block * Q + tl.arange(0, Q)
@@ -77,7 +78,7 @@ def attend_kernel(
         return
 
     nope, rope, value = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_V)
-    source = q + (token * q_token + head * q_head)[:, None]
+    source = q + (token * q_token + head.to(tl.int64) * q_head)[:, None]
     q_nope = tl.load(source + nope[None, :], mask=mine[:, None] & (nope < N)[None, :], other=0.0).to(DOT)
     q_rope = tl.load(source + N + rope[None, :], mask=mine[:, None] & (rope < R)[None, :], other=0.0).to(DOT)
     place = token * H + head
@@ -115,14 +116,14 @@ def attend_kernel(
 
 
 @triton.jit
-def _row_of(cu_q, rows, ROWS: tl.constexpr, Q: tl.constexpr):
+def _row_of(place, places, cu_q, rows, ROWS: tl.constexpr, Q: tl.constexpr):
     """The row and the block of queries of this program; the row is ``rows`` where there is none."""
     index = tl.arange(0, ROWS)
     ends = tl.load(cu_q + 1 + index, mask=index < rows, other=0)
     blocks = tl.where(index < rows, tl.cdiv(ends - tl.load(cu_q + index, mask=index < rows, other=0), Q), 0)
     past = tl.cumsum(blocks, 0)
     # Later blocks see more keys: the longest start first.
-    program = tl.num_programs(1) - 1 - tl.program_id(1)
+    program = places - 1 - place
     row = tl.sum(((past <= program) & (index < rows)).to(tl.int32), 0)
     return row, program - tl.sum(tl.where(index == row, past - blocks, 0), 0)
 
@@ -231,8 +232,7 @@ def _attend(
     sizes: dict[str, Any] = {"H": heads, "N": weight.nope, "R": rope, "V": weight.v, "L": weight.latent}
     for name, size in (("BLOCK_N", weight.nope), ("BLOCK_R", rope), ("BLOCK_V", weight.v)):
         sizes[name] = max(triton.next_power_of_2(size), 16)
-    # Heads of one block of queries run side by side and share the rotary keys; blocks are at most these many.
-    attend_kernel[(heads, triton.cdiv(tokens, launch.rows) + rows)](
+    attend_kernel[(heads * (triton.cdiv(tokens, launch.rows) + rows),)](  # blocks are at most these many
         q, *keys, *results, cu_q, starts, begin, end, rows, q.stride(0), q.stride(1), scale,
         ROWS=triton.next_power_of_2(rows), Q=launch.rows, K=launch.tile, DOT=dot_type(q.dtype), FIRST=first,
         LAST=last, STAGES=launch.stages, num_warps=launch.warps, **sizes,

@@ -67,7 +67,7 @@ def sigmoid_kernel(
         value = tl.sum(tl.sum(tl.where(inside & (expert == best), score, 0.0), 1), 0)
         here = tl.arange(0, K) == j
         chosen, values = tl.where(here, best, chosen), tl.where(here, value, values)
-        choice = tl.where(expert == best, NEVER, choice)
+        inside = inside & (expert != best)  # not by a lowest choice, which others may have
     factor = scale
     if NORMALIZE:
         factor = scale / (tl.sum(values, 0) + 1e-20)
@@ -92,7 +92,7 @@ def softmax_kernel(
         value = tl.sum(tl.sum(tl.where(inside & (expert == best), power, 0.0), 1), 0)
         here = tl.arange(0, K) == j
         chosen, values = tl.where(here, best, chosen), tl.where(here, value, values)
-        left = tl.where(expert == best, NEVER, left)
+        inside = inside & (expert != best)
     total = tl.sum(values, 0) if NORMALIZE else tl.sum(power)
     write_choice(weights, ids, row, chosen, values, scale / total, TOP_K, K)
 
