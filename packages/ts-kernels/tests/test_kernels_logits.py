@@ -140,6 +140,9 @@ def test_token_lists(vocab: int) -> None:
         assert torch.equal(logits[0] == 0, opened == allowed)
     with pytest.raises(ContractError, match=r"tokens must be in \[0, 5\)"):
         sampling.pack_mask(torch.tensor([5]), 5, allowed=True)
+    for size, said in ((2**31, "at most 2147483647"), (0, "at least 1")):
+        with pytest.raises(ContractError, match=f"vocab must be {said}, got {size}"):
+            sampling.pack_mask(torch.tensor([4]), size, allowed=True)
 
 
 @pytest.mark.parametrize(("rows", "vocab", "n"), [(1, 1, 1), (3, 100, 0), (4, 100, 100), (5, 6144, 20), (0, 9, 2)])

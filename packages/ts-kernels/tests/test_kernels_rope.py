@@ -158,6 +158,8 @@ X, TABLE, PLACES = torch.zeros(2, 3, 8), torch.zeros(9, 4), torch.zeros(2, dtype
         (lambda: rope.llama3_cos_sin(8, 4, 1e4, 0.5, 1.0, 4.0, 8), "factor must be finite and at least 1"),
         (lambda: rope.llama3_cos_sin(8, 4, 1e4, 8.0, 4.0, 4.0, 8), "high_freq_factor must be above low_freq_factor"),
         (lambda: rope.llama3_cos_sin(8, 4, 1e4, 8.0, 1.0, 4.0, 0), "original_max_positions must be at least 1"),
+        (lambda: rope.cos_sin(2, 2**31, 1e4), "max_positions must be at most 2147483647, got 2147483648"),
+        (lambda: rope.cos_sin(2**31, 1, 1e4), "dim must be at most 2147483647, got 2147483648"),
     ],
 )
 def test_wrong_argument(call: Callable[[], object], message: str) -> None:

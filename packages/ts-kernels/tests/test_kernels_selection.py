@@ -292,7 +292,7 @@ def test_registration_mistakes() -> None:
         registry.register(spec(operation="a.b", origin="second"))
     with pytest.raises(errors.RegistrationError, match="dtypes name y; the operation knows x"):
         registry.register(spec("other", operation="a.b", dtypes={"y": frozenset({torch.float32})}))
-    with pytest.raises(errors.UnknownOperationError, match=r"no operation 'a\.c'; there are a\.b"):
+    with pytest.raises(errors.UnknownOperationError, match=r"no operation 'a\.c'; the nearest are a\.b"):
         registry.register(spec(operation="a.c"))
 
 
@@ -325,6 +325,28 @@ def test_settings() -> None:
     ):
         with pytest.raises(errors.SettingsError, match=f"TS_KERNELS_{name}"):
             read({f"TS_KERNELS_{name}": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("TS_KERNELS_IMPLS", "IMPL"), ("TS_KERNELS_THREAD", "THREADS"), ("TS_KERNELS_KEEP_SOURCES", "KEEP_SOURCE")],
+)
+def test_a_misspelt_setting_is_refused_at_the_first_selection(
+    monkeypatch: pytest.MonkeyPatch, name: str, near: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(settings, "_current", [])
+    with pytest.raises(errors.SettingsError, match=f"{name} is no setting .* nearest is TS_KERNELS_{near}$"):
+        select(Query(OPERATION, DeviceInfo("cpu"), {}, {}))
+
+
+def test_an_unknown_operation_is_told_of_the_nearest_three() -> None:
+    with pytest.raises(errors.UnknownOperationError) as caught:
+        REGISTRY.operation("mla.decod")
+    assert str(caught.value) == (
+        "no operation 'mla.decod'; the nearest are mla.decode, mla.decode_absorbed, attention.decode "
+        "(`ts-kernels list` has all)"
+    )
 
 
 def test_packed_weights_are_held_once(native: None) -> None:

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import torch
 
 from . import cases, contract, plugins
-from .errors import SelectionError
+from .errors import SelectionError, nearest
 from .registry import REGISTRY
 from .selection import OPERATIONS
 
@@ -44,7 +44,8 @@ def activations_of(text: str) -> torch.dtype:
 def some_operation(prefix: str) -> None:
     """Refuse an --only that no operation starts with."""
     if not any(name.startswith(prefix) for name in OPERATIONS):
-        raise SelectionError(f"--only: no operation starts with {prefix!r}; there are {', '.join(sorted(OPERATIONS))}")
+        near = nearest(prefix, OPERATIONS)
+        raise SelectionError(f"--only: no operation starts with {prefix!r}; the nearest are {near}")
 
 
 def kernel_names(text: str, prefix: str) -> tuple[str, ...]:

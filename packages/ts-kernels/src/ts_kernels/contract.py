@@ -16,6 +16,7 @@ from .errors import ContractError
 FLOATS = frozenset({torch.float32, torch.bfloat16})
 REALS = FLOATS | {torch.float16, torch.float64}  # what the references compute with besides
 CACHES = FLOATS | {torch.float8_e4m3fn}
+MOST = 2**31 - 1
 E4M3_MAX = 448.0  # the largest float8_e4m3fn
 
 
@@ -71,6 +72,12 @@ def finite(operation: str, argument: str, number: float, *, least: float = -math
     if not least <= number < math.inf or number == -math.inf:  # NaN fails every comparison
         bound = "finite" if least == -math.inf else f"finite and at least {least:g}"
         raise ContractError(operation, argument, bound, number)
+
+
+def bounded(operation: str, argument: str, size: int) -> None:
+    """``size`` is below 2**31, what kernels count with: said before memory of such a size is asked for."""
+    if size > MOST:
+        raise ContractError(operation, argument, f"at most {MOST}", size)
 
 
 def fail(operation: str, argument: str, expected: str, given: object) -> NoReturn:

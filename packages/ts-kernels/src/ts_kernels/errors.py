@@ -10,8 +10,11 @@ KernelError
 |-- PluginError                      a plugin could not be loaded
 |-- TuningError (ValueError)         a file of measured settings is wrong, or none can be measured
 |-- BuildError                       kernels cannot be compiled ahead of time here
-`-- SettingsError (ValueError)       a TS_KERNELS_* variable has an unusable value
+`-- SettingsError (ValueError)       a TS_KERNELS_* variable has an unusable value, or nothing reads it
 """
+
+import difflib
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -61,7 +64,12 @@ class BuildError(KernelError):
 
 
 class SettingsError(KernelError, ValueError):
-    """A TS_KERNELS_* environment variable has an unusable value."""
+    """A TS_KERNELS_* environment variable has an unusable value, or a name that nothing reads."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Those of ``known`` that are spelt most like ``name``, for an error message."""
+    return ", ".join(difflib.get_close_matches(name, sorted(known), count, cutoff=0.0))
 
 
 def describe(given: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .errors import RegistrationError, UnknownOperationError
+from .errors import RegistrationError, UnknownOperationError, nearest
 from .platform import DeviceInfo, why_missing
 
 Kernel = Callable[..., Any]
@@ -241,9 +241,10 @@ class Registry:
                 self.remove(operation, name)
 
     def operation(self, name: str) -> OperationInfo:
-        """The declaration of ``name``; raises ``UnknownOperationError`` that lists what exists."""
+        """The declaration of ``name``; raises ``UnknownOperationError`` that names the nearest."""
         if name not in self.operations:
-            raise UnknownOperationError(f"no operation {name!r}; there are {', '.join(sorted(self.operations))}")
+            near = nearest(name, self.operations)
+            raise UnknownOperationError(f"no operation {name!r}; the nearest are {near} (`ts-kernels list` has all)")
         return self.operations[name]
 
     def kernels(self, operation: str) -> list[KernelSpec]:

@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import SettingsError
+from .errors import SettingsError, nearest
 
 EVERY = "*"
+PREFIX = "TS_KERNELS_"
+KNOWN = frozenset(PREFIX + name for name in ("IMPL", "DEBUG", "KEEP_SOURCE", "PLUGINS", "TUNED", "THREADS", "ISA"))
 MOST_THREADS = 1024  # of the native kernels
 
 
@@ -35,8 +37,11 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Read TS_KERNELS_*; raises ``SettingsError`` that names the variable."""
+        """Read TS_KERNELS_*; raises ``SettingsError`` that names the variable, one that nothing reads too."""
         env = os.environ if environment is None else environment
+        for name in sorted(env):
+            if name.startswith(PREFIX) and name not in KNOWN:
+                raise SettingsError(f"{name} is no setting of this package; the nearest is {nearest(name, KNOWN, 1)}")
         return cls(
             overrides=_overrides(env.get("TS_KERNELS_IMPL", "")),
             debug=_flag(env, "TS_KERNELS_DEBUG", default=False),

@@ -132,6 +132,8 @@ def _check_table(operation: str, dim: int, max_positions: int, theta: float) -> 
         contract.fail(operation, "dim", "even and at least 2", dim)
     if max_positions < 1:
         contract.fail(operation, "max_positions", "at least 1", max_positions)
+    for name, size in (("dim", dim), ("max_positions", max_positions)):
+        contract.bounded(operation, name, size)
     if not 1 < theta < math.inf:
         contract.fail(operation, "theta", "finite and above 1", theta)
 

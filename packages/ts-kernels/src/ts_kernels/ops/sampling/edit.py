@@ -126,6 +126,9 @@ def pack_mask(tokens: Tensor, vocab: int, *, allowed: bool) -> Tensor:
     operation = "sampling.pack_mask"
     contract.shape(operation, "tokens", tokens, "N")
     contract.dtype(operation, "tokens", tokens, torch.int32, torch.int64)
+    if vocab < 1:
+        contract.fail(operation, "vocab", "at least 1", vocab)
+    contract.bounded(operation, "vocab", vocab)
     contract.in_range(operation, "tokens", tokens, 0, vocab)
     words = -(-vocab // 32)
     opened = torch.full((words * 32,), not allowed, dtype=torch.bool, device=tokens.device)
