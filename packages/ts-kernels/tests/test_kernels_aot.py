@@ -65,12 +65,30 @@ def bad_build(name: str, signature: dict[str, str], size: int | None, **changes:
 
 @needs_triton
 def test_norm_on_every_target() -> None:
-    results = list(_runner.run(aot.collect("norm"), _targets.parse("")))
+    results = list(_runner.run(aot.collect("norm.rms_norm"), _targets.parse("")))
     assert {r.target.name for r in results} == set(_targets.DEFAULT)
     for result in results:
         assert result.problems == []
         assert result.figures is not None
         assert result.figures.registers > 4
+
+
+def test_stages_are_as_many_as_fit() -> None:
+    """Three tiles of fp32 weights and rows, 36 KB each, were launched where two or one fit."""
+    fits = {name: platform.described(name).stages(4, 36 * platform.KB) for name in _targets.DEFAULT}
+    assert fits == {"sm_90": 4, "sm_100": 4, "sm_120": 3, "gfx942": 2, "gfx950": 4}
+    assert platform.described("sm_120").stages(3, 40 * platform.KB, 32 * platform.KB) == 2
+    assert platform.described("gfx942").stages(3, 100 * platform.KB) == 1
+    assert platform.described("sm_75").shared_limit == 99 * platform.KB
+
+
+@needs_triton
+def test_what_is_launched_on_sm_120_fits_and_what_sm_90_launches_does_not() -> None:
+    (build,) = aot.collect("moe.grouped.fp32.16x128.sm_120")
+    (roomy,) = aot.collect("moe.grouped.fp32.16x128.sm_90")
+    assert compiled(build, "sm_120").problems == []
+    (problem,) = compiled(Build(**{**roomy.__dict__, "targets": ()}), "sm_120").problems
+    assert problem == "takes 110592 bytes of shared memory, 101376 there are"
 
 
 @pytest.mark.nightly

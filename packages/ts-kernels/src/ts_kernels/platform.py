@@ -15,6 +15,20 @@ from .errors import SelectionError, SettingsError
 _log = logging.getLogger("ts_kernels")
 NATIVE_FEATURE = "native"
 TRITON_FEATURE = "triton"
+KB = 1024
+# Shared memory that one block may have.
+# NVIDIA: CUDA C Programming Guide, technical specifications per compute capability, less the 1 KB a block reserves.
+# AMD: the LDS of a compute unit (CDNA 3 and CDNA 4 instruction set manuals).
+SHARED_LIMIT = {
+    "sm_80": 163 * KB,
+    "sm_89": 99 * KB,
+    "sm_90": 227 * KB,
+    "sm_100": 227 * KB,
+    "sm_103": 227 * KB,
+    "sm_120": 99 * KB,
+    "gfx942": 64 * KB,
+    "gfx950": 160 * KB,
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,27 @@ class DeviceInfo:
     def arch_name(self) -> str:
         """The architecture as its vendor writes it: "sm_90", "gfx942", "" on a CPU."""
         return {"nvidia": f"sm_{self.arch}", "amd": f"gfx{self.arch:x}"}.get(self.vendor, "")
+
+    @property
+    def shared_limit(self) -> int:
+        """Bytes of shared memory that one block may have; of an architecture that is not known the vendor's least."""
+        least = 64 * KB if self.vendor == "amd" else 99 * KB
+        return SHARED_LIMIT.get(self.arch_name, least) if self.type == "cuda" else SHARED_LIMIT["sm_90"]
+
+    @property
+    def products_from_shared(self) -> bool:
+        """Whether matrix products read shared memory themselves (wgmma, tcgen05); else registers hold both operands."""
+        return self.vendor == "nvidia" and 90 <= self.arch < 120
+
+    def stages(self, wanted: int, tile: int, beside: int = 0) -> int:
+        """At most ``wanted`` stages of a pipeline whose loads of ``tile`` bytes fit, with ``beside`` bytes besides.
+
+        Triton keeps a buffer less than there are stages, but where products read the buffers while the next loads run,
+        and on gfx950, whose loads go there directly.
+        """
+        buffers = max(self.shared_limit - beside, 0) // tile
+        each = self.products_from_shared or self.arch_name == "gfx950"
+        return max(min(wanted, buffers if each else buffers + 1), 1)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from torch import Tensor
 from ts_kernels import gemm, moe, quantize
 from ts_kernels.ops.moe.triton import decode
 from ts_kernels.ops.moe.triton.launch import launch
+from ts_kernels.platform import described
 
 Close = Callable[..., None]
 FORMATS: dict[str, Callable[[Tensor], Tensor | quantize.QuantizedWeight]] = {
@@ -77,14 +78,14 @@ def test_few_pairs(device: torch.device, close: Close, name: str, wide: bool) ->
 
 @pytest.mark.parametrize("name", ["bf16", "int4-32", "fp8-block"])
 def test_split_columns(device: torch.device, close: Close, name: str) -> None:
-    assert launch("int4", 4, 3, 64, 2048, gated=True, roomy=True).split == 4
+    assert launch("int4", 4, 3, 64, 2048, gated=True, device=described("sm_90"), size=2).split == 4
     layer = layer_of(name, (3, 2048, 32), device, biases=True, interleaved=name != "bf16")
     check(close, layer, randn(3, 2, 2048).to(device), 2)
 
 
 @pytest.mark.parametrize(("tokens", "block"), [(40, 64), (300, 128)])
 def test_many_pairs(device: torch.device, close: Close, tokens: int, block: int) -> None:
-    assert launch("int4", 2 * tokens, 2, 64, 64, gated=True, roomy=True).block_m == block
+    assert launch("int4", 2 * tokens, 2, 64, 64, gated=True, device=described("sm_90"), size=2).block_m == block
     check(close, layer_of("int4-32", (2, 64, 32), device, biases=True), randn(3, tokens, 64).to(device), 2)
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from ..platform import KB
 from ._figures import Figures
 from ._runner import Result
-from ._targets import KB, Target
+from ._targets import Target
 
 
 def line(result: Result) -> str:

@@ -4,21 +4,9 @@ import re
 from dataclasses import dataclass
 
 from ..errors import BuildError
+from ..platform import SHARED_LIMIT
 
-KB = 1024
-# NVIDIA: CUDA C Programming Guide, technical specifications per compute capability, less the 1 KB a block reserves.
-# AMD: the LDS of a compute unit (CDNA 3 and CDNA 4 instruction set manuals).
-SHARED_LIMIT = {
-    "sm_80": 163 * KB,
-    "sm_89": 99 * KB,
-    "sm_90": 227 * KB,
-    "sm_100": 227 * KB,
-    "sm_103": 227 * KB,
-    "sm_120": 99 * KB,
-    "gfx942": 64 * KB,
-    "gfx950": 160 * KB,
-}
-DEFAULT = ("sm_90", "sm_100", "gfx942", "gfx950")
+DEFAULT = ("sm_90", "sm_100", "sm_120", "gfx942", "gfx950")
 
 
 @dataclass(frozen=True)

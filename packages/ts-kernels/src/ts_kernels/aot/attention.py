@@ -6,7 +6,9 @@ of 128 over 8, a group of 6. Gemma 2: 16 heads of 256 over 8, soft cap and windo
 
 from collections.abc import Mapping
 
+from ..platform import described
 from . import Build
+from ._targets import DEFAULT
 
 _POINTERS = ("q", "k_cache", "v_cache", "tables", "lengths", "sinks", "out", "lse")
 _SCALARS = {
@@ -20,8 +22,8 @@ _SCALARS = {
     "window": "i32",
 }
 _ALIGNED = (*_POINTERS, "q_stride", "k_page", "v_page")
-# Prefill's tiles differ by vendor.
-_TARGETS = {"nvidia": ("sm_90", "sm_100", "sm_120"), "amd": ("gfx942", "gfx950")}
+# Prefill's tiles differ.
+_TARGETS = {"nvidia": ("sm_90", "sm_100"), "sm_120": ("sm_120",), "amd": ("gfx942", "gfx950")}
 # name: heads of the cache, group, width, then whether there are a window, a cap and sinks
 _MODELS = {
     "gpt_oss": (8, 8, 64, True, False, True),
@@ -34,45 +36,50 @@ _MODELS = {
 def aot_builds() -> list[Build]:
     """Decode of one and of four queries, prefill, an FP8 cache, other page sizes, merge and write."""
     builds = [_decode(model, queries) for model in _MODELS for queries in (1, 4)]
-    for vendor in _TARGETS:
-        builds += [_prefill(model, vendor) for model in _MODELS]
-        builds += [_prefill("llama", vendor, cache="fp8e4nv"), _prefill("llama", vendor, dtype="fp32")]
+    for kind in _TARGETS:
+        builds += [_prefill(model, kind) for model in _MODELS]
+        builds += [_prefill("llama", kind, cache="fp8e4nv"), _prefill("llama", kind, dtype="fp32")]
     builds += [_decode("llama", 1, cache="fp8e4nv"), _decode("llama", 8, page=64), _decode("llama", 1, dtype="fp32")]
+    builds += [_decode("gemma", 1, dtype="fp32", target=target) for target in DEFAULT]  # as many stages as fit
     return [*builds, _merge(64, 64, sinks=True), _merge(32, 128, sinks=False), _write("bf16"), _write("fp8e4nv")]
 
 
-def _decode(model: str, queries: int, *, dtype: str = "bf16", cache: str = "", page: int = 16) -> Build:
+def _decode(
+    model: str, queries: int, *, dtype: str = "bf16", cache: str = "", page: int = 16, target: str = ""
+) -> Build:
     cache = cache or dtype
-    constants, warps, stages = _constants(model, queries, dtype, page)
+    constants, warps, stages = _constants(model, queries, dtype, page, target or DEFAULT[0])
     constants |= {"SPLITS": 32, "MIN_SPLIT": 256, "SINKS": False}
     return Build(
-        name=f"attention.decode.{model}.q{queries}.{dtype}.{cache}.page{page}",
+        name=f"attention.decode.{model}.q{queries}.{dtype}.{cache}.page{page}" + (target and f".{target}"),
         kernel="attention.triton.decode:decode_kernel",
         signature=_signature(dtype, cache, "fp32", {"queries": "i32", "tokens": "i32"}),
         constexprs=constants,
         num_warps=warps,
         num_stages=stages,
         aligned=_ALIGNED,
+        targets=(target,) if target else (),
     )
 
 
-def _prefill(model: str, vendor: str, *, dtype: str = "bf16", cache: str = "", page: int = 16) -> Build:
+def _prefill(model: str, kind: str, *, dtype: str = "bf16", cache: str = "", page: int = 16) -> Build:
     cache = cache or dtype
-    constants, warps, stages = _constants(model, None, dtype, page, amd=vendor == "amd")
+    constants, warps, stages = _constants(model, None, dtype, page, _TARGETS[kind][0])
     return Build(
-        name=f"attention.prefill.{model}.{dtype}.{cache}.page{page}.{vendor}",
+        name=f"attention.prefill.{model}.{dtype}.{cache}.page{page}.{kind}",
         kernel="attention.triton.prefill:prefill_kernel",
         signature=_signature(dtype, cache, dtype, {"cu_q": "*i32", "rows": "i32", "steps": "i32"}),
         constexprs=constants,
         num_warps=warps,
         num_stages=stages,
         aligned=(*_ALIGNED, "cu_q"),
-        targets=_TARGETS[vendor],
+        spills={"sm_120": 4},  # one register of MiniMax's group of 6
+        targets=_TARGETS[kind],
     )
 
 
 def _constants(
-    model: str, queries: int | None, dtype: str, page: int, *, amd: bool = False
+    model: str, queries: int | None, dtype: str, page: int, target: str
 ) -> tuple[dict[str, object], int, int]:
     """(compile-time values, warps, stages) as the launch chooses them."""
     import triton.language as tl
@@ -81,7 +88,7 @@ def _constants(
 
     shared, group, width, window, capped, sinks = _MODELS[model]
     size, dot = {"bf16": (2, tl.bfloat16), "fp32": (4, tl.float32)}[dtype]
-    shape = tiles((queries or 0) * group, width, size, prefill=queries is None, amd=amd)
+    shape = tiles((queries or 0) * group, width, size, prefill=queries is None, device=described(target))
     constants: dict[str, object] = {
         "GROUP": group,
         "H_KV": shared,

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+from ..platform import described
 from . import Build
 
-_NVIDIA, _AMD = ("sm_90", "sm_100"), ("gfx942", "gfx950")
+_KINDS = {"nvidia": ("sm_90", "sm_100"), "sm_120": ("sm_120",), "amd": ("gfx942", "gfx950")}
 _STATE = {"states": "*fp32", "slots": "*i64"}
 _HEADS = {"q": "*bf16", "k": "*bf16", "v": "*bf16"}
 _GATES = {"a": "*bf16", "b": "*bf16", "a_log": "*fp32", "dt_bias": "*fp32"}
@@ -15,7 +16,7 @@ _STRIDES = dict.fromkeys(("q_stride", "k_stride", "v_stride", "a_stride", "b_str
 
 def aot_builds() -> list[Build]:
     """Every kernel of the family; the chunked ones as each vendor's devices run them."""
-    return [*_conv(), *_delta(), *_chunks(_NVIDIA, 16, "tf32"), *_chunks(_AMD, 32, "ieee"), *_rest()]
+    return [*_conv(), *_delta(), *(build for kind in _KINDS for build in _chunks(kind)), *_rest()]
 
 
 def _conv() -> list[Build]:
@@ -61,19 +62,23 @@ def _build(
     return Build(name, kernel, signature, constexprs, warps, 1, aligned=aligned, targets=targets)
 
 
-def _chunks(targets: tuple[str, ...], size: int, precision: str) -> list[Build]:
+def _chunks(kind: str) -> list[Build]:
+    from ..ops.linear_attention.triton.delta import values_of
+
+    targets = _KINDS[kind]
+    size, precision = (32, "ieee") if kind == "amd" else (16, "tf32")
     module = "linear_attention.triton.delta"
     shared = {"K_PAD": 128, "C": size, "R_PAD": 16, "PRECISION": precision}
     rows = {"slots": "*i64", "cu_q": "*i32", "inverses": "*fp32"} | dict.fromkeys(("SHARED", "R", "G", "K"), "i32")
     solve = {"k": "*bf16", **_GATES, **rows, "k_stride": "i32", "a_stride": "i32", "b_stride": "i32"}
     scan = {**_HEADS, **_GATES, **_STATE, **rows, **_STRIDES, "fresh": "*u8", "out": "*bf16", "scale": "fp32"}
     return [
-        _build(f"linear_attention.solve.{size}", f"{module}:solve_kernel", solve, shared, 4, *targets),
+        _build(f"linear_attention.solve.{size}.{kind}", f"{module}:solve_kernel", solve, shared, 4, *targets),
         _build(
-            f"linear_attention.scan.{size}",
+            f"linear_attention.scan.{size}.{kind}",
             f"{module}:scan_kernel",
             {**scan, "V": "i32"},
-            {**shared, "FRESH": True, "VALUES": 32},
+            {**shared, "FRESH": True, "VALUES": values_of(described(targets[0]))},
             4,
             *targets,
         ),

@@ -4,15 +4,11 @@ import torch
 import triton.language as tl
 
 from ..ops.mla.triton.settings import launch_for, prefill_launch
-from ..platform import DeviceInfo
+from ..platform import described
 from . import Build
+from ._targets import DEFAULT
 
-_TARGETS = {
-    "sm_90": DeviceInfo("cuda", 90, vendor="nvidia"),
-    "sm_100": DeviceInfo("cuda", 100, vendor="nvidia"),
-    "gfx942": DeviceInfo("cuda", 0x942, vendor="amd"),
-    "gfx950": DeviceInfo("cuda", 0x950, vendor="amd"),
-}
+_TARGETS = {name: described(name) for name in DEFAULT}
 _CACHES = {"bf16": torch.bfloat16, "fp8e4nv": torch.float8_e4m3fn}
 
 

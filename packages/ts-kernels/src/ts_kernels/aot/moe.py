@@ -2,13 +2,16 @@
 
 import triton.language as tl
 
+from ..platform import described
 from . import Build
+from ._targets import DEFAULT
 
 _POINTERS = {"x": "*bf16", "row_scale": "*fp32", "bias": "*fp32", "pairs": "*i32", "blocks": "*i32", "out": "*bf16"}
 _SCALARS = {"P": "i32", "N": "i32", "K": "i32", "choices": "i32", "x_stride": "i32", "alpha": "fp32", "limit": "fp32"}
 # values, scale, zero; FORMAT, GROUP
 _FORMATS: dict[str, tuple[tuple[str, str, str], int, int]] = {
     "bf16": (("*bf16", "*bf16", "*bf16"), 0, 128),
+    "fp32": (("*fp32", "*fp32", "*fp32"), 0, 128),
     "int4": (("*u8", "*bf16", "*bf16"), 1, 32),
     "int4-zp": (("*u8", "*bf16", "*bf16"), 1, 64),
     "mxfp4": (("*u8", "*u8", "*u8"), 2, 32),
@@ -19,55 +22,75 @@ _FORMATS: dict[str, tuple[tuple[str, str, str], int, int]] = {
     "int8-group": (("*u8", "*bf16", "*bf16"), 7, 32),
 }
 _DECODE = ("int4", "int8", "int8-group", "fp8-block")
-# Prefill's stages, and where shared memory holds them.
-_TARGETS = {2: ("sm_120", "gfx942", "gfx950"), 3: ("sm_90", "sm_100")}
+# Prefill's stages and warps differ.
+_TARGETS = {"nvidia": ("sm_90", "sm_100"), "sm_120": ("sm_120",), "amd": ("gfx942", "gfx950")}
+_PAIRS = {16: 1, 64: 64, 128: 512}  # of each expert, for blocks so high
+# One or two registers; of fp32, which no tensor core multiplies, 128 x 128 fill them.
+_SPILLS = {"sm_100": 4, "sm_120": 8}
+_SPILLS_WIDE = {"sm_100": 92}
 
 
 def aot_builds() -> list[Build]:
     """Decode and prefill of every format; the steps around the products."""
-    decode = [_grouped(name, 16, 64, 4, 4, gate=-1, split=8, out="*fp32") for name in _DECODE]
-    down = [_grouped(name, 16, 128, 4, 4) for name in ("bf16", "int4", "mxfp4")]
-    prefill = [
-        _grouped(name, 64, 128, 8 if name == "fp8-block" else 4, stages, gate=0)
-        for name in _FORMATS
-        for stages in _TARGETS
+    decode = [_grouped(name, 16, 2048, gate=-1, split=8, out="*fp32") for name in _DECODE]
+    down = [_grouped(name, 16, 7168) for name in ("bf16", "int4", "mxfp4")]
+    formats = [name for name in _FORMATS if name != "fp32"]
+    prefill = [_grouped(name, 64, 1024, kind, gate=0) for name in formats for kind in _TARGETS]
+    gpt_oss = [_grouped("mxfp4", 64, 5760, kind, gate=1, interleaved=True, bias=True, even=False) for kind in _TARGETS]
+    wide = [_grouped("int4", 128, 1024, kind, gate=0) for kind in _TARGETS]
+    # The widest numbers: as many stages as there is shared memory for.
+    most = [
+        _grouped("fp32", high, n, target) for high, n in ((16, 7168), (64, 7168), (128, 7168)) for target in DEFAULT
     ]
-    gpt_oss = _grouped("mxfp4", 64, 128, 4, 2, gate=1, interleaved=True, bias=True, even=False)
-    wide = [_grouped("int4", 128, 128, 8, stages, gate=0) for stages in _TARGETS]
-    return [*decode, *down, *prefill, gpt_oss, *wide, *_steps()]
+    return [*decode, *down, *prefill, *gpt_oss, *wide, *most, *_steps()]
 
 
 def _grouped(
     name: str,
     block_m: int,
-    block_n: int,
-    warps: int,
-    stages: int,
+    rows: int,
+    kind: str = "",
     *,
     gate: int = -1,
     split: int = 1,
-    out: str = "*bf16",
+    out: str = "",
     interleaved: bool = False,
     bias: bool = False,
     even: bool = True,
 ) -> Build:
+    """As a launch for ``kind`` of devices, or for all, has it."""
+    from ..ops.moe.triton.launch import launch
+
     (values, scale, zero), code, group = _FORMATS[name]
-    signature = {**_POINTERS, "values": values, "scale": scale, "zero": zero, "out": out, **_SCALARS}
+    targets = _TARGETS.get(kind, (kind,) if kind else DEFAULT)
+    number, size = ("*fp32", 4) if name == "fp32" else ("*bf16", 2)
+    form = "dense" if name in ("bf16", "fp32") else name
+    pairs, device = 8 * _PAIRS[block_m], described(targets[0])
+    plan = launch(form, pairs, 8, rows, 7168, gated=gate >= 0, device=device, size=size)
+    signature = {
+        **_POINTERS,
+        "x": number,
+        "values": values,
+        "scale": scale,
+        "zero": zero,
+        "out": out or number,
+        **_SCALARS,
+    }
     constexprs = {
         "FORMAT": code, "GROUP": group, "ASYMMETRIC": name == "int4-zp", "HAS_BIAS": bias, "GATE": gate,
-        "INTERLEAVED": interleaved, "SPLIT": split, "EVEN_K": even, "COMPUTE": tl.bfloat16,
-        "BLOCK_M": block_m, "BLOCK_N": block_n,
+        "INTERLEAVED": interleaved, "SPLIT": split, "EVEN_K": even,
+        "COMPUTE": tl.float32 if name == "fp32" else tl.bfloat16, "BLOCK_M": plan.block_m, "BLOCK_N": plan.block_n,
     }  # fmt: skip
-    suffix = "" if gate < 0 else ".interleaved" if interleaved else f".gated.{stages}"
+    suffix = ".interleaved" if interleaved else ".gated" if gate >= 0 else ""
     return Build(
-        name=f"moe.grouped.{name}.{block_m}x{block_n}{suffix}",
-        targets=_TARGETS[stages] if suffix.startswith(".gated") else (),
+        name=f"moe.grouped.{name}.{plan.block_m}x{plan.block_n}{suffix}" + (kind and f".{kind}"),
+        targets=targets if kind else (),
         kernel="moe.triton.gemm:grouped_kernel",
         signature=signature,
         constexprs=constexprs,
-        num_warps=warps,
-        num_stages=stages,
-        spills={"sm_100": 4},  # one register of the gated INT4 tile of 64 x 128
+        num_warps=plan.warps,
+        num_stages=plan.stages,
+        spills=_SPILLS_WIDE if (name, block_m) == ("fp32", 128) else _SPILLS,
         aligned=("x", "values", "scale", "zero", "row_scale", "bias", "pairs", "blocks", "out", "N", "K", "x_stride"),
     )
 

@@ -1,13 +1,13 @@
 """How paged attention is launched: tile sizes by the sizes of a model, and the arguments that its kernels share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ....platform import interpreting
+from ....platform import DeviceInfo, device_info, interpreting
 from ..options import Options
 
 _LOG2E = 1.4426950408889634
@@ -29,17 +29,32 @@ def launch_for(q: Tensor, k_cache: Tensor, v_cache: Tensor, queries: int | None)
     """Tiles for decode of ``queries`` a row, or for prefill (None)."""
     rows = (queries or 0) * (q.shape[1] // k_cache.shape[2])
     widest = max(q.shape[2], v_cache.shape[3])
-    return tiles(rows, widest, q.element_size(), prefill=queries is None, amd=torch.version.hip is not None)
+    return tiles(rows, widest, q.element_size(), prefill=queries is None, device=device_info(q.device))
 
 
-def tiles(rows: int, widest: int, size: int, *, prefill: bool, amd: bool) -> Launch:
+def tiles(rows: int, widest: int, size: int, *, prefill: bool, device: DeviceInfo) -> Launch:
     """Tiles by compiling (spills, shared memory), not by timing: none of this has run on a GPU."""
+    shape = _tiles(rows, widest, size, prefill=prefill, device=device)
+    width = triton.next_power_of_2(widest)
+    # Queries and weights that pass through shared memory; on AMD 16-bit ones stay in registers.
+    beside = shape.block_m * (shape.block_n + width) * size
+    loads = 2 * shape.block_n * width * size
+    return replace(
+        shape, stages=device.stages(shape.stages, loads, 0 if device.vendor == "amd" and size == 2 else beside)
+    )
+
+
+def _tiles(rows: int, widest: int, size: int, *, prefill: bool, device: DeviceInfo) -> Launch:
+    amd = device.vendor == "amd"
     if size == 4:  # no tensor cores: registers alone hold the operands
-        return Launch(rows, 32, 32, 8, 1) if prefill else Launch(rows, 16, 32, 8, 2)
-    if prefill and amd and widest > 64:  # 64 keys at a time spill on gfx942
-        return Launch(rows, 64, 32, 8, 1) if widest > 128 else Launch(rows, 128, 32, 8, 2)
-    if prefill:
-        return Launch(rows, 64, 32, 8, 2) if widest > 128 else Launch(rows, 128, 64, 8, 2)
+        # two stages of 256 columns spill 148 bytes a thread on gfx950
+        return Launch(rows, 32, 32, 8, 1) if prefill else Launch(rows, 16, 32, 8, 1 if amd and widest > 128 else 2)
+    if prefill and amd and widest > 128:
+        return Launch(rows, 64, 32, 8, 1)
+    if prefill and widest > 128:
+        return Launch(rows, 64, 32, 8, 2)
+    if prefill:  # 64 keys at a time spill on gfx942 and, 100 bytes a thread, on sm_120
+        return Launch(rows, 128, 64 if widest <= 64 or device.products_from_shared else 32, 8, 2)
     block_m = min(max(triton.next_power_of_2(rows), 16), 64)
     return Launch(rows, block_m, 32, 4, 3) if widest > 128 else Launch(rows, block_m, 64, 4, 3)
 

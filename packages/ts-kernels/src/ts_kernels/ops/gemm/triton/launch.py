@@ -1,13 +1,13 @@
 """Block sizes, and how each weight format is handed to the kernel. Arguments have passed the public checks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
 from torch import Tensor
 from torch.nn import functional as F
 
-from ....platform import interpreting
+from ....platform import DeviceInfo, device_info, interpreting
 from ..._tensors import rows
 from ...quantize.formats import (
     Fp8BlockWeight,
@@ -37,6 +37,11 @@ class Operand:
     def words(self) -> bool:
         """Whether a word holds eight weights."""
         return self.values.dtype == torch.int32
+
+    @property
+    def code(self) -> float:
+        """Bytes of one weight."""
+        return 0.5 if self.words else float(self.values.element_size())
 
 
 def operand_of(weight: Source) -> Operand:
@@ -90,10 +95,20 @@ class Blocks:
     stages: int
 
 
-def blocks_of(m: int, n: int, k: int, programs: int, zero: bool) -> Blocks:
+def blocks_of(
+    sizes: tuple[int, int, int], programs: int, device: DeviceInfo, size: int, code: float, *, zero: bool
+) -> Blocks:
+    """Blocks for M, N, K; ``size`` bytes a number of x, ``code`` one of the weight. As many stages as fit."""
+    b = _blocks(*sizes, programs, device, size, zero)
+    widened = 0 if code == size else b.n * b.k * size
+    return replace(b, stages=device.stages(b.stages, int(b.k * (b.m * size + b.n * code)), widened))
+
+
+def _blocks(m: int, n: int, k: int, programs: int, device: DeviceInfo, size: int, zero: bool) -> Blocks:
     """Tall blocks for prefill; for few rows narrow ones, and parts of K until ``programs`` have work (at most 16)."""
-    if m > 64:
-        return Blocks(128, 128, 64, 1, 8, 3)
+    if m > 64:  # 64 columns spill: of fp32 on sm_100 (20 bytes a thread), with zero points on sm_120 (60)
+        narrow = size == 4 or (zero and device.vendor == "nvidia" and not device.products_from_shared)
+        return Blocks(128, 128, 32 if narrow else 64, 1, 8, 3)
     height = max(16, triton.next_power_of_2(m))
     width = 64 if height <= 32 else 128
     split = 1
@@ -112,13 +127,14 @@ def linear(x: Tensor, weight: Tensor | LinearWeight, out_dtype: torch.dtype) -> 
     out = torch.empty((m, n), dtype=out_dtype, device=x.device)
     if m == 0:
         return out
-    b = blocks_of(m, n, k, _programs(x.device), operand.zero is not None)
+    programs, device, zero = _programs(x.device), device_info(x.device), operand.zero is not None
+    b = blocks_of((m, n, k), programs, device, x.element_size(), operand.code, zero=zero)
     parts = torch.empty((b.split, m, n), dtype=torch.float32, device=x.device) if b.split > 1 else out
     whole = b.split == 1
     grid = (triton.cdiv(m, b.m) * triton.cdiv(n, b.n), b.split)
     linear_kernel[grid](
         x, operand.values, _or(operand.scale, x), _or(operand.zero, x), _or(operand.column, x), _or(bias, x), parts,
-        m, n, k, x.stride(0), KIND=operand.kind, ZERO=operand.zero is not None, WORDS=operand.words,
+        m, n, k, x.stride(0), KIND=operand.kind, ZERO=zero, WORDS=operand.words,
         GROUP=operand.group, BLOCK_SCALE=operand.block_scale, COLUMN=operand.column is not None,
         BIAS=whole and bias is not None, SPLIT=b.split,
         BLOCK_M=b.m, BLOCK_N=b.n, BLOCK_K=b.k, UPCAST=_upcast(x), num_warps=b.warps, num_stages=b.stages,

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ....platform import DeviceInfo, device_info
 from .rows import chunk_counts
 
 VALUES = 32
@@ -208,7 +209,7 @@ def gated_delta(
     out = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     if count == 0:
         return out
-    size, shared = chunk_size(k.device), value_heads // heads
+    size, shared, columns = chunk_size(k.device), value_heads // heads, values_of(device_info(k.device))
     most = tokens // size + count  # chunks, whatever the rows' lengths
     inverses = torch.empty((most, value_heads, size, size), dtype=torch.float32, device=k.device)
     settings = {
@@ -221,10 +222,10 @@ def gated_delta(
         k, a, b, a_log, dt_bias, slots, cu_q, inverses, k.stride(0), a.stride(0), b.stride(0), shared, count,
         value_heads, width, **settings, num_warps=4,
     )  # fmt: skip
-    scan_kernel[(count, value_heads, triton.cdiv(value_width, VALUES))](
+    scan_kernel[(count, value_heads, triton.cdiv(value_width, columns))](
         q, k, v, a, b, a_log, dt_bias, states, slots, cu_q, new, inverses, out, q.stride(0), k.stride(0), v.stride(0),
         a.stride(0), b.stride(0), scale, shared, count, value_heads, width, value_width, FRESH=fresh is not None,
-        VALUES=VALUES, **settings, num_warps=4, num_stages=1,
+        VALUES=columns, **settings, num_warps=4, num_stages=1,
     )  # fmt: skip
     return out
 
@@ -257,6 +258,11 @@ def gated_delta_step(
 def chunk_size(device: torch.device) -> int:
     """Tokens of a chunk, the most that do not spill: on sm_90, 32 spill 584 bytes a thread, 64 spill 704."""
     return 16 if device.type == "cuda" and torch.version.hip is None else 32
+
+
+def values_of(device: DeviceInfo) -> int:
+    """Value columns of a program of ``scan_kernel``: 32 spill 324 bytes a thread on sm_120."""
+    return VALUES if device.products_from_shared or device.vendor != "nvidia" else VALUES // 2
 
 
 def precision(x: Tensor) -> str:

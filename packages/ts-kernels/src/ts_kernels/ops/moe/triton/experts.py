@@ -75,7 +75,7 @@ def _gate_up(product: Product, matrix: TiledMatrix, ids: Tensor, order: Permutat
     """[P, I], activated."""
     count, activation = ids.numel(), product.activation
     assert activation is not None
-    plan = _plan(matrix, count, gated=True)
+    plan = _plan(matrix, count, product.x.element_size(), gated=True)
     out = torch.empty((count, matrix.rows // 2), dtype=between(product.x.dtype), device=ids.device)
     if plan.split == 1:
         _launch(product, matrix, order, plan, out, count)
@@ -95,15 +95,15 @@ def _run(product: Product, matrix: TiledMatrix, ids: Tensor, order: Permutation)
     """[P, N]; rows of pairs that are left out are not written."""
     count = ids.numel()
     out = torch.empty((count, matrix.rows), dtype=between(product.x.dtype), device=ids.device)
-    plan = _plan(matrix, count, gated=False)
+    plan = _plan(matrix, count, product.x.element_size(), gated=False)
     _launch(product, matrix, order, plan, out, count)
     return out
 
 
-def _plan(matrix: TiledMatrix, count: int, *, gated: bool) -> Launch:
-    device = device_info(matrix.values.device)
-    roomy = device.vendor == "nvidia" and 90 <= device.arch < 120
-    return launch(matrix.kind, count, matrix.values.shape[0], matrix.rows, matrix.columns, gated=gated, roomy=roomy)
+def _plan(matrix: TiledMatrix, count: int, size: int, *, gated: bool) -> Launch:
+    sizes = (count, matrix.values.shape[0], matrix.rows, matrix.columns)
+    device, size = device_info(matrix.values.device), max(size, matrix.values.element_size())
+    return launch(matrix.kind, *sizes, gated=gated, device=device, size=size)
 
 
 def _launch(product: Product, matrix: TiledMatrix, order: Permutation, plan: Launch, out: Tensor, count: int) -> None:
