@@ -67,12 +67,12 @@ def native() -> None:
 
 
 @pytest.fixture
-def close() -> Callable[..., None]:
-    """``close(have, want, *dtypes)``: equal within the loosest of these formats, relative to the largest magnitude."""
+def assert_close() -> Callable[..., None]:
+    """``assert_close(have, want, *dtypes)``: equal within the loosest of these formats, by the largest magnitude."""
 
-    def compare(have: Tensor, want: Tensor, *dtypes: torch.dtype) -> None:
+    def assert_agrees(have: Tensor, want: Tensor, *dtypes: torch.dtype) -> None:
         limit = max(checking.TOLERANCE.get(dtype, 0.0) for dtype in (have.dtype, *dtypes))
         error = checking.difference(have, want)
         assert error <= limit, f"differs by {error:.2e} of the largest magnitude, allowed {limit:.2e}"
 
-    return compare
+    return assert_agrees

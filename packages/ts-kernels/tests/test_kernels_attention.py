@@ -88,7 +88,7 @@ def written_out(q: Tensor, entries: Tensor, kv_b: Tensor, heads: int, nope: int,
 )
 def test_decode(
     isa: str,
-    close: Close,
+    assert_close: Close,
     lengths: list[int],
     sizes: tuple[int, ...],
     page_size: int,
@@ -100,11 +100,11 @@ def test_decode(
     q = batch.queries(len(lengths), dtype)
     arguments = (q, batch.cache, batch.weight, batch.tables, batch.lengths, 0.17)
     have = mla.decode(*arguments, impl="native")
-    close(have, mla.decode(*arguments, impl="reference"), dtype)
+    assert_close(have, mla.decode(*arguments, impl="reference"), dtype)
     heads, nope, _, v, _ = sizes
     for row, length in enumerate(lengths):
         if length:
-            close(
+            assert_close(
                 have[row : row + 1].double(),
                 written_out(q[row : row + 1], batch.entries[row], batch.kv_b, heads, nope, v, 0.17),
                 dtype,
@@ -124,7 +124,7 @@ def test_decode(
 )
 def test_prefill(
     isa: str,
-    close: Close,
+    assert_close: Close,
     rows: list[tuple[int, int]],
     sizes: tuple[int, ...],
     page_size: int,
@@ -137,27 +137,27 @@ def test_prefill(
     cu_q = torch.tensor([0, *counts], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     arguments = (q, batch.cache, batch.weight, cu_q, batch.tables, batch.lengths, 0.2)
     have = mla.prefill(*arguments, impl="native")
-    close(have, mla.prefill(*arguments, impl="reference"), dtype)
+    assert_close(have, mla.prefill(*arguments, impl="reference"), dtype)
     heads, nope, _, v, _ = sizes
     bounds = cu_q.tolist()
     for row, entries in enumerate(batch.entries):
         mine = slice(bounds[row], bounds[row + 1])
-        close(have[mine].double(), written_out(q[mine], entries, batch.kv_b, heads, nope, v, 0.2), dtype)
+        assert_close(have[mine].double(), written_out(q[mine], entries, batch.kv_b, heads, nope, v, 0.2), dtype)
 
 
-def test_many_queries_over_a_long_context(isa: str, close: Close) -> None:
+def test_many_queries_over_a_long_context(isa: str, assert_close: Close) -> None:
     """Enough work that it is cut into tiles and over threads."""
     batch = make([700], (4, 32, 16, 32, 64), 16, torch.bfloat16)
     q = batch.queries(150, torch.float32)
     cu_q = torch.tensor([0, 150], dtype=torch.int32)
     arguments = (q, batch.cache, batch.weight, cu_q, batch.tables, batch.lengths, 0.14)
-    close(mla.prefill(*arguments, impl="native"), mla.prefill(*arguments, impl="reference"))
+    assert_close(mla.prefill(*arguments, impl="native"), mla.prefill(*arguments, impl="reference"))
     last = mla.decode(q[-1:], batch.cache, batch.weight, batch.tables, batch.lengths, 0.14, impl="native")
-    close(last, mla.prefill(*arguments, impl="reference")[-1:])
+    assert_close(last, mla.prefill(*arguments, impl="reference")[-1:])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_tolerance_sees_mistakes(native: None, close: Close, dtype: torch.dtype) -> None:
+def test_tolerance_sees_mistakes(native: None, assert_close: Close, dtype: torch.dtype) -> None:
     """What a broken kernel would give is outside of the tolerance."""
     batch = make([70], (4, 32, 16, 32, 64), 16, torch.bfloat16)
     q = batch.queries(1, dtype)
@@ -168,7 +168,7 @@ def test_tolerance_sees_mistakes(native: None, close: Close, dtype: torch.dtype)
     want = attend(q, batch.tables, batch.lengths)
     swapped = batch.tables.clone()
     swapped[0, :2] = batch.tables[0, :2].flip(0)
-    close(attend(q, swapped, batch.lengths), want)  # attention has no order: a swap of whole pages is no mistake
+    assert_close(attend(q, swapped, batch.lengths), want)  # attention has no order: a swap of whole pages is no mistake
     shifted = batch.tables.clone()
     shifted[0, 1] = shifted[0, 0]
     dropped = want.clone()

@@ -102,15 +102,17 @@ def test_native_copy_checks_pages(native: None) -> None:
 
 
 @given(rows=st.sampled_from([0, 1, 3, 40]), width=st.sampled_from([1, 3, 63, 64, 257, 1152]), dtype=FLOATS, gain=FLOATS)
-def test_layer_norm(isa: str, close: Close, rows: int, width: int, dtype: torch.dtype, gain: torch.dtype) -> None:
+def test_layer_norm(
+    isa: str, assert_close: Close, rows: int, width: int, dtype: torch.dtype, gain: torch.dtype
+) -> None:
     # Far from zero, where a variance as a difference of squares would have lost its digits.
     x = (randn(1, rows, width + 7) + 100)[:, 3:-4].to(dtype)
     weight, bias = randn(2, width).to(gain), randn(3, width).to(gain)
     have = norm.layer_norm(x, weight, bias, 1e-5, impl="native")
     want = norm.layer_norm(x, weight, bias, 1e-5, impl="reference")
     if width > 3 or dtype == torch.bfloat16:  # of three numbers nearly alike, fp32 itself loses digits
-        close(have, want)
-        close(want.double(), F.layer_norm(x.double(), (width,), weight.double(), bias.double(), 1e-5), dtype)
+        assert_close(have, want)
+        assert_close(want.double(), F.layer_norm(x.double(), (width,), weight.double(), bias.double(), 1e-5), dtype)
     if rows and width > 3:
         for wrong in (norm.layer_norm(x, weight * 1.1, bias, 1e-5, impl="native"), have - bias, torch.zeros_like(have)):
             assert checking.difference(wrong.to(dtype), want) > 2 * checking.TOLERANCE[dtype]

@@ -94,7 +94,7 @@ def test_int8_words() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", FORMATS)
-def test_linear(isa: str, close: Close, name: str, dtype: torch.dtype) -> None:
+def test_linear(isa: str, assert_close: Close, name: str, dtype: torch.dtype) -> None:
     """Rows and columns that fill no block; a row's result is the same in any batch; and mistakes show."""
     k = 96 if name in ("int4", "int8 of 32", "mxfp4", "nvfp4") else 384
     weight = gemm.prepare(FORMATS[name](matrix(83, k)), bias=matrix(83), keep_source=True)
@@ -103,11 +103,11 @@ def test_linear(isa: str, close: Close, name: str, dtype: torch.dtype) -> None:
     x[3] *= 1e4
     have = gemm.linear(x, weight, impl="native")
     for row in range(0, 70, 23):
-        close(have[row : row + 1], gemm.linear(x[row : row + 1], weight, impl="reference"))
+        assert_close(have[row : row + 1], gemm.linear(x[row : row + 1], weight, impl="reference"))
     for first, count in ((0, 1), (3, 1), (7, 2), (1, 5), (2, 13), (5, 60)):
         assert torch.equal(gemm.linear(x[first : first + count], weight, impl="native"), have[first : first + count])
     with pytest.raises(AssertionError, match="differs"):
-        close(gemm.linear(x[:1].roll(1, 1), weight, impl="native"), gemm.linear(x[:1], weight, impl="reference"))
+        assert_close(gemm.linear(x[:1].roll(1, 1), weight, impl="native"), gemm.linear(x[:1], weight, impl="reference"))
     assert gemm.linear(x[:0], weight, impl="native").shape == (0, 83)
 
 
@@ -121,24 +121,24 @@ def test_packed_alone_reads_back(native: None, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["int4", "int4 of 64, zero points", "mxfp4", "nvfp4"])
-def test_many_deep_rows(isa: str, close: Close, name: str) -> None:
+def test_many_deep_rows(isa: str, assert_close: Close, name: str) -> None:
     """Products that are made in parts of k, and with codes widened for many rows, are those of single rows."""
     weight = gemm.prepare(FORMATS[name](matrix(51, 2112)), keep_source=True)
     x = torch.randn(61, 2112, generator=torch.Generator().manual_seed(3))
     x = (x * torch.randn(61, 2112, generator=torch.Generator().manual_seed(4)).exp()).bfloat16()
     have = gemm.linear(x, weight, impl="native", out_dtype=torch.float32)
-    close(have, gemm.linear(x, weight, impl="reference", out_dtype=torch.float32), torch.bfloat16)
+    assert_close(have, gemm.linear(x, weight, impl="reference", out_dtype=torch.float32), torch.bfloat16)
     for first, count in ((0, 1), (60, 1), (2, 5), (3, 6), (7, 48), (5, 50)):
         part = gemm.linear(x[first : first + count], weight, impl="native", out_dtype=torch.float32)
         assert torch.equal(part, have[first : first + count])
 
 
-def test_large_rows(isa: str, close: Close) -> None:
+def test_large_rows(isa: str, assert_close: Close) -> None:
     """Numbers whose sums of codes no float holds, though the results do."""
     weight = gemm.prepare(quantize.quantize_int4(matrix(32, 64)), keep_source=True)
     x = (torch.randn(50, 64, generator=torch.Generator().manual_seed(3)).sign() * 1e38).bfloat16()
     have = gemm.linear(x, weight, impl="native")
-    close(have * 1e-38, gemm.linear(x, weight, impl="reference") * 1e-38)
+    assert_close(have * 1e-38, gemm.linear(x, weight, impl="reference") * 1e-38)
     assert torch.equal(gemm.linear(x[:2], weight, impl="native"), have[:2])
 
 
@@ -155,13 +155,13 @@ def test_rows_that_no_fixed_point_holds(isa: str, dtype: torch.dtype, rows: int)
 
 
 @pytest.mark.parametrize("name", ["int4", "mxfp4", "fp8 block"])
-def test_mlp(isa: str, close: Close, name: str) -> None:
+def test_mlp(isa: str, assert_close: Close, name: str) -> None:
     up, down = FORMATS[name](matrix(2 * 128, 64)), FORMATS[name](matrix(64, 128))
     mlp = gemm.prepare_mlp(
         gemm.prepare(up, bias=matrix(256), keep_source=True), gemm.prepare(down, bias=matrix(64), keep_source=True)
     )
     x = torch.randn(9, 64)
-    close(gemm.mlp(x, mlp, impl="native"), gemm.mlp(x, mlp, impl="reference"))
+    assert_close(gemm.mlp(x, mlp, impl="native"), gemm.mlp(x, mlp, impl="reference"))
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_scales_that_are_not_finite_are_refused_in_debug_mode(debug: None) -> No
         quantize.Mxfp4Weight(torch.zeros(1, 1, 16, dtype=torch.uint8), scales)
 
 
-def test_every_code_times_every_place(isa: str, close: Close) -> None:
+def test_every_code_times_every_place(isa: str, assert_close: Close) -> None:
     """One-hot rows read each code in each place of a word."""
     eye = torch.eye(64)
     codes = torch.arange(64 * 64).view(64, 64)

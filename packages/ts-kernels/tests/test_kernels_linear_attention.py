@@ -102,25 +102,25 @@ def oracle(x: Inputs, rule: Callable[..., tuple[Tensor, Tensor]]) -> tuple[Tenso
 @pytest.mark.parametrize("module", [qwen3_next, qwen3_5])
 @pytest.mark.parametrize("rule", ["torch_recurrent_gated_delta_rule", "torch_chunk_gated_delta_rule"])
 def test_delta_rule_is_transformers(
-    each_kernel: str, close: Close, dtype: torch.dtype, module: object, rule: str
+    each_kernel: str, assert_close: Close, dtype: torch.dtype, module: object, rule: str
 ) -> None:
     x = Inputs.random(dtype=dtype)
     want_out, want_states = oracle(x, getattr(module, rule))
     out, states = x.run(each_kernel)
-    close(out, want_out)
-    close(states, want_states, torch.float32)
+    assert_close(out, want_out)
+    assert_close(states, want_states, torch.float32)
 
 
 @pytest.mark.parametrize("heads", [(1, 1), (2, 2), (2, 8)])
 @pytest.mark.parametrize("widths", [(128, 128), (16, 100), (63, 1), (7, 33)])
-def test_native_delta_rule(isa: str, close: Close, heads: tuple[int, int], widths: tuple[int, int]) -> None:
+def test_native_delta_rule(isa: str, assert_close: Close, heads: tuple[int, int], widths: tuple[int, int]) -> None:
     x = Inputs.random((3, 40), heads, widths)
     for have, want in zip(x.run("native"), x.run("reference"), strict=True):
-        close(have, want)
+        assert_close(have, want)
 
 
 @every
-def test_mistakes_are_outside_of_the_tolerance(impl: str, close: Close) -> None:
+def test_mistakes_are_outside_of_the_tolerance(impl: str, assert_close: Close) -> None:
     x = Inputs.random(dtype=torch.bfloat16)
     want = x.run(impl)[0]
     wrong = [
@@ -134,10 +134,10 @@ def test_mistakes_are_outside_of_the_tolerance(impl: str, close: Close) -> None:
     ]
     for other in wrong:
         with pytest.raises(AssertionError, match="differs"):
-            close(other.run(impl)[0], want)
+            assert_close(other.run(impl)[0], want)
 
 
-def test_a_prefill_in_parts_and_steps_is_one_prefill(each_kernel: str, close: Close) -> None:
+def test_a_prefill_in_parts_and_steps_is_one_prefill(each_kernel: str, assert_close: Close) -> None:
     """States carry over: ten tokens, then single ones by the step, against all at once."""
     x = Inputs.random((13, 13, 13))
     whole, whole_states = x.run(each_kernel)
@@ -149,12 +149,12 @@ def test_a_prefill_in_parts_and_steps_is_one_prefill(each_kernel: str, close: Cl
             y.q, y.k, y.v, y.a, y.b, y.a_log, y.dt_bias, states, y.slots, impl=each_kernel
         )
         parts.append(step[:, None])
-    close(torch.cat(parts, 1).flatten(0, 1), whole)
-    close(states, whole_states)
+    assert_close(torch.cat(parts, 1).flatten(0, 1), whole)
+    assert_close(states, whole_states)
 
 
 @every
-def test_fresh_rows_start_from_zeros(impl: str, close: Close) -> None:
+def test_fresh_rows_start_from_zeros(impl: str, assert_close: Close) -> None:
     x = Inputs.random()
     fresh = torch.tensor([True, True, False, True, False])
     zeros = x.states.clone()
@@ -163,8 +163,8 @@ def test_fresh_rows_start_from_zeros(impl: str, close: Close) -> None:
     poisoned = x.states.clone()
     poisoned[x.slots[fresh]] = torch.nan
     have, states = replace(x, states=poisoned).run(impl, fresh)
-    close(have, want)
-    close(states, want_states)
+    assert_close(have, want)
+    assert_close(states, want_states)
 
 
 @every
@@ -193,7 +193,7 @@ def test_a_row_does_not_depend_on_its_batch(isa: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("channels", "width"), [(100, 4), (1030, 4), (1, 2), (40, 3)])
 def test_convolution_is_transformers(
-    each_kernel: str, close: Close, dtype: torch.dtype, channels: int, width: int
+    each_kernel: str, assert_close: Close, dtype: torch.dtype, channels: int, width: int
 ) -> None:
     generator = torch.Generator().manual_seed(channels)
     x = torch.randn(sum(LENGTHS), channels + 5, generator=generator)[:, 3:-2].to(dtype)
@@ -213,21 +213,23 @@ def test_convolution_is_transformers(
         ].t()
         want_pool[slot] = state[0].t()
     states = pool.clone()
-    close(linear_attention.causal_conv(x, weight, states, slots, spans.int(), impl=each_kernel), want)
-    close(states, want_pool)
+    assert_close(linear_attention.causal_conv(x, weight, states, slots, spans.int(), impl=each_kernel), want)
+    assert_close(states, want_pool)
     with pytest.raises(AssertionError, match="differs"):
-        close(linear_attention.causal_conv(x, weight.flip(1), pool.clone(), slots, spans.int(), impl=each_kernel), want)
+        assert_close(
+            linear_attention.causal_conv(x, weight.flip(1), pool.clone(), slots, spans.int(), impl=each_kernel), want
+        )
 
 
 @every
-def test_convolution_of_fresh_and_free_rows_and_steps(impl: str, close: Close) -> None:
+def test_convolution_of_fresh_and_free_rows_and_steps(impl: str, assert_close: Close) -> None:
     generator = torch.Generator().manual_seed(9)
     x, weight = torch.randn(12, 70, generator=generator), torch.randn(70, 4, generator=generator)
     states, slots = torch.full((4, 3, 70), torch.nan), torch.tensor([2, -1, 1])
     fresh, cu_q = torch.tensor([True, False, True]), torch.tensor([0, 6, 7, 12]).int()
     have = linear_attention.causal_conv(x, weight, states, slots, cu_q, fresh, impl=impl)
     want = F.silu(F.conv1d(F.pad(x[:6].t()[None], (3, 0)), weight[:, None], groups=70))[0].t()
-    close(have[:6], want)
+    assert_close(have[:6], want)
     assert (have[6] == 0).all()
     assert torch.equal(states[2], x[3:6])
     stepped, slots = torch.full((4, 3, 70), torch.nan), torch.tensor([1, -1])
@@ -235,13 +237,13 @@ def test_convolution_of_fresh_and_free_rows_and_steps(impl: str, close: Close) -
     for t in range(7, 12):
         token = torch.stack((x[t], x[0]))
         step = linear_attention.causal_conv_step(token, weight, stepped, slots, impl=impl)
-        close(step[0], have[t])
+        assert_close(step[0], have[t])
         assert (step[1] == 0).all()
     assert torch.equal(stepped[1], states[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gated_norm_is_transformers(each_kernel: str, close: Close, dtype: torch.dtype) -> None:
+def test_gated_norm_is_transformers(each_kernel: str, assert_close: Close, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(10)
     x, z = torch.randn(2, 9, 110, generator=generator).to(dtype)[..., 5:-5]
     weight = torch.randn(100, generator=generator)
@@ -249,9 +251,9 @@ def test_gated_norm_is_transformers(each_kernel: str, close: Close, dtype: torch
     norm.weight.data = weight
     with torch.no_grad():
         want = norm(x.float(), z.float()).to(dtype)
-    close(linear_attention.gated_rms_norm(x, z, weight, 1e-6, impl=each_kernel), want)
+    assert_close(linear_attention.gated_rms_norm(x, z, weight, 1e-6, impl=each_kernel), want)
     with pytest.raises(AssertionError, match="differs"):
-        close(linear_attention.gated_rms_norm(z, x, weight, 1e-6, impl=each_kernel), want)
+        assert_close(linear_attention.gated_rms_norm(z, x, weight, 1e-6, impl=each_kernel), want)
 
 
 @every
@@ -268,7 +270,7 @@ def test_copies(impl: str, dtype: torch.dtype) -> None:
     linear_attention.copy_states(pool, pool, torch.tensor([], dtype=torch.int64), torch.tensor([]).long(), impl=impl)
 
 
-def test_a_layer_of_qwen_3_5(each_kernel: str, close: Close) -> None:
+def test_a_layer_of_qwen_3_5(each_kernel: str, assert_close: Close) -> None:
     """The whole block with random weights: projections by torch, everything between them by these operations."""
     torch.manual_seed(12)
     config = Qwen3_5TextConfig(
@@ -293,7 +295,7 @@ def test_a_layer_of_qwen_3_5(each_kernel: str, close: Close) -> None:
     gain, eps = layer.norm.weight.data, config.rms_norm_eps
     normed = linear_attention.gated_rms_norm(out.flatten(0, 1), z.reshape(-1, 24), gain, eps, impl=each_kernel)
     with torch.no_grad():
-        close(layer.out_proj(normed.view(37, -1)), want)
+        assert_close(layer.out_proj(normed.view(37, -1)), want)
 
 
 @every

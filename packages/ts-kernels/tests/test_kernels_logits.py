@@ -65,16 +65,16 @@ def penalized(impl: str, logits: Tensor, prompt: Tensor, output: Tensor, *penalt
     return mine
 
 
-def test_repetition_is_transformers(each_kernel: str, close: Close) -> None:
+def test_repetition_is_transformers(each_kernel: str, assert_close: Close) -> None:
     logits = seeded(3, 1000)
     generator = torch.Generator().manual_seed(1)
     prompt, output = (torch.randint(0, 1000, (3, n), generator=generator, dtype=torch.int32) for n in (40, 20))
     want = RepetitionPenaltyLogitsProcessor(1.3)(torch.cat((prompt, output), 1).long(), logits.clone())
-    close(penalized(each_kernel, logits, prompt, output, 1.3, 0.0, 0.0), want)
+    assert_close(penalized(each_kernel, logits, prompt, output, 1.3, 0.0, 0.0), want)
     assert not torch.equal(want, logits)
 
 
-def test_presence_and_frequency_count_output_alone(each_kernel: str, close: Close) -> None:
+def test_presence_and_frequency_count_output_alone(each_kernel: str, assert_close: Close) -> None:
     """OpenAI's formula: logit - count * frequency - (count > 0) * presence."""
     logits = seeded(2, 100)
     output = i32([7, 7, 7, 99], [3, -1, -1, -1])
@@ -82,7 +82,7 @@ def test_presence_and_frequency_count_output_alone(each_kernel: str, close: Clos
     want[0, 7] -= 3 * 0.5 + 0.25
     want[0, 99] -= 0.5 + 0.25
     want[1, 3] -= 0.5 + 0.25
-    close(penalized(each_kernel, logits, i32([1, 2], [3, 4]), output, 1.0, 0.25, 0.5), want)
+    assert_close(penalized(each_kernel, logits, i32([1, 2], [3, 4]), output, 1.0, 0.25, 0.5), want)
 
 
 @every
@@ -146,17 +146,17 @@ def test_token_lists(vocab: int) -> None:
 
 
 @pytest.mark.parametrize(("rows", "vocab", "n"), [(1, 1, 1), (3, 100, 0), (4, 100, 100), (5, 6144, 20), (0, 9, 2)])
-def test_logprobs_are_torchs(each_kernel: str, close: Close, rows: int, vocab: int, n: int) -> None:
+def test_logprobs_are_torchs(each_kernel: str, assert_close: Close, rows: int, vocab: int, n: int) -> None:
     wide = seeded(rows, vocab + 3)
     logits = wide[:, 1:-2].round(decimals=2) if vocab < 1000 else wide[:, 1:-2]
     tokens = torch.arange(rows, dtype=torch.int32) * 7 % vocab
     have = sampling.logprobs(logits, tokens, n, impl=each_kernel)
     table = logits.double().log_softmax(-1)
     order = logits.sort(dim=1, descending=True, stable=True).indices
-    close(have.chosen, table.gather(1, tokens.long()[:, None])[:, 0].float())
+    assert_close(have.chosen, table.gather(1, tokens.long()[:, None])[:, 0].float())
     assert have.ranks.tolist() == [order[r].tolist().index(int(t)) + 1 for r, t in enumerate(tokens)]
     assert torch.equal(have.top_ids.long(), order[:, :n])
-    close(have.top_values, table.gather(1, order[:, :n]).float())
+    assert_close(have.top_values, table.gather(1, order[:, :n]).float())
 
 
 def test_logprobs_of_odd_rows(each_kernel: str) -> None:

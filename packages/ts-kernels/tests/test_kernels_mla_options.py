@@ -74,7 +74,7 @@ def written_out(q: Tensor, rows: Rows, latent: int, scale: float, q_len: int) ->
 )
 def test_decode(
     isa: str,
-    close: Close,
+    assert_close: Close,
     lengths: list[int],
     sizes: tuple[int, ...],
     page_size: int,
@@ -91,14 +91,14 @@ def test_decode(
     options = {"q_len": q_len, "cache_scale": rows.cache_scale}
     have, lse = mla.decode(*arguments, **options, return_lse=True, impl="native")
     want, want_lse = mla.decode(*arguments, **options, return_lse=True, impl="reference")
-    close(have, want)
+    assert_close(have, want)
     torch.testing.assert_close(lse, want_lse, atol=2e-5, rtol=2e-5)
     assert torch.equal(mla.decode(*arguments, **options, impl="native"), have)
 
     up = kv_b.double().view(heads, nope + v, latent)
     absorbed = torch.einsum("thn,hnl->thl", q[..., :nope].double(), up[:, :nope])
     mean, sums = written_out(torch.cat((absorbed, q[..., nope:].double()), -1), rows, latent, 0.17, q_len)
-    close(have.double(), torch.einsum("thl,hvl->thv", mean, up[:, nope:]).flatten(1), dtype)
+    assert_close(have.double(), torch.einsum("thl,hvl->thv", mean, up[:, nope:]).flatten(1), dtype)
     torch.testing.assert_close(lse.double(), sums, atol=2e-5, rtol=2e-5)
 
 
@@ -112,7 +112,7 @@ def test_decode(
 )
 def test_decode_absorbed(
     isa: str,
-    close: Close,
+    assert_close: Close,
     lengths: list[int],
     sizes: tuple[int, ...],
     page_size: int,
@@ -130,21 +130,21 @@ def test_decode_absorbed(
     mean, sums = written_out(torch.cat((q_latent, q_rope), -1), rows, latent, 0.2, q_len)
     for impl in ("native", "reference"):
         have, lse = mla.decode_absorbed(*arguments, **options, return_lse=True, impl=impl)
-        close(have.double(), mean, dtype)
+        assert_close(have.double(), mean, dtype)
         torch.testing.assert_close(lse.double(), sums, atol=2e-5, rtol=2e-5)
 
 
-def test_prefill_from_fp8(isa: str, close: Close) -> None:
+def test_prefill_from_fp8(isa: str, assert_close: Close) -> None:
     rows = rows_of([40, 333], 80, 16, FP8)
     kv_b = rows.randn(4 * 64, 64) / 8
     weight = mla.prepare_kv_b(kv_b, 4, 32, 32, keep_source=True)
     q, cu_q = rows.randn(75, 4, 48), torch.tensor([0, 5, 75], dtype=torch.int32)
     arguments = (q, rows.cache, weight, cu_q, rows.tables, rows.lengths, 0.17)
     have = mla.prefill(*arguments, cache_scale=rows.cache_scale, host_seq_lens=[40, 333], impl="native")
-    close(have, mla.prefill(*arguments, cache_scale=rows.cache_scale, impl="reference"))
+    assert_close(have, mla.prefill(*arguments, cache_scale=rows.cache_scale, impl="reference"))
     tail = mla.decode(q[-4:], rows.cache, weight, rows.tables[1:], rows.lengths[1:], 0.17, q_len=4,
                       cache_scale=rows.cache_scale, impl="native")  # fmt: skip
-    close(tail, have[-4:])
+    assert_close(tail, have[-4:])
     assert checking.difference(mla.prefill(*arguments, impl="native"), have) > 0.1, "the scale does nothing"
 
 

@@ -48,23 +48,23 @@ def routed(tokens: int, experts: int, k: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_formats(isa: str, close: Close, name: str, dtype: torch.dtype) -> None:
+def test_formats(isa: str, assert_close: Close, name: str, dtype: torch.dtype) -> None:
     make = FORMATS[name]
     gate_up, down = (make(stack) for stack in stacks(5, 128, 256))
     layer = moe.prepare_experts(gate_up, down, keep_source=True)
     x = randn(3, 7, 128).to(dtype)
     weights, ids = routed(7, 5, 3)
     want = moe.experts(x, weights, ids, layer, impl="reference")
-    close(moe.experts(x, weights, ids, layer, impl="native"), want)
+    assert_close(moe.experts(x, weights, ids, layer, impl="native"), want)
     one = ids.clone()
     one[3, 1] = (one[3, 1] + 1) % 5
     with pytest.raises(AssertionError, match="differs"):
-        close(moe.experts(x, weights, one, layer, impl="native"), want)
+        assert_close(moe.experts(x, weights, one, layer, impl="native"), want)
 
 
 @pytest.mark.parametrize("gate", GATES, ids=lambda g: g.kind)
 @pytest.mark.parametrize(("name", "interleaved"), [("fp32", False), ("int4-32", True), ("fp8-channel", True)])
-def test_biases_gates_and_layouts(isa: str, close: Close, gate: moe.Gated, name: str, interleaved: bool) -> None:
+def test_biases_gates_and_layouts(isa: str, assert_close: Close, gate: moe.Gated, name: str, interleaved: bool) -> None:
     make = FORMATS[name]
     gate_up, down = stacks(4, 96, 32)
     biases = {"gate_up_bias": randn(5, 4, 64).bfloat16(), "down_bias": randn(6, 4, 96)}
@@ -75,12 +75,12 @@ def test_biases_gates_and_layouts(isa: str, close: Close, gate: moe.Gated, name:
     weights, ids = routed(9, 4, 2)
     shared = gemm.prepare_mlp(gate_up[0], down[0])
     want = moe.experts(x, weights, ids, layer, shared=shared, impl="reference")
-    close(moe.experts(x, weights, ids, layer, shared=shared, impl="native"), want)
+    assert_close(moe.experts(x, weights, ids, layer, shared=shared, impl="native"), want)
     for left_out in ("gate_up_bias", "down_bias"):
         less = {name: bias for name, bias in biases.items() if name != left_out}
         other = moe.prepare_experts(make(gate_up), make(down), **less, activation=gate, interleaved=interleaved)
         with pytest.raises(AssertionError, match="differs"):
-            close(moe.experts(x, weights, ids, other, shared=shared, impl="native"), want)
+            assert_close(moe.experts(x, weights, ids, other, shared=shared, impl="native"), want)
 
 
 def test_interleaved_rows_are_the_same_layer(isa: str) -> None:
@@ -126,12 +126,12 @@ def test_wrong_layers() -> None:
 
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize(("rows", "experts", "k"), [(0, 8, 2), (1, 1, 1), (5, 32, 4), (3, 257, 9)])
-def test_route_softmax(isa: str, close: Close, rows: int, experts: int, k: int, normalize: bool) -> None:
+def test_route_softmax(isa: str, assert_close: Close, rows: int, experts: int, k: int, normalize: bool) -> None:
     logits = 3 * randn(1, rows, experts + 3)[:, 1:-2]
     have, ids = moe.route_softmax(logits, k, normalize=normalize, scale=1.5, impl="native")
     want, chosen = moe.route_softmax(logits, k, normalize=normalize, scale=1.5, impl="reference")
     assert torch.equal(ids, chosen)
-    close(have, want)
+    assert_close(have, want)
 
 
 def test_route_softmax_gives_ties_to_the_lower_id(isa: str) -> None:
@@ -140,7 +140,7 @@ def test_route_softmax_gives_ties_to_the_lower_id(isa: str) -> None:
         assert moe.route_softmax(logits, 5, normalize=True, impl=impl)[1].tolist() == [[1, 2, 4, 0, 3]]
 
 
-def test_pieces_make_the_layer(close: Close) -> None:
+def test_pieces_make_the_layer(assert_close: Close) -> None:
     gate_up, down = stacks(6, 64, 32)
     layer = moe.prepare_experts(gate_up, down, keep_source=True)
     x = randn(3, 11, 64)
@@ -149,7 +149,7 @@ def test_pieces_make_the_layer(close: Close) -> None:
     values = moe.grouped_linear(hidden, ids.view(-1, 1), down).view(11, 3, 64)
     base = randn(5, 11, 64)
     have = moe.combine(values, weights, ids, 6, base=base)
-    close(have, base + moe.experts(x, weights, ids, layer, impl="reference"))
+    assert_close(have, base + moe.experts(x, weights, ids, layer, impl="reference"))
 
 
 def test_combine_does_not_read_what_was_left_out() -> None:

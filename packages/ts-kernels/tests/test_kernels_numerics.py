@@ -28,18 +28,20 @@ def slice_of(x: Tensor, columns: int) -> Tensor:
 
 @given(rows=ROWS, width=WIDTHS, dtype=FLOATS, gain=FLOATS, margin=st.sampled_from([0, 5]))
 def test_rms_norm(
-    isa: str, close: Close, rows: int, width: int, dtype: torch.dtype, gain: torch.dtype, margin: int
+    isa: str, assert_close: Close, rows: int, width: int, dtype: torch.dtype, gain: torch.dtype, margin: int
 ) -> None:
     x, weight = slice_of(randn(1, rows, width).to(dtype), margin), randn(2, width).to(gain)
     want = norm.rms_norm(x, weight, 1e-5, impl="reference")
-    close(norm.rms_norm(x, weight, 1e-5, impl="native"), want)
+    assert_close(norm.rms_norm(x, weight, 1e-5, impl="native"), want)
     if rows:
         with pytest.raises(AssertionError, match="differs"):
-            close(norm.rms_norm(x, weight * 1.1, 1e-5, impl="native"), want)
+            assert_close(norm.rms_norm(x, weight * 1.1, 1e-5, impl="native"), want)
 
 
 @given(rows=ROWS, width=WIDTHS, dtype=FLOATS, gain=FLOATS)
-def test_add_rms_norm(isa: str, close: Close, rows: int, width: int, dtype: torch.dtype, gain: torch.dtype) -> None:
+def test_add_rms_norm(
+    isa: str, assert_close: Close, rows: int, width: int, dtype: torch.dtype, gain: torch.dtype
+) -> None:
     x, residual, weight = randn(1, rows, width).to(dtype), randn(2, rows, width).to(dtype), randn(3, width).to(gain)
     want, summed = norm.add_rms_norm(x, residual.clone(), weight, 1e-6, impl="reference")
     mine = residual.clone()
@@ -47,7 +49,7 @@ def test_add_rms_norm(isa: str, close: Close, rows: int, width: int, dtype: torc
     assert given_back is mine
     assert torch.equal(mine, summed)
     # In bf16 the norm may be taken before or after the sum is rounded.
-    close(have, want, dtype)
+    assert_close(have, want, dtype)
 
 
 @given(
@@ -57,21 +59,21 @@ def test_add_rms_norm(isa: str, close: Close, rows: int, width: int, dtype: torc
     half=st.sampled_from([1, 4, 8, 21]),
     dtype=FLOATS,
 )
-def test_rope(isa: str, close: Close, rows: int, heads: int, plain: int, half: int, dtype: torch.dtype) -> None:
+def test_rope(isa: str, assert_close: Close, rows: int, heads: int, plain: int, half: int, dtype: torch.dtype) -> None:
     table = rope.yarn_cos_sin(2 * half, 40, 10000.0, 8.0, 16, 32.0, 1.0, 0.7, 1.0)
     positions = torch.randint(40, (rows,), generator=torch.Generator().manual_seed(0))
     x = randn(1, rows, heads, plain + 2 * half).to(dtype)
     want = rope.apply_interleaved(x.clone(), table, positions, impl="reference")
     mine = x.clone()
     assert rope.apply_interleaved(mine, table, positions, impl="native") is mine
-    close(mine, want)
+    assert_close(mine, want)
     assert torch.equal(mine[..., :plain], x[..., :plain])
 
 
 @given(rows=ROWS, width=WIDTHS, dtype=FLOATS)
-def test_silu_mul(isa: str, close: Close, rows: int, width: int, dtype: torch.dtype) -> None:
+def test_silu_mul(isa: str, assert_close: Close, rows: int, width: int, dtype: torch.dtype) -> None:
     x = slice_of(4 * randn(1, rows, 2 * width).to(dtype), 2)
-    close(activation.silu_mul(x, impl="native"), activation.silu_mul(x, impl="reference"))
+    assert_close(activation.silu_mul(x, impl="native"), activation.silu_mul(x, impl="reference"))
 
 
 def test_silu_mul_of_extremes(isa: str) -> None:
@@ -83,16 +85,16 @@ def test_silu_mul_of_extremes(isa: str) -> None:
 
 @given(rows=ROWS, n=WIDTHS, k=WIDTHS, dtype=FLOATS, stored=FLOATS, out=FLOATS)
 def test_linear(
-    isa: str, close: Close, rows: int, n: int, k: int, dtype: torch.dtype, stored: torch.dtype, out: torch.dtype
+    isa: str, assert_close: Close, rows: int, n: int, k: int, dtype: torch.dtype, stored: torch.dtype, out: torch.dtype
 ) -> None:
     x, weight = slice_of(randn(1, rows, k).to(dtype), 4), slice_of(randn(2, n, k).to(stored), 1)
     prepared = gemm.prepare(weight)
     assert prepared.format == "packed"
     assert torch.equal(prepared.dequantize(), weight)
     want = gemm.linear(x, weight, out_dtype=out, impl="reference")
-    close(gemm.linear(x, prepared, out_dtype=out, impl="native"), want)
-    close(gemm.linear(x, weight, out_dtype=out, impl="native"), want)
-    close(gemm.linear(x, prepared, out_dtype=out, impl="reference"), want)
+    assert_close(gemm.linear(x, prepared, out_dtype=out, impl="native"), want)
+    assert_close(gemm.linear(x, weight, out_dtype=out, impl="native"), want)
+    assert_close(gemm.linear(x, prepared, out_dtype=out, impl="reference"), want)
 
 
 @given(rows=st.sampled_from([1, 4, 33]), dtype=FLOATS)
@@ -107,12 +109,12 @@ def test_linear_row_does_not_depend_on_its_batch(isa: str, rows: int, dtype: tor
 
 @given(rows=ROWS, hidden=WIDTHS, inter=WIDTHS, dtype=FLOATS, stored=FLOATS)
 def test_mlp(
-    isa: str, close: Close, rows: int, hidden: int, inter: int, dtype: torch.dtype, stored: torch.dtype
+    isa: str, assert_close: Close, rows: int, hidden: int, inter: int, dtype: torch.dtype, stored: torch.dtype
 ) -> None:
     gate_up, down = randn(1, 2 * inter, hidden).to(stored), randn(2, hidden, inter).to(stored)
     x = randn(3, rows, hidden).to(dtype)
     weight = gemm.prepare_mlp(gate_up, down)
-    close(gemm.mlp(x, weight, impl="native"), gemm.mlp(x, weight, impl="reference"), dtype)
+    assert_close(gemm.mlp(x, weight, impl="native"), gemm.mlp(x, weight, impl="reference"), dtype)
 
 
 @given(rows=ROWS, width=WIDTHS, stored=FLOATS, dtype=FLOATS, ids=st.sampled_from([torch.int32, torch.int64]))
@@ -132,7 +134,7 @@ def test_gather_rows(
     coarse=st.booleans(),
 )
 def test_route(
-    isa: str, close: Close, rows: int, shape: tuple[int, int, int, int], normalize: bool, coarse: bool
+    isa: str, assert_close: Close, rows: int, shape: tuple[int, int, int, int], normalize: bool, coarse: bool
 ) -> None:
     experts, groups, top_groups, top_k = shape
     logits, bias = randn(1, rows, experts), randn(2, experts)
@@ -143,10 +145,10 @@ def test_route(
     want, chosen = moe.route_sigmoid(*arguments, impl="reference")
     if not coarse:
         assert torch.equal(ids, chosen)
-        close(weights, want)
+        assert_close(weights, want)
         return
     # With ties the choice may turn on the last bit of a sigmoid: compare the scores, which then are equal.
-    close(weights.sort(dim=1).values, want.sort(dim=1).values)
+    assert_close(weights.sort(dim=1).values, want.sort(dim=1).values)
     assert all(len(set(row)) == top_k for row in ids.tolist())
 
 
@@ -158,7 +160,13 @@ def test_route(
     with_shared=st.booleans(),
 )
 def test_experts(
-    isa: str, close: Close, rows: int, sizes: tuple[int, int, int], kind: str, dtype: torch.dtype, with_shared: bool
+    isa: str,
+    assert_close: Close,
+    rows: int,
+    sizes: tuple[int, int, int],
+    kind: str,
+    dtype: torch.dtype,
+    with_shared: bool,
 ) -> None:
     count, hidden, inter = sizes
     gate_up, down = randn(1, count, 2 * inter, hidden) * hidden**-0.5, randn(2, count, hidden, inter) * inter**-0.5
@@ -177,10 +185,10 @@ def test_experts(
     ids = (ids[:rows] - 1).int()
     have = moe.experts(x, weights, ids, layer, shared=shared, impl="native")
     want = moe.experts(x, weights, ids, layer, shared=shared, impl="reference")
-    close(have, want, dtype)
+    assert_close(have, want, dtype)
 
 
-def test_experts_every_nibble(isa: str, close: Close) -> None:
+def test_experts_every_nibble(isa: str, assert_close: Close) -> None:
     """Each of the 16 values in each of the 8 places of a word, through one-hot rows."""
     hidden = inter = 32
     values = torch.arange(2 * inter * hidden).view(1, 2 * inter, hidden) % 16
@@ -191,7 +199,7 @@ def test_experts_every_nibble(isa: str, close: Close) -> None:
     down = moe.quantize_int4(torch.eye(hidden)[None])
     layer = moe.prepare_experts(gate_up, down, keep_source=True)
     arguments = (torch.eye(hidden), torch.ones(hidden, 1), torch.zeros(hidden, 1, dtype=torch.int32), layer)
-    close(moe.experts(*arguments, impl="native"), moe.experts(*arguments, impl="reference"))
+    assert_close(moe.experts(*arguments, impl="native"), moe.experts(*arguments, impl="reference"))
 
 
 @given(
@@ -205,7 +213,7 @@ def test_experts_every_nibble(isa: str, close: Close) -> None:
 )
 def test_write_latent(
     isa: str,
-    close: Close,
+    assert_close: Close,
     tokens: int,
     latent: int,
     half: int,
@@ -227,6 +235,6 @@ def test_write_latent(
         cache = torch.full((pages, page_size, latent + 2 * half), torch.nan, dtype=stored)
         kv_cache.write_latent(kv_a, randn(2, latent).to(gain), 1e-5, table, positions, slots, cache, impl=impl)
         caches.append(cache)
-    close(*caches)
+    assert_close(*caches)
     written = (~caches[0].isnan()).all(-1).sum()
     assert written == (slots >= 0).sum()

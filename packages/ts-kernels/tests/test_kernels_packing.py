@@ -131,10 +131,10 @@ def test_parts_of_larger_tensors(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name in ANY_K])
-def test_what_fills_a_panel_is_zero(isa: str, close: Callable[..., None], name: str) -> None:
+def test_what_fills_a_panel_is_zero(isa: str, assert_close: Callable[..., None], name: str) -> None:
     weight = gemm.prepare(FORMATS[name](21, 71), keep_source=True)
     x = torch.randn(3, 71)
-    close(gemm.linear(x, weight, impl="native"), gemm.linear(x, weight, impl="reference"))
+    assert_close(gemm.linear(x, weight, impl="native"), gemm.linear(x, weight, impl="reference"))
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (15, 63), (16, 64), (20, 70)])

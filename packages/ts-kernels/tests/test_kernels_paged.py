@@ -36,16 +36,16 @@ def made(lengths: list[int], shape: tuple[int, ...], page_size: int, stored: tor
     return paged_batch(lengths, shape[1], (shape[2], shape[3]), page_size, make, stored), make
 
 
-def compare(
-    close: Close, call: Callable[..., Any], batch: PagedBatch, q: Tensor, *place: Tensor, **options: Any
+def assert_agrees(
+    assert_close: Close, call: Callable[..., Any], batch: PagedBatch, q: Tensor, *place: Tensor, **options: Any
 ) -> None:
     arguments = (q, batch.k_cache, batch.v_cache, *place, batch.tables, batch.lengths, 0.3)
     (have, lse), (want, want_lse) = (
         call(*arguments, **options, return_lse=True, impl=impl) for impl in ("native", "reference")
     )
-    close(have, want, q.dtype)
+    assert_close(have, want, q.dtype)
     assert torch.equal(lse == -torch.inf, want_lse == -torch.inf)
-    close(lse.nan_to_num(neginf=0.0), want_lse.nan_to_num(neginf=0.0))
+    assert_close(lse.nan_to_num(neginf=0.0), want_lse.nan_to_num(neginf=0.0))
     assert not have.view(*lse.shape, batch.v_cache.shape[3])[lse == -torch.inf].any()
 
 
@@ -60,7 +60,7 @@ def compare(
 )
 def test_decode(
     isa: str,
-    close: Close,
+    assert_close: Close,
     lengths: list[int],
     queries: int,
     shape: tuple[int, ...],
@@ -72,7 +72,7 @@ def test_decode(
     batch, make = made(lengths, shape, page_size, stored)
     sinks = make(shape[0]) * 2 if options["sinks"] else None
     q = make(len(lengths) * queries, shape[0] + 1, shape[2]).to(dtype)[:, 1:]
-    compare(close, attention.decode, batch, q, **{**options, "sinks": sinks})
+    assert_agrees(assert_close, attention.decode, batch, q, **{**options, "sinks": sinks})
 
 
 @given(
@@ -88,7 +88,7 @@ def test_decode(
 )
 def test_prefill(
     isa: str,
-    close: Close,
+    assert_close: Close,
     rows: list[tuple[int, int]],
     shape: tuple[int, ...],
     page_size: int,
@@ -100,7 +100,7 @@ def test_prefill(
     sinks = make(shape[0]) * 2 if options["sinks"] else None
     cu_q = torch.tensor([0, *(count for count, _ in rows)]).cumsum(0).int()
     q = make(int(cu_q[-1]), shape[0], shape[2]).to(dtype)
-    compare(close, attention.prefill, batch, q, cu_q, **{**options, "sinks": sinks})
+    assert_agrees(assert_close, attention.prefill, batch, q, cu_q, **{**options, "sinks": sinks})
 
 
 @pytest.mark.parametrize("queries", [1, 3])
@@ -121,12 +121,12 @@ def test_a_row_does_not_depend_on_its_batch(isa: str, queries: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_pages_apart(isa: str, close: Close, dtype: torch.dtype) -> None:
+def test_pages_apart(isa: str, assert_close: Close, dtype: torch.dtype) -> None:
     """One tensor for both caches, keys and values page by page."""
     batch, make = made([90, 17, 40], (8, 2, 32, 32), 16, dtype)
     q, both = make(3, 8, 32), torch.stack((batch.k_cache, batch.v_cache), 1)
     want = attention.decode(q, batch.k_cache, batch.v_cache, batch.tables, batch.lengths, 0.3, impl="reference")
-    close(attention.decode(q, both[:, 0], both[:, 1], batch.tables, batch.lengths, 0.3, impl="native"), want)
+    assert_close(attention.decode(q, both[:, 0], both[:, 1], batch.tables, batch.lengths, 0.3, impl="native"), want)
 
 
 @pytest.mark.parametrize("call", ["decode", "prefill"])
@@ -165,7 +165,7 @@ def test_tolerance_sees_mistakes(native: None, dtype: torch.dtype, call: str) ->
 
 
 @pytest.mark.parametrize("impl", ["reference", "native"])
-def test_parts_merge_to_the_whole(close: Close, impl: str, request: pytest.FixtureRequest) -> None:
+def test_parts_merge_to_the_whole(assert_close: Close, impl: str, request: pytest.FixtureRequest) -> None:
     """Keys cut at a page: a prefix and the rest, the sink counted in one of them; one row's prefix is empty."""
     if impl == "native":
         request.getfixturevalue("native")
@@ -183,8 +183,8 @@ def test_parts_merge_to_the_whole(close: Close, impl: str, request: pytest.Fixtu
     ]
     outs, lses = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
     have, lse = attention.merge(outs, lses, impl=impl)
-    close(have, want)
-    close(lse, want_lse)
+    assert_close(have, want)
+    assert_close(lse, want_lse)
     assert checking.difference(attention.merge(outs, lses * 1.1)[0], want) > 2 * checking.TOLERANCE[torch.float32]
 
 

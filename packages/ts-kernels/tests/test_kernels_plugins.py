@@ -240,14 +240,14 @@ def fake(monkeypatch: pytest.MonkeyPatch, plug: Callable[..., list[str]]) -> Rec
     return recorder
 
 
-def test_flashinfer_norms_and_activation(fake: Recorder, close: Callable[..., None]) -> None:
+def test_flashinfer_norms_and_activation(fake: Recorder, assert_close: Callable[..., None]) -> None:
     x, weight = torch.randn(3, 64).bfloat16(), torch.randn(64).bfloat16()
-    close(norm.rms_norm(x, weight, 1e-5, impl="flashinfer"), norm.rms_norm(x, weight, 1e-5, impl="reference"))
+    assert_close(norm.rms_norm(x, weight, 1e-5, impl="flashinfer"), norm.rms_norm(x, weight, 1e-5, impl="reference"))
     residual, kept = torch.randn(3, 64).bfloat16(), x.clone()
     want = norm.add_rms_norm(x, residual.clone(), weight, 1e-5, impl="reference")
     have = norm.add_rms_norm(x, residual, weight, 1e-5, impl="flashinfer")
-    close(have[0], want[0])
-    close(residual, want[1])
+    assert_close(have[0], want[0])
+    assert_close(residual, want[1])
     assert torch.equal(x, kept), "the argument is left alone, unlike theirs"
     with pytest.raises(errors.NoKernelError, match="x must be bfloat16, is float32"):
         norm.rms_norm(X, W, 1e-5, impl="flashinfer")
@@ -255,7 +255,7 @@ def test_flashinfer_norms_and_activation(fake: Recorder, close: Callable[..., No
 
 @pytest.mark.parametrize("q_len", [1, 3])
 def test_flashinfer_mla_gets_the_pages_and_the_absorbed_queries(
-    fake: Recorder, close: Callable[..., None], q_len: int
+    fake: Recorder, assert_close: Callable[..., None], q_len: int
 ) -> None:
     heads, rope, latent, page_size, lengths = 4, 64, 512, 16, [37, 0, 16, 3]
     cache = torch.full((12, page_size, latent + rope), torch.nan, dtype=torch.bfloat16)
@@ -269,9 +269,9 @@ def test_flashinfer_mla_gets_the_pages_and_the_absorbed_queries(
     common = {"q_len": q_len, "return_lse": True}
     want = mla.decode_absorbed(*queries, cache, tables, sizes, 0.05, impl="reference", **common)
     have = mla.decode_absorbed(*queries, cache, tables, sizes, 0.05, impl="flashinfer", **common)
-    close(have[0], want[0])
+    assert_close(have[0], want[0])
     assert have[1].isneginf().any(1).tolist() == want[1].isneginf().any(1).tolist()
-    close(have[1].nan_to_num(neginf=0), want[1].nan_to_num(neginf=0), torch.bfloat16)
+    assert_close(have[1].nan_to_num(neginf=0), want[1].nan_to_num(neginf=0), torch.bfloat16)
     assert fake.planned[0].tolist() == [0, q_len, 2 * q_len, 3 * q_len, 4 * q_len]
     assert fake.planned[1].tolist() == [0, 3, 3, 4, 5]
     assert fake.planned[4:10] == (heads, latent, rope, page_size, q_len > 1, 0.05)

@@ -111,7 +111,7 @@ def test_llama3_table() -> None:
     dtype=FLOATS,
 )
 def test_native(
-    isa: str, close: Close, tokens: int, heads: int, pairs: int, rest: int, interleaved: bool, dtype: torch.dtype
+    isa: str, assert_close: Close, tokens: int, heads: int, pairs: int, rest: int, interleaved: bool, dtype: torch.dtype
 ) -> None:
     generator = torch.Generator().manual_seed(tokens)
     x = torch.randn(tokens, heads, 2 * pairs + rest, generator=generator).to(dtype)
@@ -125,10 +125,10 @@ def test_native(
     ]
     for call, (first, *others), options in calls:
         want = call(first.clone(), *others, **options, impl="reference")
-        close(call(first.clone(), *others, **options, impl="native"), want)
+        assert_close(call(first.clone(), *others, **options, impl="native"), want)
         wide = torch.full((tokens, heads, 2 * first.shape[2]), torch.nan, dtype=dtype)
         wide[..., ::2] = first
-        close(call(wide[..., ::2], *others, **options, impl="native"), want)
+        assert_close(call(wide[..., ::2], *others, **options, impl="native"), want)
         assert wide[..., 1::2].isnan().all()
         if tokens:
             wrong = call(first.clone(), others[0], (others[1] + 1) % 77, *others[2:], **options, impl="native")

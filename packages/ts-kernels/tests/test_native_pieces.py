@@ -51,7 +51,7 @@ def chosen(seed: int, tokens: int, k: int, experts: int) -> Tensor:
     v=st.sampled_from([1, 5, 16, 33, 128]),
     dtype=st.sampled_from(QUERIES),
 )
-def test_merge(isa: str, close: Close, parts: int, tokens: int, heads: int, v: int, dtype: torch.dtype) -> None:
+def test_merge(isa: str, assert_close: Close, parts: int, tokens: int, heads: int, v: int, dtype: torch.dtype) -> None:
     """Parts without keys hold NaN; tokens and parts are spaced."""
     outs = randn(tokens + v, parts, tokens + 1, heads * v + 3).to(dtype)[:, 1:, :-3]
     lses = 5 * randn(parts, parts, tokens + 1, heads)[:, 1:]
@@ -60,10 +60,10 @@ def test_merge(isa: str, close: Close, parts: int, tokens: int, heads: int, v: i
     lses[:, ::3, 0] = -torch.inf
     have, want = (attention.merge(outs, lses, impl=impl) for impl in ("native", "reference"))
     assert (have[0].dtype, have[1].dtype) == (dtype, torch.float32)
-    close(have[0], want[0])
+    assert_close(have[0], want[0])
     empty = want[1] == -torch.inf
     assert torch.equal(have[1] == -torch.inf, empty)
-    close(have[1].masked_fill(empty, 0.0), want[1].masked_fill(empty, 0.0))
+    assert_close(have[1].masked_fill(empty, 0.0), want[1].masked_fill(empty, 0.0))
     assert not have[0].reshape(tokens, heads, v)[empty].any()
     if tokens and dtype != torch.float32:
         one = slice(0, 1)
@@ -139,14 +139,16 @@ def test_permute(native: None, tokens: int, k: int, experts: int, block: int) ->
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     based=st.booleans(),
 )
-def test_combine(isa: str, close: Close, tokens: int, k: int, width: int, dtype: torch.dtype, based: bool) -> None:
+def test_combine(
+    isa: str, assert_close: Close, tokens: int, k: int, width: int, dtype: torch.dtype, based: bool
+) -> None:
     ids = chosen(width, tokens, k, 3)
     values = randn(1, tokens, k, width).to(dtype)
     values[(ids < 0) | (ids >= 3)] = torch.nan
     base = randn(2, tokens, width + 5).to(dtype)[:, 5:] if based else None
     weights = randn(3, tokens, k)
     have, want = (moe.combine(values, weights, ids, 3, base=base, impl=impl) for impl in ("native", "reference"))
-    close(have, want)
+    assert_close(have, want)
     assert torch.equal(moe.combine(values, weights, ids, 3, base=base), have)
 
 
@@ -156,25 +158,25 @@ def test_combine(isa: str, close: Close, tokens: int, k: int, width: int, dtype:
     ("tokens", "k", "experts", "n", "width"), [(7, 3, 5, 72, 128), (1, 2, 4, 256, 256), (300, 2, 2, 33, 128)]
 )
 def test_grouped_linear(
-    isa: str, close: Close, name: str, dtype: torch.dtype, tokens: int, k: int, experts: int, n: int, width: int
+    isa: str, assert_close: Close, name: str, dtype: torch.dtype, tokens: int, k: int, experts: int, n: int, width: int
 ) -> None:
     weight = FORMATS[name](randn(1, experts, n, width) * width**-0.5)
     x, ids = randn(2, tokens, width + 3).to(dtype)[:, 3:], chosen(3, tokens, k, experts)
     ids[0] = torch.arange(k)
     have, want = (moe.grouped_linear(x, ids, weight, impl=impl) for impl in ("native", "reference"))
     assert have.shape == (tokens, k, n)
-    close(have, want)
+    assert_close(have, want)
     assert not have[(ids < 0) | (ids >= experts)].any()
     if isa != "amx":  # there the number of rows decides what serves
         for token in range(0, tokens, 97):
             one = slice(token, token + 1)
             assert torch.equal(moe.grouped_linear(x[one], ids[one], weight, impl="native"), have[one])
     with pytest.raises(AssertionError, match="differs"):
-        close(moe.grouped_linear(x, torch.where(ids == 0, 1, ids), weight, impl="native"), want)
+        assert_close(moe.grouped_linear(x, torch.where(ids == 0, 1, ids), weight, impl="native"), want)
 
 
 @pytest.mark.parametrize("name", ["bf16", "int4-32", "int8-row"])
-def test_grouped_linear_on_tiles(native: None, close: Close, name: str) -> None:
+def test_grouped_linear_on_tiles(native: None, assert_close: Close, name: str) -> None:
     """AMX's form on emulated tiles, which take bf16 and INT4; the rows of an expert do not fill the last one."""
     before = _native.isa()
     weight, x, ids = FORMATS[name](randn(1, 2, 40, 96)), randn(2, 21, 96).bfloat16(), chosen(3, 21, 3, 2)
@@ -183,14 +185,14 @@ def test_grouped_linear_on_tiles(native: None, close: Close, name: str) -> None:
         have = moe.grouped_linear(x, ids, weight, impl="native")
     finally:
         _native.set_isa(before)
-    close(have, moe.grouped_linear(x, ids, weight, impl="reference"))
+    assert_close(have, moe.grouped_linear(x, ids, weight, impl="reference"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.int8])
 @pytest.mark.parametrize(("n", "width"), [(1, 1), (17, 31), (48, 33), (100, 63)])
 def test_grouped_linear_of_odd_sizes(
-    isa: str, close: Close, dtype: torch.dtype, stored: torch.dtype, n: int, width: int
+    isa: str, assert_close: Close, dtype: torch.dtype, stored: torch.dtype, n: int, width: int
 ) -> None:
     """Rows that end within a word; a plain stack whose rows are spaced, or turned around."""
     x, ids, plain = randn(2, 9, width).to(dtype), chosen(3, 9, 2, 3), randn(1, 3, n, width)
@@ -205,7 +207,7 @@ def test_grouped_linear_of_odd_sizes(
         weights = [plain.to(stored), wide[..., :width], plain.to(stored).mT.contiguous().mT]
     for weight in weights:
         have, want = (moe.grouped_linear(x, ids, weight, impl=impl) for impl in ("native", "reference"))
-        close(have, want)
+        assert_close(have, want)
 
 
 @pytest.mark.parametrize("impl", ["native", "reference"])

@@ -90,7 +90,7 @@ def experts_of(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, ids: T
 @pytest.mark.parametrize("rows", [1, 7, 16, 33, 70, 150])
 @pytest.mark.parametrize(("inter", "hidden"), [(32, 64), (96, 160)])
 @pytest.mark.parametrize("form", ["int4", "bf16"])
-def test_experts(tiles: str, close: Close, form: str, rows: int, inter: int, hidden: int) -> None:
+def test_experts(tiles: str, assert_close: Close, form: str, rows: int, inter: int, hidden: int) -> None:
     experts = 2
     if form == "int4":
         gate_up, gate_up_wide = int4_weight(1, experts, 2 * inter, hidden)
@@ -102,7 +102,7 @@ def test_experts(tiles: str, close: Close, form: str, rows: int, inter: int, hid
         layer = moe.prepare_experts(first, second.bfloat16())
     x, weights = randn(3, rows, hidden).bfloat16(), torch.rand(rows, 1, generator=torch.Generator().manual_seed(4))
     ids = (torch.arange(rows) % 7 == 3).int()[:, None]  # one expert with many rows, one with few
-    close(
+    assert_close(
         moe.experts(x, weights, ids, layer),
         experts_of(x, gate_up_wide, down_wide, weights, ids).bfloat16(),
         torch.bfloat16,

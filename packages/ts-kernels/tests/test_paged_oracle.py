@@ -65,20 +65,20 @@ def hidden(behind: Tensor, window: int | None) -> Tensor:
 
 @pytest.mark.parametrize(("heads", "shared", "widths"), [(8, 2, (32, 32)), (6, 1, (24, 40)), (3, 3, (17, 5))])
 @pytest.mark.parametrize("window", [None, 1, 13, 100])
-def test_torch(close: Close, heads: int, shared: int, widths: tuple[int, int], window: int | None) -> None:
+def test_torch(assert_close: Close, heads: int, shared: int, widths: tuple[int, int], window: int | None) -> None:
     batch, q, cu_q = setup(heads, shared, widths)
     have, lse = ours(q, batch, cu_q, 0.2, window=window)
     for mine, queries, keys, values, behind in rows_of(q, batch):
         k, v = (x.repeat_interleave(heads // shared, 1) for x in (keys, values))
         mask = hidden(behind, window)
         want = F.scaled_dot_product_attention(queries, k, v, attn_mask=mask, scale=0.2)
-        close(have[mine], want[0].transpose(0, 1).flatten(1))
+        assert_close(have[mine], want[0].transpose(0, 1).flatten(1))
         scores = queries @ k.transpose(2, 3) * 0.2 + mask
-        close(lse[mine], scores.logsumexp(-1)[0].t())
+        assert_close(lse[mine], scores.logsumexp(-1)[0].t())
 
 
 @pytest.mark.parametrize("window", [None, 13])
-def test_gpt_oss(close: Close, window: int | None) -> None:
+def test_gpt_oss(assert_close: Close, window: int | None) -> None:
     batch, q, cu_q = setup(8, 2, (32, 32))
     sinks = torch.randn(8) * 2
     module = SimpleNamespace(num_key_value_groups=4, training=False, sinks=sinks)
@@ -86,24 +86,24 @@ def test_gpt_oss(close: Close, window: int | None) -> None:
     for mine, *tensors, behind in rows_of(q, batch):
         mask = hidden(behind, window)
         want, _ = modeling_gpt_oss.eager_attention_forward(module, *tensors, mask, scaling=0.3, dropout=0.0)
-        close(have[mine], want[0].flatten(1))
+        assert_close(have[mine], want[0].flatten(1))
 
 
 @pytest.mark.parametrize("window", [None, 13])
-def test_gemma_2(close: Close, window: int | None) -> None:
+def test_gemma_2(assert_close: Close, window: int | None) -> None:
     batch, q, cu_q = setup(8, 4, (32, 32))
     module = SimpleNamespace(num_key_value_groups=2, training=False, head_dim=32)
     have, _ = ours(q, batch, cu_q, 0.9, window=window, soft_cap=5.0)
     for mine, *tensors, behind in rows_of(q, batch):
         mask = hidden(behind, window)
         want, _ = modeling_gemma2.eager_attention_forward(module, *tensors, mask, scaling=0.9, softcap=5.0)
-        close(have[mine], want[0].flatten(1))
+        assert_close(have[mine], want[0].flatten(1))
 
 
-def test_qwen_3(close: Close) -> None:
+def test_qwen_3(assert_close: Close) -> None:
     batch, q, cu_q = setup(8, 2, (32, 32))
     module = SimpleNamespace(num_key_value_groups=4, training=False)
     have, _ = ours(q, batch, cu_q, 32**-0.5)
     for mine, *tensors, behind in rows_of(q, batch):
         want, _ = modeling_qwen3.eager_attention_forward(module, *tensors, hidden(behind, None), scaling=32**-0.5)
-        close(have[mine], want[0].flatten(1))
+        assert_close(have[mine], want[0].flatten(1))

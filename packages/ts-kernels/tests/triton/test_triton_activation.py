@@ -22,11 +22,13 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("rows", "width"), [(0, 8), (1, 2), (3, 100), (2, 2070)])
-def test_activation(device: torch.device, close: Close, name: str, dtype: torch.dtype, rows: int, width: int) -> None:
+def test_activation(
+    device: torch.device, assert_close: Close, name: str, dtype: torch.dtype, rows: int, width: int
+) -> None:
     x = torch.full((rows, width + 5), torch.nan, device=device, dtype=dtype)[:, 2:-3]
     x.copy_(3 * torch.randn(rows, width, generator=torch.Generator().manual_seed(0)))
     want = CALLS[name](x, impl="reference")
-    close(CALLS[name](x, impl="triton"), want)
+    assert_close(CALLS[name](x, impl="triton"), want)
     if rows * width > 2:
         with pytest.raises(AssertionError, match="differs"):
-            close(CALLS[name](x * 1.1, impl="triton"), want)
+            assert_close(CALLS[name](x * 1.1, impl="triton"), want)

@@ -39,26 +39,26 @@ def both(
 
 @pytest.mark.parametrize(("shape", "queries", "options"), [*EVERY_SHAPE, *EVERY_OPTION])
 def test_decode(
-    device: torch.device, close: Close, shape: tuple[int, ...], queries: int, options: dict[str, object]
+    device: torch.device, assert_close: Close, shape: tuple[int, ...], queries: int, options: dict[str, object]
 ) -> None:
     batch, make = batch_of([70, 0, 1, 300], shape, 16, torch.float32, device)
     have, want = both(attention.decode, batch, make, shape[0], make(4 * queries, shape[0], shape[2]), **options)
     for mine, theirs in zip(have, want, strict=True):
-        close(mine.nan_to_num(neginf=-9.0), theirs.nan_to_num(neginf=-9.0))
+        assert_close(mine.nan_to_num(neginf=-9.0), theirs.nan_to_num(neginf=-9.0))
     assert not have[0][queries : 2 * queries].any()
     assert have[1][queries : 2 * queries].eq(-torch.inf).all()
 
 
 @pytest.mark.parametrize(("shape", "queries", "options"), [*EVERY_SHAPE, *EVERY_OPTION])
 def test_prefill(
-    device: torch.device, close: Close, shape: tuple[int, ...], queries: int, options: dict[str, object]
+    device: torch.device, assert_close: Close, shape: tuple[int, ...], queries: int, options: dict[str, object]
 ) -> None:
     batch, make = batch_of([70, 0, 33, 100, 41], shape, 16, torch.float32, device)
     counts = [50, 0, 0, queries, 41]
     cu_q = torch.tensor([0, *counts], device=device).cumsum(0).int()
     have, want = both(attention.prefill, batch, make, shape[0], make(sum(counts), shape[0], shape[2]), cu_q, **options)
     for mine, theirs in zip(have, want, strict=True):
-        close(mine, theirs)
+        assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("page_size", [1, 7, 64])
@@ -66,56 +66,58 @@ def test_prefill(
     ("dtype", "stored"),
     [(torch.bfloat16, torch.bfloat16), (torch.float16, torch.float16), (torch.bfloat16, FP8), (torch.float32, FP8)],
 )
-def test_formats(device: torch.device, close: Close, dtype: torch.dtype, stored: torch.dtype, page_size: int) -> None:
+def test_formats(
+    device: torch.device, assert_close: Close, dtype: torch.dtype, stored: torch.dtype, page_size: int
+) -> None:
     shape = (6, 2, 16, 32)
     batch, make = batch_of([40, 9], shape, page_size, stored, device)
     scales = {"k_scale": 0.5, "v_scale": 2.0} if stored == FP8 else {}
     q, cu_q = make(27, 6, 16).to(dtype), torch.tensor([0, 18, 27], dtype=torch.int32, device=device)
     for call, place in ((attention.decode, (q[:6],)), (attention.prefill, (q, cu_q))):
         (have, lse), (want, want_lse) = both(call, batch, make, 6, *place, **scales)
-        close(have, want)
-        close(lse, want_lse, dtype)
+        assert_close(have, want)
+        assert_close(lse, want_lse, dtype)
 
 
-def test_keys_split_over_many_programs(device: torch.device, close: Close) -> None:
+def test_keys_split_over_many_programs(device: torch.device, assert_close: Close) -> None:
     """Long rows, cut by their own length: alone or in a batch, the same bits."""
     batch, make = batch_of([1500, 300], (4, 2, 16, 16), 16, torch.float32, device)
     q, sinks = make(4, 4, 16), make(4)
     for options in ({}, {"window": 700}):
         have, want = both(attention.decode, batch, make, 4, q, sinks=True, **options)
-        close(have[0], want[0])
-        close(have[1], want[1])
+        assert_close(have[0], want[0])
+        assert_close(have[1], want[1])
         arguments = (batch.k_cache, batch.v_cache, batch.tables[1:], batch.lengths[1:], 0.3)
         alone = attention.decode(q[2:], *arguments, sinks=sinks, impl="triton", **options)
         arguments = (batch.k_cache, batch.v_cache, batch.tables, batch.lengths, 0.3)
         assert torch.equal(alone, attention.decode(q, *arguments, sinks=sinks, impl="triton", **options)[2:])
 
 
-def test_many_rows_of_a_head(device: torch.device, close: Close) -> None:
+def test_many_rows_of_a_head(device: torch.device, assert_close: Close) -> None:
     """More query rows a head of the cache than a program takes; tokens spaced; pages apart from each other."""
     batch, make = batch_of([90, 17], (20, 1, 16, 16), 16, torch.float32, device)
     both = torch.stack((batch.k_cache, batch.v_cache), 1)
     q = make(16, 50, 16)[:, 10:30]
     rest = (batch.tables, batch.lengths, 0.3)
     want = attention.decode(q, batch.k_cache, batch.v_cache, *rest, impl="reference")
-    close(attention.decode(q, both[:, 0], both[:, 1], *rest, impl="triton"), want)
+    assert_close(attention.decode(q, both[:, 0], both[:, 1], *rest, impl="triton"), want)
 
 
-def test_merge(device: torch.device, close: Close) -> None:
+def test_merge(device: torch.device, assert_close: Close) -> None:
     make = Maker(torch.float32, 1, device)
     outs, lses = make(21, 3, 4 * 24), make(21, 3, 4)
     lses[3, 1] = lses[:, 2, 3] = -torch.inf
     outs[3, 1] = torch.nan
     outs[:, 2, 3 * 24 :] = torch.nan
     have, want = (attention.merge(outs, lses, impl=impl) for impl in ("triton", "reference"))
-    close(have[0], want[0])
-    close(have[1].nan_to_num(neginf=0.0), want[1].nan_to_num(neginf=0.0))
+    assert_close(have[0], want[0])
+    assert_close(have[1].nan_to_num(neginf=0.0), want[1].nan_to_num(neginf=0.0))
     assert not have[0][2, 72:].any()
     assert have[1][2, 3] == -torch.inf
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, FP8])
-def test_write_kv(device: torch.device, close: Close, stored: torch.dtype) -> None:
+def test_write_kv(device: torch.device, assert_close: Close, stored: torch.dtype) -> None:
     make = Maker(torch.float32, 1, device)
     k, v = make(5, 4, 24)[:, 1:3], make(5, 2, 40) * 400
     if stored == FP8:  # numbers that FP8 has, times the scale: rounding up to a power of two, the interpreter errs
@@ -128,7 +130,7 @@ def test_write_kv(device: torch.device, close: Close, stored: torch.dtype) -> No
         written.append(caches)
     for mine, theirs in zip(*written, strict=True):
         if stored == torch.bfloat16:  # which the interpreter cuts off instead of rounding
-            close(mine, theirs)
+            assert_close(mine, theirs)
         else:
             assert torch.equal(mine.float(), theirs.float())
 

@@ -31,35 +31,35 @@ def weight_of(name: str, n: int, k: int, device: torch.device) -> gemm.LinearWei
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 70])
 @pytest.mark.parametrize("name", FORMATS)
-def test_linear(device: torch.device, close: Close, name: str, rows: int) -> None:
+def test_linear(device: torch.device, assert_close: Close, name: str, rows: int) -> None:
     weight = weight_of(name, 83, 384, device)
     x = torch.randn(rows, 400, device=device)[:, 8:-8]
     want = gemm.linear(x, weight, impl="reference")
-    close(gemm.linear(x, weight, impl="triton"), want)
+    assert_close(gemm.linear(x, weight, impl="triton"), want)
     if rows:
         with pytest.raises(AssertionError, match="differs"):
-            close(gemm.linear(x.roll(1, 1), weight, impl="triton"), want)
+            assert_close(gemm.linear(x.roll(1, 1), weight, impl="triton"), want)
 
 
 @pytest.mark.parametrize("rows", [1, 70])
 @pytest.mark.parametrize("name", FORMATS)
-def test_linear_of_bf16(device: torch.device, close: Close, name: str, rows: int) -> None:
+def test_linear_of_bf16(device: torch.device, assert_close: Close, name: str, rows: int) -> None:
     weight, x = weight_of(name, 40, 256, device), torch.randn(rows, 256, device=device).bfloat16()
     for out in (torch.bfloat16, torch.float32):
         want = gemm.linear(x, weight, out_dtype=out, impl="reference")
-        close(gemm.linear(x, weight, out_dtype=out, impl="triton"), want, torch.bfloat16)
+        assert_close(gemm.linear(x, weight, out_dtype=out, impl="triton"), want, torch.bfloat16)
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "int4", "fp8 block"])
-def test_parts_of_k_add_up(device: torch.device, close: Close, name: str) -> None:
+def test_parts_of_k_add_up(device: torch.device, assert_close: Close, name: str) -> None:
     weight, x = weight_of(name, 20, 2048, device), torch.randn(3, 2048, device=device)
-    close(gemm.linear(x, weight, impl="triton"), gemm.linear(x, weight, impl="reference"))
+    assert_close(gemm.linear(x, weight, impl="triton"), gemm.linear(x, weight, impl="reference"))
 
 
-def test_mlp(device: torch.device, close: Close) -> None:
+def test_mlp(device: torch.device, assert_close: Close) -> None:
     gate_up, down = weight_of("mxfp4", 2 * 96, 64, device), weight_of("mxfp4", 64, 96, device)
     mlp, x = gemm.prepare_mlp(gate_up, down), torch.randn(5, 64, device=device)
-    close(gemm.mlp(x, mlp, impl="triton"), gemm.mlp(x, mlp, impl="reference"))
+    assert_close(gemm.mlp(x, mlp, impl="triton"), gemm.mlp(x, mlp, impl="reference"))
 
 
 @pytest.mark.parametrize("ids", [torch.int32, torch.int64])

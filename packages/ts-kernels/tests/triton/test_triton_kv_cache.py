@@ -14,7 +14,13 @@ Close = Callable[..., None]
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, FP8])
 @pytest.mark.parametrize(("tokens", "latent", "pairs"), [(0, 8, 1), (1, 8, 1), (9, 100, 8)])
 def test_write_latent(
-    device: torch.device, close: Close, dtype: torch.dtype, stored: torch.dtype, tokens: int, latent: int, pairs: int
+    device: torch.device,
+    assert_close: Close,
+    dtype: torch.dtype,
+    stored: torch.dtype,
+    tokens: int,
+    latent: int,
+    pairs: int,
 ) -> None:
     generator = torch.Generator().manual_seed(tokens)
     width = latent + 2 * pairs

@@ -35,7 +35,9 @@ def delta_inputs(device: torch.device, tokens: int, heads: tuple[int, int], widt
 
 
 @pytest.mark.parametrize(("heads", "widths"), [((1, 2), (32, 48)), ((1, 1), (20, 7))])
-def test_gated_delta(device: torch.device, close: Close, heads: tuple[int, int], widths: tuple[int, int]) -> None:
+def test_gated_delta(
+    device: torch.device, assert_close: Close, heads: tuple[int, int], widths: tuple[int, int]
+) -> None:
     """Several rows with states, one of them fresh in a poisoned slot; then one without a slot."""
     x = delta_inputs(device, sum(LENGTHS), heads, widths)
     slots, fresh = (
@@ -50,19 +52,19 @@ def test_gated_delta(device: torch.device, close: Close, heads: tuple[int, int],
         out = linear_attention.gated_delta(*x, states, slots, spans(device), fresh, impl=impl)
         results.append((out, states))
     for have, want in zip(results[1], results[0], strict=True):
-        close(have, want)
+        assert_close(have, want)
     with pytest.raises(AssertionError, match="differs"):
-        close(
+        assert_close(
             linear_attention.gated_delta(*x, pool.clone(), slots.roll(2), spans(device), impl="triton"), results[0][0]
         )
     slots[2], states = -1, pool.clone()
     out = linear_attention.gated_delta(*x, states, slots, spans(device), fresh, impl="triton")
     assert (out[5:75] == 0).all()
     assert torch.equal(states[7], pool[7])
-    close(out[75:], results[0][0][75:])
+    assert_close(out[75:], results[0][0][75:])
 
 
-def test_keys_that_repeat(device: torch.device, close: Close) -> None:
+def test_keys_that_repeat(device: torch.device, assert_close: Close) -> None:
     """One key all along, full strength, no decay: the system's worst condition, where powers of A would overflow."""
     q, k, v, a, b, a_log, bias = delta_inputs(device, 64, (1, 1), (32, 32))
     k = k[:1].expand(64, -1, -1).contiguous()
@@ -72,11 +74,11 @@ def test_keys_that_repeat(device: torch.device, close: Close) -> None:
     for impl in ("reference", "triton"):
         states = seeded(device, 1, 1, 32, 32)
         results.append(linear_attention.gated_delta(*each, states, slots, cu_q, impl=impl))
-    close(results[1], results[0])
+    assert_close(results[1], results[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gated_delta_step(device: torch.device, close: Close, dtype: torch.dtype) -> None:
+def test_gated_delta_step(device: torch.device, assert_close: Close, dtype: torch.dtype) -> None:
     x = delta_inputs(device, 4, (2, 4), (40, 70))
     x[:5] = [t.to(dtype) for t in x[:5]]
     slots = torch.tensor([5, 2, -1, 0], device=device)
@@ -85,14 +87,14 @@ def test_gated_delta_step(device: torch.device, close: Close, dtype: torch.dtype
     for impl in ("reference", "triton"):
         states = pool.clone()
         results.append((linear_attention.gated_delta_step(*x, states, slots, impl=impl), states))
-    close(results[1][0], results[0][0])
-    close(results[1][1], results[0][1])
+    assert_close(results[1][0], results[0][0])
+    assert_close(results[1][1], results[0][1])
     assert (results[1][0][2] == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("channels", "width"), [(100, 4), (3, 2)])
-def test_convolution(device: torch.device, close: Close, dtype: torch.dtype, channels: int, width: int) -> None:
+def test_convolution(device: torch.device, assert_close: Close, dtype: torch.dtype, channels: int, width: int) -> None:
     x = seeded(device, sum(LENGTHS), channels + 5)[:, 3:-2].to(dtype)
     weight = seeded(device, channels, width).to(dtype)
     slots, fresh = (
@@ -107,15 +109,15 @@ def test_convolution(device: torch.device, close: Close, dtype: torch.dtype, cha
         step = linear_attention.causal_conv_step(x[:3], weight, states, slots[[4, 3, 0]], impl=impl)
         results.append((out, states, step))
     for have, want in zip(results[1], results[0], strict=True):
-        close(have, want)
+        assert_close(have, want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gated_norm_and_copies(device: torch.device, close: Close, dtype: torch.dtype) -> None:
+def test_gated_norm_and_copies(device: torch.device, assert_close: Close, dtype: torch.dtype) -> None:
     x, z = seeded(device, 2, 13, 110)[..., 5:-5].to(dtype)
     weight = seeded(device, 100)
     want = linear_attention.gated_rms_norm(x, z, weight, 1e-6, impl="reference")
-    close(linear_attention.gated_rms_norm(x, z, weight, 1e-6, impl="triton"), want)
+    assert_close(linear_attention.gated_rms_norm(x, z, weight, 1e-6, impl="triton"), want)
     pool = seeded(device, 6, 3, 50, 40).to(dtype)
     before, pairs = pool.clone(), (torch.tensor([1, -1, 4]).to(device), torch.tensor([3, 2, 0]).to(device))
     linear_attention.copy_states(pool, pool, *pairs, impl="triton")

@@ -61,7 +61,7 @@ def make(
     return Batch(cache.to(stored).to(device), tables.to(device), counts, weight, scale, generator)
 
 
-def near(have: Tensor, want: Tensor, dtype: torch.dtype) -> None:
+def assert_near(have: Tensor, want: Tensor, dtype: torch.dtype) -> None:
     assert checking.difference(have, want) <= TOLERANCE[dtype]
 
 
@@ -94,7 +94,7 @@ def test_decode(
     options: dict[str, Any] = {"q_len": q_len, "cache_scale": batch.cache_scale, "return_lse": True}
     want, want_lse = mla.decode(*arguments, **options, impl="reference")
     have, lse = mla.decode(*arguments, **options, impl="triton")
-    near(have, want, dtype)
+    assert_near(have, want, dtype)
     assert torch.equal(lse.isinf(), want_lse.isinf())
     torch.testing.assert_close(lse, want_lse, atol=2e-2 if dtype == torch.bfloat16 else 2e-5, rtol=0)
 
@@ -106,7 +106,7 @@ def test_decode_absorbed_takes_spaced_queries(device: torch.device, dtype: torch
     q_rope = batch.queries(8, dtype)[..., 32:]
     arguments = (q_latent, q_rope, batch.cache, batch.tables, batch.lengths, 0.2)
     want = mla.decode_absorbed(*arguments, q_len=4, impl="reference")
-    near(mla.decode_absorbed(*arguments, q_len=4, impl="triton"), want, dtype)
+    assert_near(mla.decode_absorbed(*arguments, q_len=4, impl="triton"), want, dtype)
 
 
 def test_decode_at_the_sizes_of_kimi(device: torch.device) -> None:
@@ -114,7 +114,9 @@ def test_decode_at_the_sizes_of_kimi(device: torch.device) -> None:
     batch = make(device, [130], (16, 128, 64, 128, 512), 64)
     q = batch.queries(2, torch.float32)
     arguments = (q, batch.cache, batch.weight, batch.tables, batch.lengths, 192**-0.5)
-    near(mla.decode(*arguments, q_len=2, impl="triton"), mla.decode(*arguments, q_len=2, impl="reference"), q.dtype)
+    assert_near(
+        mla.decode(*arguments, q_len=2, impl="triton"), mla.decode(*arguments, q_len=2, impl="reference"), q.dtype
+    )
 
 
 @pytest.mark.parametrize("slots", [1, 7, 40])
@@ -126,7 +128,7 @@ def test_any_number_of_splits_gives_the_same(device: torch.device, monkeypatch: 
     arguments = (q, batch.cache, batch.weight, batch.tables, batch.lengths, 0.17)
     want, want_lse = mla.decode(*arguments, return_lse=True, impl="reference")
     have, lse = mla.decode(*arguments, return_lse=True, impl="triton")
-    near(have, want, q.dtype)
+    assert_near(have, want, q.dtype)
     torch.testing.assert_close(lse, want_lse, atol=2e-5, rtol=0)
 
 
@@ -170,7 +172,7 @@ def test_prefill(
     arguments = (q, batch.cache, batch.weight, cu_q, batch.tables, batch.lengths, 0.2)
     want = mla.prefill(*arguments, cache_scale=batch.cache_scale, impl="reference")
     known = lengths if chunk == 48 else None
-    near(mla.prefill(*arguments, cache_scale=batch.cache_scale, host_seq_lens=known, impl="triton"), want, dtype)
+    assert_near(mla.prefill(*arguments, cache_scale=batch.cache_scale, host_seq_lens=known, impl="triton"), want, dtype)
 
 
 def test_empty_batches(device: torch.device) -> None:
@@ -195,7 +197,7 @@ def test_tolerance_sees_mistakes(device: torch.device, dtype: torch.dtype) -> No
 
     want = mla.decode(q, batch.cache, batch.weight, batch.tables, batch.lengths, 0.17, q_len=2,
                       cache_scale=batch.cache_scale, impl="reference")  # fmt: skip
-    near(attend(q, batch.tables, batch.lengths), want, dtype)
+    assert_near(attend(q, batch.tables, batch.lengths), want, dtype)
     shifted, dropped = batch.tables.clone(), want.clone()
     shifted[0, 1] = shifted[0, 0]
     dropped[:, 32:64] = 0
@@ -239,7 +241,7 @@ def test_splits_merged_wrongly_show(device: torch.device, monkeypatch: pytest.Mo
         lambda sums: sums.zero_().sum(),  # every split the same weight
         lambda sums: sums[0].fill_(-torch.inf).sum(),  # the first one dropped
     )
-    near(mla.decode(*arguments, impl="triton"), want, q.dtype)
+    assert_near(mla.decode(*arguments, impl="triton"), want, q.dtype)
     for spoil in mistakes:
         monkeypatch.setattr(decode, "merge_kernel", Broken(spoil))
         assert checking.difference(mla.decode(*arguments, impl="triton"), want) > 100 * TOLERANCE[q.dtype]
@@ -251,11 +253,11 @@ def test_prefill_mistakes_show(device: torch.device, monkeypatch: pytest.MonkeyP
     q, cu_q = batch.queries(20, torch.bfloat16), torch.tensor([0, 20], dtype=torch.int32, device=device)
     arguments = (q, batch.cache, batch.weight, cu_q, batch.tables)
     want = mla.prefill(*arguments, batch.lengths, 0.17, impl="reference")
-    near(mla.prefill(*arguments, batch.lengths, 0.17, impl="triton"), want, q.dtype)
+    assert_near(mla.prefill(*arguments, batch.lengths, 0.17, impl="triton"), want, q.dtype)
     off_by_one = mla.prefill(*arguments, batch.lengths - 1, 0.17, impl="triton")
     assert checking.difference(off_by_one, want) > TOLERANCE[q.dtype]
     monkeypatch.setattr(chunks, "CHUNK", 32)
-    near(mla.prefill(*arguments, batch.lengths, 0.17, impl="triton"), want, q.dtype)
+    assert_near(mla.prefill(*arguments, batch.lengths, 0.17, impl="triton"), want, q.dtype)
     attend = chunks._attend
     lost: Callable[..., None] = lambda *a: None if a[6][0] == 32 else attend(*a)  # noqa: E731
     monkeypatch.setattr(chunks, "_attend", lost)

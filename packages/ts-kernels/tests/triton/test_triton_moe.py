@@ -58,45 +58,45 @@ def routed(tokens: int, experts: int, k: int, device: torch.device) -> tuple[Ten
     return randn(4, tokens, k).abs().to(device), ids.to(device)
 
 
-def check(close: Close, layer: moe.ExpertWeights, x: Tensor, k: int) -> None:
+def check(assert_close: Close, layer: moe.ExpertWeights, x: Tensor, k: int) -> None:
     assert layer.format.endswith("source+tiled")
     weights, ids = routed(x.shape[0], layer.experts, k, x.device)
     want = moe.experts(x, weights, ids, layer, impl="reference")
-    close(moe.experts(x, weights, ids, layer, impl="triton"), want)
+    assert_close(moe.experts(x, weights, ids, layer, impl="triton"), want)
     with pytest.raises(AssertionError, match="differs"):
-        close(moe.experts(x, weights, (ids + 1) % layer.experts, layer, impl="triton"), want)
+        assert_close(moe.experts(x, weights, (ids + 1) % layer.experts, layer, impl="triton"), want)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("wide", [False, True])
-def test_few_pairs(device: torch.device, close: Close, name: str, wide: bool) -> None:
+def test_few_pairs(device: torch.device, assert_close: Close, name: str, wide: bool) -> None:
     """Columns that are no whole spans, rows that are no whole tiles; biases, clamp and interleaved rows on bf16."""
     dtype = torch.float32 if wide else torch.bfloat16
     layer = layer_of(name, (4, 96, 160), device, biases=not wide, interleaved=not wide)
-    check(close, layer, randn(3, 5, 96).to(device, dtype), 3)
+    check(assert_close, layer, randn(3, 5, 96).to(device, dtype), 3)
 
 
 @pytest.mark.parametrize("name", ["bf16", "int4-32", "fp8-block"])
-def test_split_columns(device: torch.device, close: Close, name: str) -> None:
+def test_split_columns(device: torch.device, assert_close: Close, name: str) -> None:
     assert launch("int4", 4, 3, 64, 2048, gated=True, device=described("sm_90"), size=2).split == 4
     layer = layer_of(name, (3, 2048, 32), device, biases=True, interleaved=name != "bf16")
-    check(close, layer, randn(3, 2, 2048).to(device), 2)
+    check(assert_close, layer, randn(3, 2, 2048).to(device), 2)
 
 
 @pytest.mark.parametrize(("tokens", "block"), [(40, 64), (300, 128)])
-def test_many_pairs(device: torch.device, close: Close, tokens: int, block: int) -> None:
+def test_many_pairs(device: torch.device, assert_close: Close, tokens: int, block: int) -> None:
     assert launch("int4", 2 * tokens, 2, 64, 64, gated=True, device=described("sm_90"), size=2).block_m == block
-    check(close, layer_of("int4-32", (2, 64, 32), device, biases=True), randn(3, tokens, 64).to(device), 2)
+    check(assert_close, layer_of("int4-32", (2, 64, 32), device, biases=True), randn(3, tokens, 64).to(device), 2)
 
 
-def test_shared_expert_and_spaced_rows(device: torch.device, close: Close) -> None:
+def test_shared_expert_and_spaced_rows(device: torch.device, assert_close: Close) -> None:
     layer = layer_of("fp32", (3, 64, 32), device)
     shared = gemm.prepare_mlp(randn(7, 96, 64).to(device), randn(8, 64, 48).to(device))
     x = torch.full((3, 70), torch.nan, device=device)
     x[:, 2:66] = randn(3, 3, 64)
     weights, ids = routed(3, 3, 2, device)
     want = moe.experts(x[:, 2:66], weights, ids, layer, shared=shared, impl="reference")
-    close(moe.experts(x[:, 2:66], weights, ids, layer, shared=shared, impl="triton"), want)
+    assert_close(moe.experts(x[:, 2:66], weights, ids, layer, shared=shared, impl="triton"), want)
     nothing = moe.experts(x[:0, 2:66], weights[:0], ids[:0], layer, shared=shared, impl="triton")
     assert nothing.shape == (0, 64)
 
@@ -112,37 +112,37 @@ def test_nothing_here(device: torch.device) -> None:
 @pytest.mark.parametrize("scale_dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize(("columns", "group"), [(192, 64), (256, 128), (100, None), (64, 64)])
 def test_int8_groups(
-    device: torch.device, close: Close, columns: int, group: int | None, scale_dtype: torch.dtype
+    device: torch.device, assert_close: Close, columns: int, group: int | None, scale_dtype: torch.dtype
 ) -> None:
     """Every size of a group, the last span half empty, scales that differ by group; a shifted scale shows."""
     x, ids = randn(2, 3, columns).to(device), routed(3, 2, 1, device)[1]
     matrix = randn(1, 2, 40, columns) * torch.linspace(0.2, 3.0, columns)
     weight = quantize.quantize_int8(matrix.to(device), group, scale_dtype=scale_dtype)
     want = moe.grouped_linear(x, ids, weight, impl="reference")
-    close(moe.grouped_linear(x, ids, weight, impl="triton"), want)
+    assert_close(moe.grouped_linear(x, ids, weight, impl="triton"), want)
     moved = quantize.Int8Weight(weight.values, weight.scale.roll(1, -2))
     with pytest.raises(AssertionError, match="differs"):
-        close(moe.grouped_linear(x, ids, moved, impl="triton"), want)
+        assert_close(moe.grouped_linear(x, ids, moved, impl="triton"), want)
 
 
 @pytest.mark.parametrize("name", ["bf16", "nvfp4"])
-def test_grouped_linear(device: torch.device, close: Close, name: str) -> None:
+def test_grouped_linear(device: torch.device, assert_close: Close, name: str) -> None:
     weight = FORMATS[name](randn(1, 3, 40, 96).to(device))
     x = randn(2, 4, 96).to(device)
     _, ids = routed(4, 3, 2, device)
     want = moe.grouped_linear(x, ids, weight, impl="reference")
     assert (want[0, 0] == 0).all()
-    close(moe.grouped_linear(x, ids, weight, impl="triton"), want)
+    assert_close(moe.grouped_linear(x, ids, weight, impl="triton"), want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_combine(device: torch.device, close: Close, dtype: torch.dtype) -> None:
+def test_combine(device: torch.device, assert_close: Close, dtype: torch.dtype) -> None:
     values, base = randn(1, 5, 3, 70).to(device, dtype), randn(2, 5, 72)[:, 1:-1].to(device, dtype)
     weights, ids = routed(5, 4, 3, device)
     values[0, 0] = torch.nan
     for start in (None, base):
         want = moe.combine(values, weights, ids, 4, base=start, impl="reference")
-        close(moe.combine(values, weights, ids, 4, base=start, impl="triton"), want)
+        assert_close(moe.combine(values, weights, ids, 4, base=start, impl="triton"), want)
 
 
 @pytest.mark.parametrize(
@@ -160,22 +160,24 @@ def test_permute(device: torch.device, tokens: int, k: int, experts: int, block:
     ("experts", "groups", "top_groups", "k"),
     [(24, 1, 1, 5), (24, 3, 2, 8), (32, 8, 4, 6), (4, 4, 2, 2), (257, 1, 1, 8)],
 )
-def test_route_sigmoid(device: torch.device, close: Close, experts: int, groups: int, top_groups: int, k: int) -> None:
+def test_route_sigmoid(
+    device: torch.device, assert_close: Close, experts: int, groups: int, top_groups: int, k: int
+) -> None:
     logits, bias = randn(1, 3, experts + 2)[:, 1:-1].to(device), randn(2, experts).to(device)
     arguments = (logits, bias, k, groups, top_groups, 2.5, experts != 24)
     have, ids = moe.route_sigmoid(*arguments, impl="triton")
     want, chosen = moe.route_sigmoid(*arguments, impl="reference")
     assert torch.equal(ids, chosen)
-    close(have, want)
+    assert_close(have, want)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_route_softmax(device: torch.device, close: Close, normalize: bool) -> None:
+def test_route_softmax(device: torch.device, assert_close: Close, normalize: bool) -> None:
     logits = (2 * randn(1, 4, 33)).round().to(device)  # many ties
     have, ids = moe.route_softmax(logits, 9, normalize=normalize, scale=1.5, impl="triton")
     want, chosen = moe.route_softmax(logits, 9, normalize=normalize, scale=1.5, impl="reference")
     assert torch.equal(ids, chosen)
-    close(have, want)
+    assert_close(have, want)
 
 
 @pytest.mark.parametrize("normalize", [False, True])

@@ -16,7 +16,7 @@ Close = Callable[..., None]
     ("tokens", "heads", "pairs", "rest"), [(0, 2, 4, 0), (1, 1, 1, 3), (5, 3, 21, 0), (7, 5, 8, 32)]
 )
 def test_rotations(
-    device: torch.device, close: Close, dtype: torch.dtype, tokens: int, heads: int, pairs: int, rest: int
+    device: torch.device, assert_close: Close, dtype: torch.dtype, tokens: int, heads: int, pairs: int, rest: int
 ) -> None:
     generator = torch.Generator().manual_seed(tokens)
     x = torch.randn(tokens, heads, 2 * pairs + rest, generator=generator).to(device, dtype)
@@ -35,10 +35,10 @@ def test_rotations(
         want = call(first.clone(), *others, **options, impl="reference")
         mine = first.clone()
         assert call(mine, *others, **options, impl="triton") is mine
-        close(mine, want)
+        assert_close(mine, want)
         wide = torch.full((tokens, heads, 2 * first.shape[2]), torch.nan, dtype=dtype, device=device)
         wide[..., ::2] = first
-        close(call(wide[..., ::2], *others, **options, impl="triton"), want)
+        assert_close(call(wide[..., ::2], *others, **options, impl="triton"), want)
         assert wide[..., 1::2].isnan().all()
         if tokens:
             wrong = call(first.clone(), others[0], (others[1] + 1) % 77, *others[2:], **options, impl="triton")

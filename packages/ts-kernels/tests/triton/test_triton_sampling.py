@@ -85,19 +85,19 @@ def test_argmax(device: torch.device, vocab: int) -> None:
 
 
 @pytest.mark.parametrize(("rows", "vocab", "n"), [(0, 9, 2), (3, 5, 5), (3, 100, 0), (2, 9000, 20)])
-def test_logprobs(device: torch.device, close: Close, rows: int, vocab: int, n: int) -> None:
+def test_logprobs(device: torch.device, assert_close: Close, rows: int, vocab: int, n: int) -> None:
     logits = logits_of(device, rows, vocab).round(decimals=1)
     tokens = (torch.arange(rows, dtype=torch.int32) * 4321 % vocab).to(device)
     tokens[rows - 1 :] = -1
     have = sampling.logprobs(logits, tokens, n, impl="triton")
     want = sampling.logprobs(logits, tokens, n, impl="reference")
-    close(have.chosen.nan_to_num(neginf=-9.0), want.chosen.nan_to_num(neginf=-9.0))
-    close(have.top_values, want.top_values)
+    assert_close(have.chosen.nan_to_num(neginf=-9.0), want.chosen.nan_to_num(neginf=-9.0))
+    assert_close(have.top_values, want.top_values)
     assert torch.equal(have.ranks, want.ranks)
     assert torch.equal(have.top_ids, want.top_ids)
 
 
-def test_penalties(device: torch.device, close: Close) -> None:
+def test_penalties(device: torch.device, assert_close: Close) -> None:
     logits = logits_of(device, 4, 5000)
     slots = torch.tensor([3, -1, 5, 0], device=device)
     tokens = torch.randint(-1, 90, (4, 150), generator=torch.Generator().manual_seed(1)).int().to(device)
@@ -110,7 +110,7 @@ def test_penalties(device: torch.device, close: Close) -> None:
         sampling.apply_penalties(x, counts, slots, *penalties, impl=impl)
         results.append((counts, x))
     assert torch.equal(results[0][0], results[1][0])
-    close(results[1][1], results[0][1])
+    assert_close(results[1][1], results[0][1])
     assert torch.equal(results[1][1][1], logits[1])
 
 
