@@ -2,6 +2,9 @@
 
 The first collective of a branch is begun, the modules of the other branch run, and only then is it waited for. The two
 branches of a sum may run in either order, so their modules must not write to what they take.
+
+A sum may itself be a branch of another one. What one sum has moved stays where it is; a collective that is begun early
+for an inner sum has the modules of the outer one beside it as well.
 """
 
 from .program import Add, Call, Communication, Operation, Program, Start, Value, Wait, reads
@@ -21,22 +24,35 @@ class _Plan:
         self.program = program
         self.maker = {value.id: op for op in program.operations for value in op.outs}
         self.readers = program.readers()
-        self.place = {id(op): number for number, op in enumerate(program.operations)}
+        self.number = {id(op): number for number, op in enumerate(program.operations)}
+        self.place = dict(self.number)
         self.next_id = program.new_id()
         self.moved: set[int] = set()
         self.instead: dict[int, list[Operation]] = {}
 
     def begin_early(self, one: Value, other: Value, add: Add) -> bool:
         """Run the modules of ``other`` while the first collective of ``one`` is under way, if there are both."""
-        sender = next((op for op in self._branch(one, add) if isinstance(op, Communication) and _moves(op)), None)
-        beside = _up_to_last_call(self._branch(other, add))
-        if sender is None or not beside or not self._may_stand_at(self.place[id(sender)], beside):
+        sending, beside = self._branch(one, add), _up_to_last_call(self._branch(other, add))
+        sender = next((op for op in sending if isinstance(op, Communication) and _moves(op)), None)
+        if sender is None or not beside or not self._may_move(sender, sending, beside):
             return False
+        *before, wait = self.instead.get(id(sender)) or self._begun(sender)
+        self.instead[id(sender)] = [*before, *beside, wait]
+        self.moved |= {id(op) for op in beside}
+        self.place |= {id(op): self.place[id(sender)] for op in beside}
+        return True
+
+    def _begun(self, sender: Communication) -> list[Operation]:
         start = Start(sender, Value(self.next_id, (), sender.outs[0].layout, "pending"))
         self.next_id += 1
-        self.instead[id(sender)] = [start, *beside, Wait(start)]
-        self.moved |= {id(op) for op in beside}
-        return True
+        return [start, Wait(start)]
+
+    def _may_move(self, sender: Communication, sending: list[Operation], beside: list[Operation]) -> bool:
+        """Whether the branches have nothing in common, as those of ``y + y`` do, and no other sum has moved them."""
+        apart = not {id(op) for op in sending} & {id(op) for op in beside}
+        as_they_were = not any(id(op) in self.moved or id(op) in self.instead for op in beside)
+        unmoved = id(sender) not in self.moved
+        return apart and as_they_were and unmoved and self._may_stand_at(self.place[id(sender)], beside)
 
     def _may_stand_at(self, place: int, ops: list[Operation]) -> bool:
         """Whether all that ``ops`` read is there before ``place``, and nothing before it reads what they make."""
@@ -59,7 +75,7 @@ class _Plan:
             return []
         inside = {id(last)}
         branch = [last]
-        for op in reversed(self.program.operations[: self.place[id(last)]]):
+        for op in reversed(self.program.operations[: self.number[id(last)]]):
             users = [user for out in op.outs for user in self.readers.get(out.id, [])]
             if users and all(id(user) in inside for user in users):
                 inside.add(id(op))
