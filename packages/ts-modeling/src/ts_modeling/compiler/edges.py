@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import count
 
 from ..errors import CompileError
-from ..placement import BATCH_DIMS, REPLICATE, Dim, Layout, Mesh, Placement, Shard, Spec, convert, refusal
+from ..placement import BATCH_DIMS, REPLICATE, Boundary, Dim, Layout, Mesh, Placement, Shard, Spec, convert, refusal
 from .cost import wire_bytes
 from .program import Collect, Program, Value
 
@@ -112,6 +112,12 @@ class Edges:
                     f"{edge}: {producer} gives {have} on {axis}, {consumer} takes {need}: {reason}. "
                     f"Declare that {producer} gives {need}, or that {consumer} takes {have}"
                 )
+
+
+def named_atoms(boundary: Boundary, mesh: Mesh) -> set[int]:
+    """Atoms of the axes that ``boundary`` says something about."""
+    specs = [spec for spec in (*boundary.takes, *boundary.gives) if isinstance(spec, Spec)]
+    return {atom for spec in specs for axis in spec.axes for atom in mesh.atoms(axis)}
 
 
 def renamed(free: Mapping[int, Placement], batch: str | None) -> dict[int, Placement]:

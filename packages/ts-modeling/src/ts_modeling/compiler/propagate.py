@@ -4,6 +4,7 @@ At a module boundary each mesh atom falls under one of two rules. An atom of an 
 gets exactly what is written there. On any other atom the module is free: batch dimensions stay cut as they come (all
 inputs alike), a Partial is resolved (to the whole, or under ``cut_tokens`` to a cut of the tokens), anything else is
 made whole. A free module that takes something opaque may count rows in it, so there only the caller's own cut stays.
+A linear module lets a pending sum through where all its placed inputs are pending sums.
 """
 
 import operator
@@ -28,7 +29,7 @@ from ..placement import (
     Shard,
     Spec,
 )
-from .edges import Edges
+from .edges import Edges, named_atoms
 from .policy import Policy
 from .program import Add, Arg, Call, Dispatch, Program, Value
 from .routing import before_dispatch, check_routed, combine, dispatch, dispatched, may_dispatch
@@ -181,21 +182,23 @@ class _Propagator:
 
     def _free(self, boundary: Boundary, placed: list[tuple[Value, Spec]]) -> dict[int, Placement]:
         """Placements on the atoms that the leaf does not mention: how the batch dimension is cut there, or Partial."""
-        specs = [s for s in (*boundary.takes, *boundary.gives) if isinstance(s, Spec)]
-        named = {atom for s in specs for axis in s.axes for atom in self.mesh.atoms(axis)}
+        named = named_atoms(boundary, self.mesh)
         counts_rows = any(isinstance(s, Opaque) for s in boundary.takes)
-        own = self.mesh.atoms("attn_dp")
-        free: dict[int, Placement] = {}
-        for value, _ in placed:
-            for atom, have in enumerate(value.layout):
-                if atom in named:
-                    continue
-                batch_cut = isinstance(have, Shard) and have.dim in BATCH_DIMS
-                if (boundary.linear or batch_cut) and not (batch_cut and counts_rows and atom not in own):
-                    free.setdefault(atom, have)
-                elif self._cuts(value, have) and not counts_rows:
-                    free.setdefault(atom, Shard(TOKENS.name))
-        return free
+        values = [value for value, _ in placed]
+        atoms = [a for a in range(len(self.mesh.atom_sizes)) if values and a not in named]
+        found = {a: self._free_on(a, values, linear=boundary.linear, counts_rows=counts_rows) for a in atoms}
+        return {a: placement for a, placement in found.items() if placement}
+
+    def _free_on(self, atom: int, values: list[Value], *, linear: bool, counts_rows: bool) -> Placement | None:
+        """What becomes of the batch, or of pending sums, on an atom that the leaf does not mention; None: the whole."""
+        haves = [value.layout[atom] for value in values]
+        if linear and all(have == Partial("sum") for have in haves):
+            return haves[0]  # of a value and addends, each rank's share of the result would hold the value
+        batch_cut = next((h for h in haves if isinstance(h, Shard) and h.dim in BATCH_DIMS), None)
+        if counts_rows:
+            return batch_cut if atom in self.mesh.atoms("attn_dp") else None
+        cuts = any(self._cuts(value, have) for value, have in zip(values, haves, strict=True))
+        return batch_cut or (Shard(TOKENS.name) if cuts else None)
 
     def _cuts(self, value: Value, have: Placement) -> bool:
         """Whether to resolve ``have`` by cutting the tokens."""

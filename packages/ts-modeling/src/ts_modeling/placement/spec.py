@@ -100,7 +100,8 @@ class Routed:
 class Boundary:
     """What a module takes (positional arguments) and gives (one value, or a tuple).
 
-    ``linear``: the module maps every addend of a Partial on its own, and so lets Partial through. ``routed``: it has
+    ``linear``: the result is a linear function of all placed arguments together (no constant is added), so where all of
+    them are Partial(sum) each rank may map its addends on its own, and the result is Partial(sum). ``routed``: it has
     work for some rows alone. ``names`` of the results in the compiled code; by default each is called after its last
     dimension. A module that takes something ``OPAQUE`` may count rows in it, so its batch is cut over ``attn_dp`` (as
     the caller's batch is) and nowhere else, unless it says so.
