@@ -30,6 +30,8 @@ MESHES = {
 class Step(Leaf):
     """``many`` on one of two ranks, ``one`` where the module runs alone."""
 
+    memory = "own"
+
     def __init__(
         self, takes: Any, gives: Spec, many: Callable[..., Tensor], one: Any = None, *, linear: bool = False
     ) -> None:
@@ -40,6 +42,12 @@ class Step(Leaf):
     def forward(self, *args: Tensor) -> Tensor:
         """[T, D] each -> [T, D]."""
         return (self.one if self.alone else self.many)(*args)
+
+
+class Same(Step):
+    """Gives its argument."""
+
+    memory = "arguments"
 
 
 def kinds(axis: str, rank: int) -> dict[str, Callable[[], Step]]:
@@ -63,7 +71,7 @@ def kinds(axis: str, rank: int) -> dict[str, Callable[[], Step]]:
         "whole": lambda: Step(cut, summed, padded, lambda x: x * 1.0),
         "tok": lambda: Step(tokens, tokens, torch.cos),
         "own": lambda: Step(OWN, OWN, lambda x: torch.tanh(x) - 0.2),
-        "same": lambda: Step(FREE, FREE, lambda x: x, linear=True),
+        "same": lambda: Same(FREE, FREE, lambda x: x, linear=True),
         "lin": lambda: Step(FREE, FREE, lambda x: -2 * x + x.mean(1, keepdim=True), linear=True),
         "mul": lambda: Step((FREE, FREE), FREE, lambda x, y: x * torch.tanh(y)),
         "join": lambda: Step((FREE, FREE), FREE, lambda x, y: x - 2 * y, linear=True),
@@ -71,7 +79,7 @@ def kinds(axis: str, rank: int) -> dict[str, Callable[[], Step]]:
 
 
 class Net(nn.Module):
-    """Steps that each read values not long ago; ``moves`` favours what communicates."""
+    """Steps that each read one or two of the latest values."""
 
     def __init__(self, seed: int, axis: str, rank: int) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from .choose import Plans
+from .memory import writable
 from .program import (
     Add,
     Arg,
@@ -87,7 +88,7 @@ class _Writer:
         self.program, self.collectives = program, collectives
         self.scope: dict[str, Any] = {}
         self.names: dict[int, str] = {}
-        self.free_after = _last_uses(program)
+        self.free_after, self.writable = _last_uses(program), writable(program)
         self.batch = program.parameters[0]
         self.reserved = {
             *program.parameters,
@@ -109,14 +110,14 @@ class _Writer:
         return "\n".join(lines) + "\n"
 
     def _statement(self, index: int, op: Operation) -> str:
-        right, note = self._right(op, self.free_after[index])
+        right, note = self._right(op, reuse=id(op) in self.writable)
         dead = [self.names.pop(v.id) for v in self.free_after[index] if v.id in self.names]
         left = [self._assign(out) for out in op.outs]
         kept = [name for name in dead if name not in left]
         drop = f"; del {', '.join(kept)}" if kept else ""
         return f"{', '.join(left)} = {right}{drop}{f'  # {note}' if note else ''}"
 
-    def _right(self, op: Operation, dead: list[Value]) -> tuple[str, str]:
+    def _right(self, op: Operation, *, reuse: bool) -> tuple[str, str]:
         made = self.collectives
         match op:
             case Call():
@@ -127,15 +128,14 @@ class _Writer:
             case Wait():
                 return f"{self._name(op.start.pending)}.wait()", ""
             case FusedNorm():
-                reuse = _is_dead(op.collect.source, dead)
                 function: object = made.reduce_then_norm(op, reuse=reuse) if made else None
                 name = self._bind(f"{op.call.path}.after_{op.collect.kind}", function)
                 args: list[Arg] = [op.collect.source, *op.call.args[1:]]
                 return self._communicate(name, args, op.collect)
             case Start():
-                function = made.start(op.op, reuse=_is_dead(reads(op)[0], dead)) if made else None
+                function = made.start(op.op, reuse=reuse) if made else None
                 return self._communicate(self._bind(f"start.{_title(op.op)}", function), list(reads(op)), op.op)
-        function = made.collective(op, reuse=_is_dead(reads(op)[0], dead)) if made else None
+        function = made.collective(op, reuse=reuse) if made else None
         return self._communicate(self._bind(_title(op), function), list(reads(op)), op)
 
     def _communicate(self, name: str, args: list[Arg], op: Communication) -> tuple[str, str]:
@@ -193,11 +193,6 @@ def section(op: Operation) -> str:
         return ""
     parts = path.split(".")
     return ".".join(parts[:2]) if len(parts) > 2 else parts[0]
-
-
-def _is_dead(value: Value, dead: list[Value]) -> bool:
-    """Whether its memory is free to write: nothing reads it again, and it is no input of the caller's."""
-    return value.expr is None and any(v.id == value.id for v in dead)
 
 
 def _title(op: Communication) -> str:

@@ -21,6 +21,8 @@ class BiasedLinear(Leaf):
     matrices lie in one tensor (queries, keys, values): each is cut on its own.
     """
 
+    memory = "own"
+
     def __init__(
         self,
         takes: Dim,
@@ -73,6 +75,8 @@ class GeluMLP(Leaf):
 
     ``tanh`` takes GELU's approximation. Checkpoint parts are ``up`` and ``down`` with ``.weight`` or ``.bias``.
     """
+
+    memory = "own"
 
     def __init__(self, takes: Dim, intermediate: int, gives: Dim, mesh: Mesh, *, axis: str, tanh: bool) -> None:
         super().__init__()

@@ -16,6 +16,8 @@ from .stack import Span, Stack, local_size, span
 class Embedding(Leaf):
     """Rows of the table for token ids; a rank that holds other rows gives zeros, so the result is a Partial sum."""
 
+    memory = "own"
+
     def __init__(self, vocabulary: Dim, hidden: Dim, mesh: Mesh, *, dtype: torch.dtype, axis: str) -> None:
         super().__init__()
         assert vocabulary.size is not None

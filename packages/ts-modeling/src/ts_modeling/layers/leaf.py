@@ -12,6 +12,7 @@ from ..placement import Boundary, Gives, Spec
 from ..quantization.scheme import FLOATS
 
 Init = Literal["normal", "ones", "zeros", "codes", "fill"]
+Memory = Literal["own", "arguments", "any"]
 Moves = tuple[tuple[tuple[slice, ...], tuple[int | slice, ...]], ...]
 
 
@@ -68,6 +69,10 @@ class Leaf(nn.Module):
     boundary: Boundary
     optional: ClassVar[bool] = False
     """Whether a checkpoint may leave all of it out; it is then not prepared."""
+    memory: ClassVar[Memory] = "any"
+    """Where results lie: in memory made for them in the call (``own``), which a collective may then write to instead of
+    copying; perhaps in that of placed arguments (``arguments``); or in what the leaf or the caller may keep (``any``).
+    """
 
     def buffers_wanted(self) -> Mapping[str, Buffer]:
         """Tensors to fill, by name; none for a leaf without weights."""

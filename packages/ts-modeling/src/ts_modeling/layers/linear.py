@@ -36,6 +36,8 @@ class Linear(Leaf):
     ``PART.KEY`` (see ``Stack``) and, with ``bias``, ``PART.bias``.
     """
 
+    memory = "own"
+
     def __init__(
         self,
         takes: Dim,

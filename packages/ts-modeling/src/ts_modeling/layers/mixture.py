@@ -54,6 +54,8 @@ class GatedShared(Leaf):
     Checkpoint parts are those of the MLP, and ``score``.
     """
 
+    memory = "own"
+
     def __init__(self, mlp: MLP, hidden: Dim, *, axis: str) -> None:
         super().__init__()
         assert hidden.size is not None

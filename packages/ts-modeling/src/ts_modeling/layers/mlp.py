@@ -18,6 +18,8 @@ class MLP(Leaf):
     ``scheme`` unless given.
     """
 
+    memory = "own"
+
     def __init__(
         self,
         hidden: Dim,

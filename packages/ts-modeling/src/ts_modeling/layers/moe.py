@@ -91,6 +91,8 @@ class Experts(Leaf):
     expert's number before them, or none where one tensor holds all experts (see ``Stack``).
     """
 
+    memory = "own"
+
     def __init__(self, shape: MoEShape, mesh: Mesh) -> None:
         super().__init__()
         self.shape = shape
@@ -145,6 +147,8 @@ class Experts(Leaf):
 
 class ExpertsWithShared(Leaf):
     """Routed experts and the shared expert in one kernel; the compiler makes it of a sum of the two."""
+
+    memory = "own"
 
     def __init__(self, experts: Experts, shared: MLP) -> None:
         super().__init__()

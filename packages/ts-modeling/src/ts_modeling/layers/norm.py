@@ -32,6 +32,8 @@ class _Norm(Leaf):
 class RMSNorm(_Norm):
     """Norm of the residual stream."""
 
+    memory = "own"
+
     def __init__(self, hidden: Dim, eps: float, dtype: torch.dtype, offset: float = 0.0) -> None:
         assert hidden.size is not None
         super().__init__(hidden.size, eps, dtype, offset)
@@ -44,6 +46,8 @@ class RMSNorm(_Norm):
 
 class AddRMSNorm(_Norm):
     """Adds a branch to the residual stream and norms the sum. The residual is updated in place."""
+
+    memory = "arguments"
 
     def __init__(self, hidden: Dim, eps: float, dtype: torch.dtype, offset: float = 0.0) -> None:
         assert hidden.size is not None

@@ -12,6 +12,8 @@ class SelectRows(Leaf):
     The indices are those of this rank's ``attn_dp`` group, so tokens must be cut there.
     """
 
+    memory = "arguments"
+
     def __init__(self, hidden: Dim) -> None:
         super().__init__()
         takes = Spec(TOKENS, hidden, attn_dp=Shard("tokens"))

@@ -16,6 +16,8 @@ SUMS = Dim("squares", 2)
 class SquareSums(Leaf):
     """Sums of squares of this rank's queries and keys; columns that several ranks hold are counted once."""
 
+    memory = "own"
+
     def __init__(self, fused: Dim, widths: tuple[int, int], copies: tuple[int, int]) -> None:
         super().__init__()
         self.widths, self.copies = widths, copies
