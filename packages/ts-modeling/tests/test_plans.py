@@ -313,6 +313,29 @@ def test_a_part_of_what_is_gathered_is_a_slice() -> None:
     assert [c.kind for c in found if c.kind != "reduce_scatter"] == ["all_gather", "slice"]
 
 
+def test_a_module_that_names_an_axis_stays_before_the_gather_over_it() -> None:
+    """Between an input that is gathered already and an expert; one that says nothing of the axis moves behind."""
+    own, whole = Spec(TOKENS, HIDDEN, attn_dp=Shard("tokens")), Spec(TOKENS, HIDDEN, moe_ep=Replicate())
+
+    class Model(nn.Module):
+        def __init__(self, between: Spec) -> None:
+            super().__init__()
+            self.between = Step(between, between)
+            self.e, self.f = (Step(whole, Spec(TOKENS, HIDDEN, moe_ep=Partial())) for _ in "ef")
+
+        def forward(self, batch: Any) -> Any:
+            x = batch.x
+            return self.e(x) + self.f(self.between(x))
+
+    def layout(between: Spec) -> tuple[Any, ...]:
+        mesh = Mesh(2, {"attn_dp": 2, "moe_ep": 2})
+        program = compile_model(Model(between), mesh, inputs={"batch.x": own}, gives=own)
+        return next(op for op in program.operations if isinstance(op, Call) and op.path == "between").outs[0].layout
+
+    assert layout(own) == (Shard("tokens"),)
+    assert layout(Spec(TOKENS, HIDDEN)) == (Replicate(),)
+
+
 def test_a_sum_that_is_read_twice_is_not_reduced_in_place() -> None:
     """An all-reduce may write to its addends only where nothing reads them afterwards."""
     seen: list[tuple[str, bool]] = []

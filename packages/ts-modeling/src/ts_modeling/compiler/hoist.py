@@ -3,6 +3,7 @@
 A router that runs on this rank's tokens gives ids that are then gathered for the experts, as the tokens are. Running it
 on the gathered tokens saves two collectives. Under ``cut_tokens`` the same goes for the norm of a query latent, whose
 source is gathered for attention anyway. Weights are read as often as before; the rows are more, the modules cheap.
+A module whose annotation names an axis that is gathered over stays where it is: it gets what is written there.
 """
 
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from dataclasses import replace
 
 from ..placement import TOKENS, Shard
 from .cost import messages, wire_bytes
+from .edges import named_atoms
 from .program import Call, Collect, Operation, Program, Value
 
 
@@ -50,7 +52,8 @@ class _Hoister:
         step, layout = after[0].step, after[0].out.layout
         sources = {a.id: a for a in call.args if isinstance(a, Value)}
         alike = all(g.step == step and g.out.layout == layout for g in after)
-        if not alike or not _free(call, sources.values(), step.atoms):
+        named = named_atoms(call.leaf.boundary, self.program.mesh)
+        if not alike or named & set(step.atoms) or not _free(call, sources.values(), step.atoms):
             return
         have = {i: g for i in sources if (g := self.gathers.get((i, step.atoms))) and g.out.layout == layout}
         new = {i: self._gather(v, after[0]) for i, v in sources.items() if i not in have}
