@@ -268,6 +268,25 @@ def test_a_routed_module_has_to_give_a_sum_over_its_axis() -> None:
         routed_program(Scaled(Routed("moe_ep", ids=1, count=8), Replicate()))
 
 
+@pytest.mark.parametrize("policy", [PLAIN, DISPATCH])
+def test_what_a_routed_module_is_routed_among_has_equal_parts(policy: Policy) -> None:
+    """Else a dispatch would send the rows of the last ids nowhere."""
+    with pytest.raises(CompileError, match=r"scaled: the 7 .* into 2 equal parts over moe_ep; moe_ep may be 1, 7$"):
+        routed_program(Scaled(Routed("moe_ep", ids=1, count=7), Partial()), policy)
+
+
+def test_rows_of_a_routed_module_have_columns_alone() -> None:
+    leaf = Scaled(Routed("moe_ep", ids=1, count=8), Partial())
+    takes = (Spec(TOKENS, Dim("heads", 2), Dim("hidden", 8), moe_ep=Replicate()), leaf.boundary.takes[1])
+    leaf.boundary = Boundary(takes, leaf.boundary.gives, routed=leaf.boundary.routed)
+    with pytest.raises(
+        CompileError, match=r"scaled: .* argument 0 has to be \[batch, columns\], .* heads=2, hidden=8\]"
+    ):
+        routed_program(leaf, PLAIN)
+    with pytest.raises(CompileError, match=r"scaled: .*ids is the number of an argument, 0 to 1"):
+        routed_program(Scaled(Routed("moe_ep", ids=2, count=8), Partial()))
+
+
 def test_a_module_that_counts_rows_gets_all_of_them() -> None:
     """What is opaque may hold row numbers, so tokens that are cut between blocks are gathered for it."""
 

@@ -29,6 +29,7 @@ class Route:
 
 def dispatch(ids: int, experts: int, ranks: int, group: Any) -> StartedCollective:
     """Of tensors with T rows (number ``ids`` the ids) and the batch: the same with C rows, and the ``Route``."""
+    assert experts % ranks == 0, f"{experts} experts have no equal parts on {ranks} ranks"
     per_rank = experts // ranks
 
     def start(*args: Any) -> Pending:

@@ -124,7 +124,7 @@ class _Propagator:
                 f"{path}: called with {len(node.args)} positional and {len(node.kwargs)} named arguments, but its "
                 f"boundary takes {len(takes)} positional ones: make the call and the annotation agree"
             )
-        check_routed(path, leaf.boundary)
+        check_routed(path, leaf.boundary, self.mesh, check_sizes=self.edges.check_sizes)
         args: list[Arg] = [self._argument(a, spec, path) for a, spec in zip(node.args, takes, strict=True)]
         if not (self.policy.dispatch and may_dispatch(leaf.boundary, self.mesh)):
             outs = self._placed_call(path, leaf, leaf.boundary, args)

@@ -16,8 +16,8 @@ from .program import Combine, Dispatch, Value
 ITS_ROWS: Final = "its rows"
 
 
-def check_routed(path: str, boundary: Boundary) -> None:
-    """Raise ``CompileError`` where ``routed`` does not fit the rest of ``boundary``."""
+def check_routed(path: str, boundary: Boundary, mesh: Mesh, *, check_sizes: bool) -> None:
+    """Raise ``CompileError`` where ``routed`` does not fit the rest of ``boundary``, or its count the mesh."""
     routed = boundary.routed
     if routed is None:
         return
@@ -29,6 +29,28 @@ def check_routed(path: str, boundary: Boundary) -> None:
             f"{path}: is routed over {routed.axis}, so each argument has to be a batch with {routed.axis}=Replicate() "
             f"and its one result a batch with {routed.axis}=Partial(sum); change the annotation, or leave out routed"
         )
+    _check_rows(path, routed, takes)
+    parts = mesh.size(routed.axis)
+    if check_sizes and routed.count % parts:
+        fitting = [n for n in range(1, routed.count + 1) if routed.count % n == 0]
+        raise CompileError(
+            f"{path}: the {routed.count} that it is routed among cannot be cut into {parts} equal parts over "
+            f"{routed.axis}; {routed.axis} may be {', '.join(map(str, fitting))}"
+        )
+
+
+def _check_rows(path: str, routed: Routed, takes: list[Spec]) -> None:
+    """Rows travel as bytes side by side, with the ids among them."""
+    if routed.count < 1 or not 0 <= routed.ids < len(takes):
+        raise CompileError(
+            f"{path}: {routed}: ids is the number of an argument, 0 to {len(takes) - 1}, and count at least 1"
+        )
+    for number, spec in enumerate(takes):
+        if len(spec.dims) != 2 or spec.dims[1].size is None:
+            raise CompileError(
+                f"{path}: is routed over {routed.axis}, so argument {number} has to be [batch, columns], of a known "
+                f"number of columns, not {spec}; join its other dimensions into one, or leave out routed"
+            )
 
 
 def before_dispatch(spec: Spec, routed: Routed) -> Spec:
