@@ -52,6 +52,7 @@ class ForwardBatch:
     sample_indices: Tensor | None
     """Token rows whose logits are wanted, int64 [S]; None for all of them."""
     dp_sizes: tuple[int, ...] = ()
+    """Checked against this rank's own tokens; that every rank is given the same ones is the caller's promise."""
     media: MediaRows | None = None
     """Rows of images in the place of some tokens; only models loaded with vision read it."""
     states: StateRows | None = None

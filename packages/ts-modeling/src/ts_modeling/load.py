@@ -12,7 +12,7 @@ from torch import Tensor
 from .batch import ForwardBatch
 from .checkpoint import CheckpointFolder, Pool, Progress, SharingFolder, fill_with_dummies, load_weights
 from .communication import Communicator
-from .compiler import Costs, Forward, lower_plans
+from .compiler import Costs, Forward, Plans, lower_plans
 from .configuration import ModelConfig
 from .errors import CheckpointError, ConfigError
 from .kv import KvSpec, LayerCache
@@ -122,8 +122,7 @@ def load_model(
             weights = _weights(folder, config, Path(target) if target is not None else None)
             table = table_of(config)
             load_weights(built.model, weights, table, device=place, progress=progress, dtype=activations, pool=pool)
-    code, forward = lower_plans(built.plans, Communicator(*built.plans.programs))
-    assert forward is not None
+    code, forward = _lowered(built.plans)
     spec = kv_spec(config, place_on, dtype=kv)
     tower = _tower(built, activations, place)
     return LoadedModel(config, spec, code, forward, activations, kv, place, built.model.column_ids, tower, pool)
@@ -154,12 +153,17 @@ def _weights(folder: Path, config: ModelConfig, target: Path | None) -> Checkpoi
     return weights
 
 
+def _lowered(plans: Plans) -> tuple[str, Forward]:
+    communicator = Communicator(*plans.programs)
+    code, forward = lower_plans(plans, communicator)
+    assert forward is not None
+    return code, communicator.checked(forward)
+
+
 def _tower(built: Built, dtype: torch.dtype, device: torch.device) -> LoadedVision | None:
     if built.vision is None:
         return None
-    plans = built.vision.plans
-    code, forward = lower_plans(plans, Communicator(*plans.programs))
-    assert forward is not None
+    code, forward = _lowered(built.vision.plans)
     return LoadedVision(built.vision.shape, code, forward, dtype, device)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch.distributed as dist
 from torch import Tensor
 
+from ..compiler import Forward
 from ..compiler.program import Collect, Combine, Communication, Dispatch, FusedNorm, Program, collective_of
 from ..errors import MeshError
 from ..placement import Mesh
@@ -17,7 +18,7 @@ from . import collectives
 from .dispatch import combine, dispatch
 from .pending import Collective, StartedCollective, waited
 from .plugins import CollectiveRequest, Plugins
-from .sizes import sizes_of
+from .sizes import checking_sizes, sizes_of
 
 OPS: Final = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
 
@@ -41,6 +42,10 @@ class Communicator:
             for op in steps:
                 if op and op.kind != "slice":
                     self._join(_atoms(op))
+
+    def checked(self, forward: Forward) -> Forward:
+        """A lowered ``forward`` that refuses ``dp_sizes`` that are not its batch's; on one rank nobody reads them."""
+        return checking_sizes(forward, self.mesh) if self.mesh.world > 1 else forward
 
     def collective(self, op: Communication, *, reuse: bool) -> Collective:
         """The function for one step. Raises ``CompileError`` for a cut that has no sizes."""

@@ -1,8 +1,18 @@
 """How much of one dimension each rank of a group holds."""
 
+from typing import Any, Final
+
+from torch import Tensor
+
+from ..compiler import Forward
 from ..compiler.program import Collect
 from ..errors import CompileError, MeshError
 from ..placement import Extent, Layout, Mesh, Shard, token_extent
+
+_WRONG_COUNT: Final = (
+    "batch.dp_sizes tells the tokens of {} groups, the mesh has attn_dp={}; give one number for each group, 0 where a "
+    "group is idle"
+)
 
 
 class Sizes:
@@ -16,10 +26,7 @@ class Sizes:
         if not self.extents:
             return self.even
         if len(sizes) != self.groups:
-            raise MeshError(
-                f"batch.dp_sizes tells the tokens of {len(sizes)} groups, the mesh has attn_dp={self.groups}; give one "
-                "number for each group, 0 where a group is idle"
-            )
+            raise MeshError(_WRONG_COUNT.format(len(sizes), self.groups))
         return [extent.of(sizes) for extent in self.extents]
 
 
@@ -49,3 +56,30 @@ def batch_sizes(batch: object) -> tuple[int, ...]:
     """Tokens of each ``attn_dp`` group; a batch of one group need not say it."""
     sizes: tuple[int, ...] = batch.dp_sizes  # type: ignore[attr-defined]
     return sizes or (batch.tokens.shape[0],)  # type: ignore[attr-defined]
+
+
+def checking_sizes(forward: Forward, mesh: Mesh) -> Forward:
+    """``forward`` behind a look at its batch's ``dp_sizes``: a rank that is wrong about itself would wait for rows that
+    nobody sends, or pad them. Whether other ranks were told the same is not known here."""
+    groups, mine = mesh.size("attn_dp"), mesh.index(mesh.atoms("attn_dp"))
+
+    def run(batch: Any, *args: Any) -> Tensor:
+        if batch.dp_sizes:
+            check_sizes(batch.dp_sizes, groups, mine, batch.tokens.shape[0])
+        return forward(batch, *args)
+
+    return run
+
+
+def check_sizes(sizes: tuple[int, ...], groups: int, mine: int, tokens: int) -> None:
+    """Raise ``MeshError`` unless ``sizes`` are those of all groups, ``tokens`` of them in the group ``mine``."""
+    for group, size in enumerate(sizes):
+        if not isinstance(size, int) or size < 0:
+            raise MeshError(f"batch.dp_sizes[{group}] = {size!r}; give a whole number of tokens, 0 for an idle group")
+    if len(sizes) != groups:
+        raise MeshError(_WRONG_COUNT.format(len(sizes), groups))
+    if sizes[mine] != tokens:
+        raise MeshError(
+            f"batch.dp_sizes[{mine}] = {sizes[mine]}, but this rank is of attn_dp group {mine} and its batch has "
+            f"{tokens} tokens; give every rank the same sizes, each group's own"
+        )

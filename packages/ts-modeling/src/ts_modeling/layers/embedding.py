@@ -5,7 +5,7 @@ Legend: T tokens, S sampled rows, D hidden, V vocabulary.
 
 import torch
 from torch import Tensor
-from ts_kernels import gemm
+from ts_kernels import contract, gemm
 
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Shard, Spec
 from ..quantization import PLAIN, Scheme
@@ -28,9 +28,11 @@ class Embedding(Leaf):
         self.boundary = Boundary((Spec(TOKENS, **{axis: Replicate()}),), (Spec(TOKENS, hidden, **{axis: Partial()}),))
 
     def forward(self, tokens_T: Tensor) -> Tensor:
-        """[T] ids -> [T, D]. On a CPU the kernel refuses an id outside the vocabulary."""
+        """[T] ids -> [T, D]. On a CPU an id outside the vocabulary is a ``ContractError``, cut or not."""
         if self.rows == self.shape[0]:
             return gemm.gather_rows(self.weight, tokens_T, dtype=self.dtype)
+        if tokens_T.is_cpu or contract.debug():  # the kernel sees ids of this rank's rows alone
+            contract.in_range("gemm.gather_rows", "ids", tokens_T, 0, self.shape[0])
         local_T = tokens_T - self.start
         mine_T = (local_T >= 0) & (local_T < self.rows)
         out_TD = gemm.gather_rows(self.weight, local_T * mine_T, dtype=self.dtype)
