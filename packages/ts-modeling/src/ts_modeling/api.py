@@ -3,7 +3,16 @@
 from .batch import ForwardBatch, StateRows
 from .communication import join, leave
 from .configuration import ModelConfig
-from .errors import CheckpointError, CompileError, ConfigError, MediaError, MeshError, ModelingError, PlacementError
+from .errors import (
+    CheckpointError,
+    CommunicationError,
+    CompileError,
+    ConfigError,
+    MediaError,
+    MeshError,
+    ModelingError,
+    PlacementError,
+)
 from .kv import CacheGroup, KvSpec, LayerCache
 from .load import LoadedModel, load_model
 from .placement import Mesh
@@ -12,6 +21,7 @@ from .registry import kv_spec, read_config
 __all__ = [
     "CacheGroup",
     "CheckpointError",
+    "CommunicationError",
     "CompileError",
     "ConfigError",
     "ForwardBatch",

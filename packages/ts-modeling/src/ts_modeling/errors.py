@@ -5,6 +5,7 @@
     ├── CheckpointError    files: truncated, corrupt, missing, unknown or wrongly shaped tensors
     ├── MediaError         images that cannot be used, or that do not fit the prompt
     ├── MeshError          axes that do not divide a world
+    ├── CommunicationError ranks that are gone, late, or run something else
     └── PlacementError     a conversion that no collective can do
         └── CompileError   a module boundary that does not fit its neighbour
 
@@ -30,6 +31,10 @@ class MediaError(ModelingError):
 
 class MeshError(ModelingError):
     """A mesh whose axes do not divide its world; the message names the axes."""
+
+
+class CommunicationError(ModelingError):
+    """Other ranks that are gone, late, or run something else; the message says in what, and this rank's number."""
 
 
 class PlacementError(ModelingError):

@@ -87,7 +87,7 @@ def load_model(
     of its own is for: the head takes from it what it leaves out, and as many positions. ``share`` is a model
     loaded before (a draft's target): an embedding or head that both read from the same tensors, and hold cut and stored
     alike, is held once. ``costs`` is what the compiler chooses plans for.
-    Raises ``ConfigError``, ``CheckpointError``, ``MeshError`` or ``CompileError``.
+    Raises ``ConfigError``, ``CheckpointError``, ``MeshError``, ``CompileError`` or ``CommunicationError``.
     """
     folder, place = Path(checkpoint_dir), torch.device(device)
     if load_format not in FORMATS:
@@ -116,13 +116,15 @@ def load_model(
             final_states=final_states,
             costs=costs,
         )
+        settings = f"{activations}, {kv} cache, {positions} positions, plans from {built.plans.since}, {config}"
+        communicator = Communicator(*built.plans.programs, settings=settings)  # ranks meet before weights are read
         if load_format == "dummy":
             fill_with_dummies(built.model, device=place)
         else:
             weights = _weights(folder, config, Path(target) if target is not None else None)
             table = table_of(config)
             load_weights(built.model, weights, table, device=place, progress=progress, dtype=activations, pool=pool)
-    code, forward = _lowered(built.plans)
+    code, forward = _lowered(built.plans, communicator)
     spec = kv_spec(config, place_on, dtype=kv)
     tower = _tower(built, activations, place)
     return LoadedModel(config, spec, code, forward, activations, kv, place, built.model.column_ids, tower, pool)
@@ -153,8 +155,7 @@ def _weights(folder: Path, config: ModelConfig, target: Path | None) -> Checkpoi
     return weights
 
 
-def _lowered(plans: Plans) -> tuple[str, Forward]:
-    communicator = Communicator(*plans.programs)
+def _lowered(plans: Plans, communicator: Communicator) -> tuple[str, Forward]:
     code, forward = lower_plans(plans, communicator)
     assert forward is not None
     return code, communicator.checked(forward)
@@ -163,7 +164,7 @@ def _lowered(plans: Plans) -> tuple[str, Forward]:
 def _tower(built: Built, dtype: torch.dtype, device: torch.device) -> LoadedVision | None:
     if built.vision is None:
         return None
-    code, forward = _lowered(built.vision.plans)
+    code, forward = _lowered(built.vision.plans, Communicator(*built.vision.plans.programs))
     return LoadedVision(built.vision.shape, code, forward, dtype, device)
 
 

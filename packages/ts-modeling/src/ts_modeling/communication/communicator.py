@@ -1,12 +1,15 @@
 """Carries out a plan's collectives for one rank.
 
-The process group is the caller's (``ts_modeling.distributed.join``, or ``init_process_group``). Every rank must build
-its ``Communicator`` for the same programs: groups are made collectively, in program order.
+The process group is the caller's (``ts_modeling.join``, or ``init_process_group``), and so is how long ranks wait for
+one another. Every rank must build its ``Communicator`` for the same programs, which is checked: groups are made
+collectively, in program order.
 """
 
 from collections.abc import Callable, Hashable
+from datetime import timedelta
 from typing import Any, Final
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -15,8 +18,9 @@ from ..compiler.program import Collect, Combine, Communication, Dispatch, FusedN
 from ..errors import MeshError
 from ..placement import Mesh
 from . import collectives
+from .agreement import agree, facts_of
 from .dispatch import combine, dispatch
-from .pending import Collective, StartedCollective, waited
+from .pending import Collective, StartedCollective, lost, named, waited
 from .plugins import CollectiveRequest, Plugins
 from .sizes import checking_sizes, sizes_of
 
@@ -27,10 +31,11 @@ class Communicator:
     """Makes the functions of the programs' collectives for ``mesh.rank``; alike ones are one function.
 
     Functions take local tensors and the batch, whose ``dp_sizes`` say how many tokens each ``attn_dp`` group has.
-    ``plugins`` default to the installed ones. Raises ``MeshError`` where the process group does not fit the mesh.
+    ``plugins`` default to the installed ones; ``settings`` is whatever else has to be alike on all ranks, as text.
+    Raises ``MeshError`` where the process group does not fit the mesh, ``CommunicationError`` where ranks differ.
     """
 
-    def __init__(self, *programs: Program, plugins: Plugins | None = None) -> None:
+    def __init__(self, *programs: Program, plugins: Plugins | None = None, settings: str = "") -> None:
         self.mesh = programs[0].mesh
         self.groups: dict[tuple[int, ...], Any] = {}
         self._made: dict[Hashable, Any] = {}
@@ -38,6 +43,7 @@ class Communicator:
         if self.mesh.world > 1:
             self.plugins = plugins if plugins is not None else Plugins.installed()
             _check_process_group(self.mesh)
+            agree(facts_of(programs, list(self.plugins.found), settings))
             steps = (collective_of(op) for program in programs for op in program.operations)
             for op in steps:
                 if op and op.kind != "slice":
@@ -79,6 +85,10 @@ class Communicator:
         return (lambda x, batch: made(x)) if made else waited(self.start(op, reuse=reuse))
 
     def _start(self, op: Communication, reuse: bool) -> StartedCollective:
+        axis, ranks = self.mesh.axis_of(_atoms(op)), _ranks(self.mesh.group(_atoms(op)))
+        return named(self._unnamed(op, reuse), f"{op.kind} over {axis} (ranks {ranks})")
+
+    def _unnamed(self, op: Communication, reuse: bool) -> StartedCollective:
         group = self.groups[_atoms(op)]
         if isinstance(op, Dispatch):
             return dispatch(op.routed.ids, op.routed.count, self.mesh.group_size(op.atoms), group)
@@ -109,11 +119,27 @@ class Communicator:
     def _join(self, atoms: tuple[int, ...]) -> None:
         if atoms in self.groups:
             return
-        mesh = self.mesh
+        mesh, timeout = self.mesh, _timeout()
         for ranks in sorted({mesh.group(atoms, rank) for rank in range(mesh.world)}):
-            group = dist.new_group(list(ranks))
+            try:
+                group = dist.new_group(list(ranks), timeout=timeout)
+            except RuntimeError as error:
+                raise lost(f"making the group of ranks {_ranks(ranks)}", error) from error
             if mesh.rank in ranks:
                 self.groups[atoms] = group
+
+
+def _timeout() -> timedelta:
+    """Of the process group as it was opened; torch would give a new one half an hour whatever the caller said."""
+    world: Any = dist.group.WORLD
+    kind = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    timeout: timedelta = world._get_backend(torch.device(kind)).options._timeout
+    return timeout
+
+
+def _ranks(ranks: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, ranks[:8]))
+    return shown if len(ranks) <= 8 else f"{shown} and {len(ranks) - 8} more"
 
 
 def _atoms(op: Communication) -> tuple[int, ...]:
