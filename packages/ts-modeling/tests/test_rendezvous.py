@@ -19,7 +19,9 @@ SLURM = {
     "SLURM_LOCALID": "1",
     "SLURM_JOB_NODELIST": "gpu[003-005,9],cpu1",
     "SLURM_JOB_ID": "1234567",
+    "SLURM_STEP_ID": "0",
 }
+BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1234567", "SLURM_JOB_NODELIST": "a,b"}
 OPENMPI = {
     "OMPI_COMM_WORLD_RANK": "1",
     "OMPI_COMM_WORLD_SIZE": "2",
@@ -38,6 +40,9 @@ OPENMPI = {
         ({**SLURM, "SLURM_STEP_NUM_TASKS": "6"}, Place(5, 6, 1, "gpu003", 24567, "Slurm")),
         ({**SLURM, "SLURM_STEP_NODELIST": "cpu1"}, Place(5, 8, 1, "cpu1", 24567, "Slurm")),
         ({**SLURM, **TORCHRUN}, Place(3, 8, 1, "10.0.0.1", 29501, "torchrun")),
+        (BATCH_SCRIPT, Place(0, 1, 0, "127.0.0.1", 29500, "a single process")),
+        ({**BATCH_SCRIPT, "SLURM_LOCALID": "0"}, Place(0, 1, 0, "127.0.0.1", 29500, "a single process")),
+        ({**SLURM, "SLURM_PROCID": "0"}, Place(0, 8, 1, "gpu003", 24567, "Slurm")),
         (OPENMPI, Place(1, 2, 1, "127.0.0.1", 29500, "OpenMPI")),
     ],
 )
@@ -62,12 +67,40 @@ def test_the_first_host_of_a_slurm_list(nodes: str, host: str) -> None:
 @pytest.mark.parametrize(
     ("environ", "missing"),
     [(TORCHRUN, name) for name in TORCHRUN if name != "LOCAL_RANK"]
-    + [(SLURM, name) for name in SLURM if name != "SLURM_PROCID"]
+    + [(SLURM, name) for name in SLURM if name not in ("SLURM_PROCID", "SLURM_STEP_ID")]
     + [({**OPENMPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "MASTER_ADDR")],
 )
 def test_a_missing_variable_is_named(environ: dict[str, str], missing: str) -> None:
     with pytest.raises(MeshError, match=missing):
         find_place({name: value for name, value in environ.items() if name != missing})
+
+
+@pytest.mark.parametrize("nodes", ["[[[", ",a", "a b"])
+def test_a_list_of_hosts_that_has_no_first_one_is_named(nodes: str) -> None:
+    with pytest.raises(MeshError, match=r"SLURM_JOB_NODELIST = .* begins with no host"):
+        find_place({**SLURM, "SLURM_JOB_NODELIST": nodes})
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
+    with pytest.raises(MeshError, match=r"timeout = .*; give seconds above 0"):
+        join("attn_tp=2", timeout=timeout, environ={})
+
+
+def test_a_second_join_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    with pytest.raises(MeshError, match=r"has joined its ranks already; call leave\(\)"):
+        join("attn_tp=8", environ=TORCHRUN)
+
+
+def test_a_port_that_another_process_holds_is_not_called_late() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        environ = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        with pytest.raises(MeshError, match=rf"did not meet the others at 127.0.0.1:{port}; are all .* EADDRINUSE"):
+            join("attn_tp=2", environ=environ)
 
 
 @pytest.mark.parametrize("value", ["", "two", "-1", "1.5", "٣"])
@@ -122,7 +155,12 @@ def test_torchrun_brings_two_ranks_together() -> None:
 
 def slurm_ranks(world: int, present: int, *arguments: str) -> list[tuple[int, str]]:
     """Exit status and output of the first ``present`` ranks of a job on this host."""
-    shared = {"SLURM_NTASKS": str(world), "SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": str(free_port())}
+    shared = {
+        "SLURM_NTASKS": str(world),
+        "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_STEP_ID": "0",
+        "MASTER_PORT": str(free_port()),
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, WORKER, *arguments],

@@ -3,13 +3,13 @@
 | started by | variables |
 |---|---|
 | torchrun, Ray Train, or by hand | ``RANK WORLD_SIZE MASTER_ADDR MASTER_PORT``; ``LOCAL_RANK`` |
-| ``srun`` | ``SLURM_PROCID SLURM_NTASKS SLURM_LOCALID SLURM_JOB_NODELIST SLURM_JOB_ID`` (or the step's) |
+| ``srun`` | ``SLURM_PROCID SLURM_NTASKS SLURM_LOCALID SLURM_JOB_NODELIST SLURM_JOB_ID SLURM_STEP_ID`` (or the step's) |
 | ``mpirun`` of OpenMPI | ``OMPI_COMM_WORLD_RANK``, ``_SIZE``, ``_LOCAL_RANK``, ``_LOCAL_SIZE`` |
 
 ``MASTER_ADDR`` and ``MASTER_PORT`` overrule what is derived for the last two: the first host of the list, a port made
 of the job's number, loopback where all ranks are on one host (``mpirun`` over several needs ``MASTER_ADDR``). Nothing
-set at all means one process. Sources: torchrun's, ``srun``'s and OpenMPI's manuals; Ray Train sets torchrun's variables
-in each of its workers.
+set at all means one process, and so does the script of ``sbatch``, which is in no step. Sources: torchrun's, ``srun``'s
+and OpenMPI's manuals; Ray Train sets torchrun's variables in each of its workers.
 """
 
 import re
@@ -23,6 +23,9 @@ LOOPBACK: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 29500
 JOB_PORTS: Final = range(20000, 30000)
 """Ports that a job's number is mapped to."""
+STEP: Final = ("SLURM_STEP_ID", "SLURM_STEPID", "SLURM_STEP_NUM_TASKS")
+"""What ``srun`` says of its step."""
+HOST: Final = re.compile(r"[A-Za-z0-9_.:-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,14 @@ def find_place(environ: Mapping[str, str]) -> Place:
         return _torchrun(environ)
     if "OMPI_COMM_WORLD_RANK" in environ:
         return _openmpi(environ)
-    if "SLURM_PROCID" in environ:
+    if "SLURM_PROCID" in environ and not _is_batch_script(environ):
         return _slurm(environ)
     return Place(0, 1, 0, LOOPBACK, DEFAULT_PORT, "a single process")
+
+
+def _is_batch_script(environ: Mapping[str, str]) -> bool:
+    """A process of ``sbatch``'s script: rank 0 of a job that may have more tasks, but of none of ``srun``'s steps."""
+    return environ["SLURM_PROCID"] == "0" and not any(name in environ for name in STEP)
 
 
 def first_host(nodes: str) -> str:
@@ -72,12 +80,20 @@ def _slurm(environ: Mapping[str, str]) -> Place:
     local = _number(environ, "SLURM_LOCALID", who)
     names = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
     nodes = next((name for name in names if environ.get(name)), names[1])
-    address = environ.get("MASTER_ADDR") or first_host(_text(environ, nodes, who))
+    address = environ.get("MASTER_ADDR") or _first_of(environ, nodes, who)
     if "MASTER_PORT" in environ:
         port = _number(environ, "MASTER_PORT", who)
     else:
         port = JOB_PORTS[_number(environ, "SLURM_JOB_ID", who) % len(JOB_PORTS)]
     return Place(rank, world, local, address, port, who)
+
+
+def _first_of(environ: Mapping[str, str], name: str, who: str) -> str:
+    nodes = _text(environ, name, who)
+    host = first_host(nodes)
+    if not HOST.fullmatch(host):
+        raise MeshError(f"started by {who}, but {name} = {nodes!r} begins with no host; set MASTER_ADDR")
+    return host
 
 
 def _openmpi(environ: Mapping[str, str]) -> Place:

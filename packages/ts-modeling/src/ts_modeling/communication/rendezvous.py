@@ -1,12 +1,15 @@
 """Meeting the other ranks, and parting from them."""
 
+import atexit
 import os
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from ..errors import MeshError
 from ..placement import Mesh
@@ -14,6 +17,7 @@ from .launchers import Place, find_place
 
 TIMEOUT: Final = 300.0
 """Seconds to wait for the other ranks."""
+YEAR: Final = 365 * 86400.0
 
 
 def join(
@@ -26,18 +30,26 @@ def join(
     """Meet the other ranks of ``mesh`` (``attn_tp=4,moe_ep=4``) as the launcher's variables say, and say who we are.
 
     gloo carries the collectives of CPU tensors, NCCL those of CUDA ones, on the device of the local rank. Nothing is
-    opened for a mesh of one rank. ``environ`` is this process's unless given. Raises ``MeshError`` naming the variable
-    that is missing, a world that the mesh does not fit, or who did not come within ``timeout`` seconds.
+    opened for a mesh of one rank. ``environ`` is this process's unless given. ``timeout``: seconds to wait for other
+    ranks, here and in every collective later; more than their loading times differ by. Raises ``MeshError`` naming the
+    variable that is missing, a world that the mesh does not fit, or who did not come in time.
     """
-    place = find_place(os.environ if environ is None else environ)
-    joined = Mesh.parse(mesh)
+    if not 0 < timeout <= YEAR:
+        raise MeshError(f"timeout = {timeout!r}; give seconds above 0, a year at most")
+    environ = os.environ if environ is None else environ
+    place, joined = find_place(environ), Mesh.parse(mesh)
     if joined.world != place.world:
         raise MeshError(
             f"mesh {mesh!r} has {joined.world} ranks, but {place.launcher} started {place.world}; start "
             f"{joined.world} processes, for example with torchrun --nproc-per-node {joined.world}, or change the mesh"
         )
     if joined.world > 1:
-        _meet(place, _device(torch.device(device), place), timeout)
+        if dist.is_initialized():
+            raise MeshError("this process has joined its ranks already; call leave() before it joins again")
+        held = place.launcher == "torchrun" and environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        attempt = environ.get("TORCHELASTIC_RESTART_COUNT", "0") if held else None
+        _meet(place, _device(torch.device(device), place), timeout, attempt)
+        atexit.register(leave)  # a group that is left open may abort the interpreter as it ends
     return Mesh(joined.world, joined.axes, place.rank)
 
 
@@ -58,26 +70,26 @@ def _device(device: torch.device, place: Place) -> torch.device:
     return torch.device("cuda", place.local)
 
 
-def _meet(place: Place, device: torch.device, timeout: float) -> None:
-    method = "env://" if place.launcher == "torchrun" else f"tcp://{_host(place.address)}:{place.port}"
+def _meet(place: Place, device: torch.device, timeout: float, attempt: str | None) -> None:
+    """``attempt`` is torchrun's where torchrun, not rank 0, holds the store; it outlives ranks that it starts again."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    began, wait = time.monotonic(), timedelta(seconds=timeout)
     try:
+        first = place.rank == 0 and attempt is None
+        store = TCPStore(place.address, place.port, place.world, first, wait, multi_tenant=first)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            init_method=method,
+            store=PrefixStore(f"ranks, attempt {attempt}", store),
             rank=place.rank,
             world_size=place.world,
-            timeout=timedelta(seconds=timeout),
+            timeout=wait,
             device_id=device if device.type == "cuda" else None,
         )
-    except (RuntimeError, ValueError) as error:  # torch's network and time-out errors are RuntimeErrors
+    except RuntimeError as error:  # torch's network and time-out errors are RuntimeErrors
+        late = time.monotonic() - began >= timeout
+        failed = f"did not meet the others at {place.address}:{place.port}" + f" within {timeout:g} s" * late
         raise MeshError(
-            f"rank {place.rank} of {place.world} ({place.launcher}) did not meet the others at {place.address}:"
-            f"{place.port} within {timeout:g} s; are all of them running, and is that address theirs to reach? "
-            f"({str(error).splitlines()[0]})"
+            f"rank {place.rank} of {place.world} ({place.launcher}) {failed}; are all of them running, and is that "
+            f"address theirs to reach and free to listen on? ({str(error).partition(chr(10))[0]})"
         ) from error
-
-
-def _host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
