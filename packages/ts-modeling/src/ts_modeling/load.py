@@ -105,6 +105,7 @@ def load_model(
     positions = min(max_positions or longest, longest)
     place_on = mesh or Mesh.single()
     pool: Pool = dict(share.weights) if share else {}
+    weights = None if load_format == "dummy" else _weights(folder, config, Path(target) if target is not None else None)
     with torch.no_grad():
         built = build(
             config,
@@ -118,10 +119,9 @@ def load_model(
         )
         settings = f"{activations}, {kv} cache, {positions} positions, plans from {built.plans.since}, {config}"
         communicator = Communicator(*built.plans.programs, settings=settings)  # ranks meet before weights are read
-        if load_format == "dummy":
+        if weights is None:
             fill_with_dummies(built.model, device=place)
         else:
-            weights = _weights(folder, config, Path(target) if target is not None else None)
             table = table_of(config)
             load_weights(built.model, weights, table, device=place, progress=progress, dtype=activations, pool=pool)
     code, forward = _lowered(built.plans, communicator)

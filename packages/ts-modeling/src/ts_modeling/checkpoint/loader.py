@@ -41,6 +41,8 @@ def load_weights(
     table = table.chosen(folder.names())
     check_names(folder, table)
     plan = plan_of(leaves, folder, table.entries)
+    for leaf in leaves.values():
+        leaf.begin()
     wanting = {path: leaf for path, leaf in leaves.items() if leaf.buffers_wanted()}
     every = [(path, leaf, plan[path]) for path, leaf in wanting.items() if path in plan or not leaf.optional]
     shared = pool if pool is not None else {}

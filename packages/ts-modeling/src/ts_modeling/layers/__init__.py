@@ -18,7 +18,7 @@ from .moe import Experts, ExpertsWithShared, MoE, MoEShape, Router
 from .norm import AddRMSNorm, HeadColumnsNorm, RMSNorm
 from .packed_attention import GridRotary, PackedAttention
 from .patches import JoinRows, PatchEmbed, PoolPatches
-from .rotary import Rope, Yarn, rotary_table
+from .rotary import Rope, RotaryTable, Yarn
 from .rows import SelectRows
 from .stack import Span, Stack, local_size, span
 
@@ -61,6 +61,7 @@ __all__ = [
     "PoolPatches",
     "RMSNorm",
     "Rope",
+    "RotaryTable",
     "Router",
     "SelectRows",
     "Slot",
@@ -70,7 +71,6 @@ __all__ = [
     "Yarn",
     "kv_group",
     "local_size",
-    "rotary_table",
     "span",
     "state_group",
 ]

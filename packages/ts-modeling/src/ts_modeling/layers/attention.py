@@ -18,6 +18,7 @@ from ..quantization import PLAIN, Scheme
 from .heads import Heads
 from .leaf import Buffer, Leaf, Slot, cut
 from .linear import Linear
+from .rotary import RotaryTable
 from .width_norm import SquareSums, WidthNorm
 
 
@@ -66,9 +67,9 @@ class PagedAttention(Leaf):
     The batch is that of this rank's ``attn_dp`` group, so tokens are cut there.
     """
 
-    def __init__(self, shape: AttentionShape, fused: Dim, outputs: Dim, mesh: Mesh, cos_sin: Tensor) -> None:
+    def __init__(self, shape: AttentionShape, fused: Dim, outputs: Dim, mesh: Mesh, rotary: RotaryTable) -> None:
         super().__init__()
-        self.shape, self.cos_sin, self.scale = shape, cos_sin, shape.head_dim**-0.5
+        self.shape, self.rotary, self.scale = shape, rotary, shape.head_dim**-0.5
         self.heads = Heads.of(shape.heads, shape.kv_heads, mesh)
         keys = self.heads.keys * shape.head_dim
         self.widths = [self.heads.queries * shape.query_width, keys, keys]
@@ -115,6 +116,10 @@ class PagedAttention(Leaf):
         cu_q, scale = batch.prefill_cu_q, self.scale
         return attention.prefill(q_THD, k_cache, v_cache, cu_q, tables, lengths, scale, window=window, sinks=self.sinks)
 
+    def begin(self) -> None:
+        """Make the rotary table, unless another layer has."""
+        self.cos_sin = self.rotary.cos_sin
+
     def buffers_wanted(self) -> dict[str, Buffer]:
         """Gains of the norms of heads, and the sinks of this rank's heads."""
         out: dict[str, Buffer] = {}
@@ -140,7 +145,7 @@ class PagedAttention(Leaf):
 class GroupedAttention(nn.Module):
     """Projections around ``PagedAttention``, heads cut over ``attn_tp``."""
 
-    def __init__(self, shape: AttentionShape, mesh: Mesh, *, cos_sin: Tensor) -> None:
+    def __init__(self, shape: AttentionShape, mesh: Mesh, *, rotary: RotaryTable) -> None:
         super().__init__()
         heads = Heads.of(shape.heads, shape.kv_heads, mesh)
         keys = shape.kv_heads * heads.copies * shape.head_dim
@@ -166,7 +171,7 @@ class GroupedAttention(nn.Module):
             starts = (heads.first_query * shape.head_dim, heads.first_key * shape.head_dim)
             self.sums = SquareSums(fused, mine, (1, heads.copies))
             self.norm = WidthNorm(fused, widths, mine, starts, shape.eps)
-        self.attend = PagedAttention(shape, fused, outputs, mesh, cos_sin)
+        self.attend = PagedAttention(shape, fused, outputs, mesh, rotary)
         self.o = Linear(
             outputs, hidden, {"o": shape.hidden}, mesh, rows="attn_tp", bias=shape.out_bias, scheme=schemes["o"]
         )

@@ -74,6 +74,9 @@ class Leaf(nn.Module):
     copying; perhaps in that of placed arguments (``arguments``); or in what the leaf or the caller may keep (``any``).
     """
 
+    def begin(self) -> None:
+        """Make what is computed and not loaded; the checkpoint is known to fit by now, and no weight has been read."""
+
     def buffers_wanted(self) -> Mapping[str, Buffer]:
         """Tensors to fill, by name; none for a leaf without weights."""
         return {}

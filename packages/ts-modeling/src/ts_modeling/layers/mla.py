@@ -17,6 +17,7 @@ from ..quantization import PLAIN, Scheme, dequantized
 from .leaf import Buffer, Leaf, Slot
 from .linear import Linear
 from .norm import HeadColumnsNorm
+from .rotary import RotaryTable
 from .stack import Span, Stack, span
 
 
@@ -52,9 +53,11 @@ class LatentAttention(Leaf):
     this rank's ``attn_dp`` group, so tokens are cut there.
     """
 
-    def __init__(self, shape: MLAShape, queries: Dim, fused: Dim, outputs: Dim, mesh: Mesh, cos_sin: Tensor) -> None:
+    def __init__(
+        self, shape: MLAShape, queries: Dim, fused: Dim, outputs: Dim, mesh: Mesh, rotary: RotaryTable
+    ) -> None:
         super().__init__()
-        self.shape, self.cos_sin = shape, cos_sin
+        self.shape, self.rotary = shape, rotary
         heads, per_head = span("num_attention_heads", shape.heads, mesh, "attn_tp"), shape.nope + shape.value
         scheme = shape.scheme("kv_b")
         rows = span("rows of kv_b", shape.heads * per_head, mesh, "attn_tp", scheme.row_unit)
@@ -98,6 +101,10 @@ class LatentAttention(Leaf):
         tables, lengths = batch.prefill_block_tables, batch.prefill_seq_lens
         return mla.prefill(q_THQ, cache, self.kv_b, batch.prefill_cu_q, tables, lengths, self.shape.scale)
 
+    def begin(self) -> None:
+        """Make the rotary table, unless another layer has."""
+        self.cos_sin = self.rotary.cos_sin
+
     def buffers_wanted(self) -> dict[str, Buffer]:
         """The latent's gain, and the up-projection of this rank's heads."""
         return {"norm": Buffer((self.shape.kv_latent,), init="ones")} | self.kv_b_stack.buffers()
@@ -116,7 +123,7 @@ class LatentAttention(Leaf):
 class MLAAttention(nn.Module):
     """Projections around ``LatentAttention``, heads cut over ``attn_tp``."""
 
-    def __init__(self, shape: MLAShape, mesh: Mesh, *, cos_sin: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, shape: MLAShape, mesh: Mesh, *, rotary: RotaryTable, dtype: torch.dtype) -> None:
         super().__init__()
         hidden = Dim("hidden", shape.hidden)
         queries = Dim("query_heads", shape.heads * (shape.nope + shape.rope))
@@ -132,7 +139,7 @@ class MLAAttention(nn.Module):
             self.q_a_norm = HeadColumnsNorm(fused, source, shape.latent_eps, dtype)
         assert queries.size is not None
         self.q = Linear(source, queries, {"q": queries.size}, mesh, columns="attn_tp", scheme=shape.scheme("q"))
-        self.attend = LatentAttention(shape, queries, fused, outputs, mesh, cos_sin)
+        self.attend = LatentAttention(shape, queries, fused, outputs, mesh, rotary)
         self.o = Linear(outputs, hidden, {"o": shape.hidden}, mesh, rows="attn_tp", scheme=shape.scheme("o"))
 
     def forward(self, x_TD: Tensor, batch: Any, cache: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Numbers are those of transformers' rope types of the same names, magnitudes incl
 """
 
 import math
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -78,16 +79,28 @@ class Rope(msgspec.Struct, frozen=True, kw_only=True):
         return int(head_dim * self.partial)
 
 
-def rotary_table(dim: int, positions: int, rope: Rope) -> Tensor:
-    """Cosines and sines, fp32 [positions, dim]: cos half, then sin half.
+class RotaryTable:
+    """Cosines and sines, fp32 [positions, dim] on ``device``: cos half, then sin half. All layers of a model have one.
 
-    Raises ``ConfigError`` before anything is allocated if the table would exceed ``MOST_TABLE_BYTES``.
+    Made when it is first asked for. Raises ``ConfigError`` at once if it would exceed ``MOST_TABLE_BYTES``.
     """
-    if positions * dim * 4 > MOST_TABLE_BYTES:
-        raise ConfigError(
-            f"max_position_embeddings = {positions} needs a rotary table of {positions * dim * 4 / (1 << 30):.1f} GiB; "
-            f"serve at most {MOST_TABLE_BYTES // (dim * 4)} positions (max_model_len)"
-        )
+
+    def __init__(self, dim: int, positions: int, rope: Rope, device: torch.device) -> None:
+        self.dim, self.positions, self.rope, self.device = dim, positions, rope, device
+        if positions * dim * 4 > MOST_TABLE_BYTES:
+            raise ConfigError(
+                f"max_position_embeddings = {positions} needs a rotary table of "
+                f"{positions * dim * 4 / (1 << 30):.1f} GiB; serve at most {MOST_TABLE_BYTES // (dim * 4)} positions "
+                "(max_model_len)"
+            )
+
+    @cached_property
+    def cos_sin(self) -> Tensor:
+        """The table."""
+        return _scaled_table(self.dim, self.positions, self.rope).to(self.device)
+
+
+def _scaled_table(dim: int, positions: int, rope: Rope) -> Tensor:
     scaling = rope.scaling
     if isinstance(scaling, Llama3Scaling):
         low, high = scaling.low_freq_factor, scaling.high_freq_factor

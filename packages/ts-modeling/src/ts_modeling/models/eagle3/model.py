@@ -3,7 +3,7 @@
 import torch
 
 from ...kv import KvSpec, group_layers
-from ...layers import AttentionShape, GroupedAttention, kv_group, rotary_table
+from ...layers import AttentionShape, GroupedAttention, RotaryTable, kv_group
 from ...placement import Mesh
 from ..drafts.model import LAYER, Draft
 from .config import Eagle3Config
@@ -15,8 +15,8 @@ class Eagle3(Draft):
     def __init__(
         self, config: Eagle3Config, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
     ) -> None:
-        cos_sin = rotary_table(config.rotary_width, positions, config.rope).to(device)
-        super().__init__(config, GroupedAttention(shape_of(config), mesh, cos_sin=cos_sin), mesh, dtype=dtype)
+        rotary = RotaryTable(config.rotary_width, positions, config.rope, device)
+        super().__init__(config, GroupedAttention(shape_of(config), mesh, rotary=rotary), mesh, dtype=dtype)
 
 
 def shape_of(config: Eagle3Config) -> AttentionShape:

@@ -3,7 +3,7 @@
 import torch
 
 from ...kv import CacheGroup, KvSpec
-from ...layers import MLAAttention, MLAShape, rotary_table
+from ...layers import MLAAttention, MLAShape, RotaryTable
 from ...placement import Mesh
 from ..drafts.model import LAYER, Draft
 from .config import Eagle3MLAConfig
@@ -15,8 +15,8 @@ class Eagle3MLA(Draft):
     def __init__(
         self, config: Eagle3MLAConfig, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
     ) -> None:
-        cos_sin = rotary_table(config.qk_rope_head_dim, positions, config.rope).to(device)
-        attention = MLAAttention(shape_of(config), mesh, cos_sin=cos_sin, dtype=dtype)
+        rotary = RotaryTable(config.qk_rope_head_dim, positions, config.rope, device)
+        attention = MLAAttention(shape_of(config), mesh, rotary=rotary, dtype=dtype)
         super().__init__(config, attention, mesh, dtype=dtype)
 
 

@@ -1,11 +1,10 @@
 """GPT-OSS for one device; the compiler places it on a mesh."""
 
 import torch
-from torch import Tensor
 from ts_kernels import moe
 
 from ...kv import KvSpec
-from ...layers import AttentionShape, Experts, GroupedAttention, Mixture, MoEShape, SoftmaxRouter, rotary_table
+from ...layers import AttentionShape, Experts, GroupedAttention, Mixture, MoEShape, RotaryTable, SoftmaxRouter
 from ...placement import Mesh
 from ..decoder import Decoder, DecoderLayer
 from ..parts import attention_shape, grouped_kv
@@ -18,14 +17,14 @@ class GptOss(Decoder):
     def __init__(
         self, config: GptOssConfig, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
     ) -> None:
-        cos_sin = rotary_table(config.rotary_width, positions, config.rope).to(device)
-        layers = (_layer(config, i, mesh, dtype, cos_sin) for i in range(config.num_hidden_layers))
+        rotary = RotaryTable(config.rotary_width, positions, config.rope, device)
+        layers = (_layer(config, i, mesh, dtype, rotary) for i in range(config.num_hidden_layers))
         super().__init__(config, mesh, layers, dtype=dtype)
 
 
-def _layer(config: GptOssConfig, index: int, mesh: Mesh, dtype: torch.dtype, cos_sin: Tensor) -> DecoderLayer:
+def _layer(config: GptOssConfig, index: int, mesh: Mesh, dtype: torch.dtype, rotary: RotaryTable) -> DecoderLayer:
     shape = expert_shape(config, index)
-    attention = GroupedAttention(shape_of(config, index), mesh, cos_sin=cos_sin)
+    attention = GroupedAttention(shape_of(config, index), mesh, rotary=rotary)
     mixture = Mixture(SoftmaxRouter(shape, bias=True), Experts(shape, mesh))
     return DecoderLayer(config, index, attention, mixture, dtype=dtype)
 

@@ -22,8 +22,8 @@ from ...layers import (
     MoEShape,
     PlaceMedia,
     RMSNorm,
+    RotaryTable,
     SelectRows,
-    rotary_table,
 )
 from ...placement import SAMPLES, TOKENS, Dim, Mesh, Replicate, Shard, Spec
 from ...quantization import Scheme, scheme_of
@@ -44,10 +44,10 @@ class KimiK25(CapturingModel):
     ) -> None:
         super().__init__()
         hidden, vocabulary = Dim("hidden", config.hidden_size), Dim("vocabulary", config.vocab_size)
-        cos_sin = rotary_table(config.qk_rope_head_dim, positions, config.rope).to(device)
+        rotary = RotaryTable(config.qk_rope_head_dim, positions, config.rope, device)
         self.embed = Embedding(vocabulary, hidden, mesh, dtype=dtype, axis="attn_tp")
         self.layers = nn.ModuleList(
-            DecoderLayer(config, i, mesh, dtype=dtype, cos_sin=cos_sin) for i in range(config.num_hidden_layers)
+            DecoderLayer(config, i, mesh, dtype=dtype, rotary=rotary) for i in range(config.num_hidden_layers)
         )
         self.select_x, self.select_residual = SelectRows(hidden), SelectRows(hidden)
         self.norm = AddRMSNorm(hidden, config.rms_norm_eps, dtype)
@@ -81,13 +81,13 @@ class DecoderLayer(nn.Module):
         mesh: Mesh,
         *,
         dtype: torch.dtype,
-        cos_sin: Tensor,
+        rotary: RotaryTable,
         starts: bool = False,
     ) -> None:
         super().__init__()
         hidden, eps = Dim("hidden", config.hidden_size), config.rms_norm_eps
         self.input_norm = RMSNorm(hidden, eps, dtype) if starts or not index else AddRMSNorm(hidden, eps, dtype)
-        self.attention = MLAAttention(attention_shape(config, index), mesh, cos_sin=cos_sin, dtype=dtype)
+        self.attention = MLAAttention(attention_shape(config, index), mesh, rotary=rotary, dtype=dtype)
         self.post_norm = AddRMSNorm(hidden, eps, dtype)
         self.mlp: nn.Module
         if config.is_dense(index):

@@ -1,10 +1,9 @@
 """Llama 3 for one device; the compiler places it on a mesh."""
 
 import torch
-from torch import Tensor
 
 from ...kv import KvSpec
-from ...layers import AttentionShape, GroupedAttention, rotary_table
+from ...layers import AttentionShape, GroupedAttention, RotaryTable
 from ...placement import Mesh
 from ..decoder import Decoder, DecoderLayer
 from ..parts import attention_shape, dense_mlp, grouped_kv
@@ -17,13 +16,13 @@ class Llama(Decoder):
     def __init__(
         self, config: LlamaConfig, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
     ) -> None:
-        cos_sin = rotary_table(config.rotary_width, positions, config.rope).to(device)
-        layers = (_layer(config, i, mesh, dtype, cos_sin) for i in range(config.num_hidden_layers))
+        rotary = RotaryTable(config.rotary_width, positions, config.rope, device)
+        layers = (_layer(config, i, mesh, dtype, rotary) for i in range(config.num_hidden_layers))
         super().__init__(config, mesh, layers, dtype=dtype)
 
 
-def _layer(config: LlamaConfig, index: int, mesh: Mesh, dtype: torch.dtype, cos_sin: Tensor) -> DecoderLayer:
-    attention = GroupedAttention(shape_of(config, index), mesh, cos_sin=cos_sin)
+def _layer(config: LlamaConfig, index: int, mesh: Mesh, dtype: torch.dtype, rotary: RotaryTable) -> DecoderLayer:
+    attention = GroupedAttention(shape_of(config, index), mesh, rotary=rotary)
     return DecoderLayer(config, index, attention, dense_mlp(config, index, config.intermediate_size, mesh), dtype=dtype)
 
 

@@ -1,10 +1,9 @@
 """MiniMax M2 for one device; the compiler places it on a mesh."""
 
 import torch
-from torch import Tensor
 
 from ...kv import KvSpec
-from ...layers import AttentionShape, Experts, GroupedAttention, Mixture, Router, rotary_table
+from ...layers import AttentionShape, Experts, GroupedAttention, Mixture, RotaryTable, Router
 from ...placement import Mesh
 from ..decoder import Decoder, DecoderLayer
 from ..parts import attention_shape, expert_shape, grouped_kv
@@ -20,12 +19,12 @@ class MiniMaxM2(Decoder):
     def __init__(
         self, config: MiniMaxM2Config, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
     ) -> None:
-        cos_sin = rotary_table(config.rotary_width, positions, config.rope).to(device)
-        layers = (_layer(config, i, mesh, dtype, cos_sin) for i in range(config.num_hidden_layers))
+        rotary = RotaryTable(config.rotary_width, positions, config.rope, device)
+        layers = (_layer(config, i, mesh, dtype, rotary) for i in range(config.num_hidden_layers))
         super().__init__(config, mesh, layers, dtype=dtype)
 
 
-def _layer(config: MiniMaxM2Config, index: int, mesh: Mesh, dtype: torch.dtype, cos_sin: Tensor) -> DecoderLayer:
+def _layer(config: MiniMaxM2Config, index: int, mesh: Mesh, dtype: torch.dtype, rotary: RotaryTable) -> DecoderLayer:
     shape = expert_shape(
         config,
         f"model.layers.{index}.block_sparse_moe.experts",
@@ -36,7 +35,7 @@ def _layer(config: MiniMaxM2Config, index: int, mesh: Mesh, dtype: torch.dtype, 
         normalize=True,
         names=("num_local_experts", "intermediate_size"),
     )
-    attention = GroupedAttention(shape_of(config, index), mesh, cos_sin=cos_sin)
+    attention = GroupedAttention(shape_of(config, index), mesh, rotary=rotary)
     return DecoderLayer(config, index, attention, Mixture(Router(shape), Experts(shape, mesh)), dtype=dtype)
 
 

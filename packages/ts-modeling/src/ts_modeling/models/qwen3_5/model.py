@@ -1,7 +1,7 @@
 """Qwen 3.5 and 3.6 (text) for one device; the compiler places it on a mesh."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...kv import CacheGroup, KvSpec, group_layers
 from ...layers import (
@@ -13,9 +13,9 @@ from ...layers import (
     GatedShared,
     GroupedAttention,
     Mixture,
+    RotaryTable,
     SoftmaxRouter,
     kv_group,
-    rotary_table,
     state_group,
 )
 from ...placement import Dim, Mesh
@@ -35,15 +35,15 @@ class Qwen35(Decoder):
     def __init__(
         self, config: Qwen35Config, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
     ) -> None:
-        cos_sin = rotary_table(config.rotary_width, positions, config.rope).to(device)
-        layers = (_layer(config, i, mesh, dtype, cos_sin) for i in range(config.num_hidden_layers))
+        rotary = RotaryTable(config.rotary_width, positions, config.rope, device)
+        layers = (_layer(config, i, mesh, dtype, rotary) for i in range(config.num_hidden_layers))
         super().__init__(config, mesh, layers, dtype=dtype, offset=OFFSET)
 
 
-def _layer(config: Qwen35Config, index: int, mesh: Mesh, dtype: torch.dtype, cos_sin: Tensor) -> DecoderLayer:
+def _layer(config: Qwen35Config, index: int, mesh: Mesh, dtype: torch.dtype, rotary: RotaryTable) -> DecoderLayer:
     mixer: nn.Module
     if config.kinds()[index] == FULL:
-        mixer = GroupedAttention(full_shape(config, index), mesh, cos_sin=cos_sin)
+        mixer = GroupedAttention(full_shape(config, index), mesh, rotary=rotary)
     else:
         mixer = GatedDeltaNet(delta_shape(config, index), mesh)
     return DecoderLayer(config, index, mixer, mlp_of(config, index, mesh), dtype=dtype, offset=OFFSET)

@@ -1,10 +1,10 @@
 """Qwen3's mixture of experts for one device; the compiler places it on a mesh."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...kv import KvSpec
-from ...layers import AttentionShape, Experts, GroupedAttention, Mixture, SoftmaxRouter, rotary_table
+from ...layers import AttentionShape, Experts, GroupedAttention, Mixture, RotaryTable, SoftmaxRouter
 from ...placement import Mesh
 from ..decoder import Decoder, DecoderLayer
 from ..parts import attention_shape, dense_mlp, expert_shape, grouped_kv
@@ -17,13 +17,13 @@ class Qwen3Moe(Decoder):
     def __init__(
         self, config: Qwen3MoeConfig, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
     ) -> None:
-        cos_sin = rotary_table(config.rotary_width, positions, config.rope).to(device)
-        layers = (_layer(config, i, mesh, dtype, cos_sin) for i in range(config.num_hidden_layers))
+        rotary = RotaryTable(config.rotary_width, positions, config.rope, device)
+        layers = (_layer(config, i, mesh, dtype, rotary) for i in range(config.num_hidden_layers))
         super().__init__(config, mesh, layers, dtype=dtype)
 
 
-def _layer(config: Qwen3MoeConfig, index: int, mesh: Mesh, dtype: torch.dtype, cos_sin: Tensor) -> DecoderLayer:
-    attention = GroupedAttention(shape_of(config, index), mesh, cos_sin=cos_sin)
+def _layer(config: Qwen3MoeConfig, index: int, mesh: Mesh, dtype: torch.dtype, rotary: RotaryTable) -> DecoderLayer:
+    attention = GroupedAttention(shape_of(config, index), mesh, rotary=rotary)
     mlp: nn.Module
     if config.is_dense(index):
         mlp = dense_mlp(config, index, config.intermediate_size, mesh)

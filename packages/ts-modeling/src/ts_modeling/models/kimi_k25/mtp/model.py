@@ -4,7 +4,7 @@ import msgspec
 import torch
 
 from ....kv import KvSpec
-from ....layers import rotary_table
+from ....layers import RotaryTable
 from ....placement import Mesh
 from ....quantization import scheme_of
 from ...mtp import MultiToken
@@ -19,8 +19,8 @@ class KimiK25MTP(MultiToken):
     def __init__(
         self, config: KimiK25MTPConfig, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
     ) -> None:
-        cos_sin = rotary_table(config.qk_rope_head_dim, positions, config.rope).to(device)
-        layer = DecoderLayer(config, config.num_hidden_layers, mesh, dtype=dtype, cos_sin=cos_sin, starts=True)
+        rotary = RotaryTable(config.qk_rope_head_dim, positions, config.rope, device)
+        layer = DecoderLayer(config, config.num_hidden_layers, mesh, dtype=dtype, rotary=rotary, starts=True)
         super().__init__(config, layer, mesh, dtype=dtype, head=scheme_of(config.quantization, "lm_head"))
 
 

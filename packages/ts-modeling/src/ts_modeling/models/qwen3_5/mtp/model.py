@@ -3,7 +3,7 @@
 import torch
 
 from ....kv import KvSpec, group_layers
-from ....layers import GroupedAttention, kv_group, rotary_table
+from ....layers import GroupedAttention, RotaryTable, kv_group
 from ....placement import Mesh
 from ....quantization import PLAIN
 from ...decoder import DecoderLayer
@@ -20,8 +20,8 @@ class Qwen35MTP(MultiToken):
     def __init__(
         self, config: Qwen35MTPConfig, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
     ) -> None:
-        cos_sin = rotary_table(config.rotary_width, positions, config.rope).to(device)
-        attention = GroupedAttention(full_shape(config, 0, layers=LAYERS), mesh, cos_sin=cos_sin)
+        rotary = RotaryTable(config.rotary_width, positions, config.rope, device)
+        attention = GroupedAttention(full_shape(config, 0, layers=LAYERS), mesh, rotary=rotary)
         mlp = mlp_of(config, 0, mesh, layers=LAYERS)
         layer = DecoderLayer(config, 0, attention, mlp, dtype=dtype, offset=OFFSET)
         head = PLAIN if config.tie_word_embeddings else config.format_of("lm_head")
