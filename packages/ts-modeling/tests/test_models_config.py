@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from ts_modeling import CheckpointError, ConfigError, Mesh, MeshError, kv_spec, load_model
+from ts_modeling.models.minimax_m2 import MiniMaxM2Config
 from ts_modeling.registry import ARCHITECTURES, build, config_from, table_of
 from ts_modeling.testing import MODELS, oracle_logits, run_whole, tiny_config, write_tiny
 
@@ -42,9 +43,16 @@ def refusal(model: str, **changes: Any) -> str:
         ("qwen3_moe", "decoder_sparse_step", 0, "decoder_sparse_step"),
         ("minimax_m2", "scoring_func", "softmax", "scoring_func = 'softmax'"),
         ("minimax_m2", "use_qk_norm", False, "use_qk_norm = False"),
-        ("minimax_m2", "rotary_dim", 24, "partial_rotary_factor = 2.0"),
+        ("minimax_m2", "rotary_dim", 24, "rotary_dim = 24 exceeds the 12 columns of a head"),
         ("minimax_m2", "rotary_dim", 5, "head_dim = 12 leaves 5 rotary columns"),
-        ("minimax_m2", "rotary_dim", [6], "partial_rotary_factor"),
+        ("minimax_m2", "rotary_dim", [6], "at `rotary_dim`"),
+        ("minimax_m2", "rotary_dim", 10**400, "rotary_dim"),
+        ("minimax_m2", "head_dim", 0, "at `head_dim`"),
+        ("minimax_m2", "head_dim", False, "at `head_dim`"),
+        ("minimax_m2", "head_dim", "12", "at `head_dim`"),
+        ("minimax_m2", "head_dim", {}, "at `head_dim`"),
+        ("minimax_m2", "attn_type_list", 1, "at `attn_type_list`"),
+        ("minimax_m2", "attn_type_list", True, "at `attn_type_list`"),
         ("minimax_m2", "attn_type_list", [1, 0, 1], "attn_type_list"),
         ("minimax_m2", "shared_intermediate_size", 64, "shared_intermediate_size = 64"),
         ("gpt_oss", "rope_scaling", ..., "rope_scaling is missing"),
@@ -61,6 +69,14 @@ def refusal(model: str, **changes: Any) -> str:
 )
 def test_bad_values_are_refused_by_name(model: str, field: str, value: Any, message: str) -> None:
     assert message in refusal(model, **{field: value})
+
+
+def test_minimax_without_a_head_width_divides_the_hidden_size() -> None:
+    """And the turning part is of that width."""
+    raw = tiny_config("minimax_m2", head_dim=None, hidden_size=96, num_attention_heads=6, rotary_dim=4)
+    config = config_from(raw)
+    assert isinstance(config, MiniMaxM2Config)
+    assert (config.head_width, config.rotary_width) == (16, 4)
 
 
 def test_every_architecture_of_a_model_is_known() -> None:

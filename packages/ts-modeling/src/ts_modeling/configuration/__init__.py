@@ -11,6 +11,7 @@ from .fields import (
     check_experts,
     layer_kinds,
     read_fields,
+    read_part,
     refuse,
     text_part,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "layer_kinds",
     "parse_rope",
     "read_fields",
+    "read_part",
     "refuse",
     "text_part",
 ]

@@ -99,6 +99,7 @@ class GroupedConfig(DecoderConfig, frozen=True, kw_only=True):
 
 
 Config = TypeVar("Config", bound=DecoderConfig)
+Part = TypeVar("Part", bound=msgspec.Struct)
 
 
 def text_part(raw: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
@@ -143,11 +144,7 @@ def read_fields(
     ``names`` says where a field of ``cls`` has another name in the file. Raises ``ConfigError`` naming the field.
     """
     theirs = {name: (names or {}).get(name, name) for name in cls.__struct_fields__ if name not in DERIVED}
-    fields = {name: text[source] for name, source in theirs.items() if source in text}
-    try:
-        config = msgspec.convert(fields, cls)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"config.json: {error}".replace("`$.", f"`{where}")) from None
+    config = read_part(cls, {name: text[source] for name, source in theirs.items() if source in text}, where)
     config = msgspec.structs.replace(
         config,
         rope=parse_rope(text, where, theta=theta, partial=partial),
@@ -156,6 +153,14 @@ def read_fields(
     if isinstance(config, GroupedConfig):
         _check_heads(config, where)
     return config
+
+
+def read_part(cls: type[Part], fields: Mapping[str, Any], where: str = "") -> Part:
+    """Those of ``fields`` that ``cls`` has, as a ``cls``. Raises ``ConfigError`` naming the field."""
+    try:
+        return msgspec.convert(fields, cls)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"config.json: {error}".replace("`$.", f"`{where}")) from None
 
 
 def check_experts(layers: int, experts: int, chosen: int, where: str, names: tuple[str, str]) -> None:
