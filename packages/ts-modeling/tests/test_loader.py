@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from ts_kernels import settings as kernel_settings
-from ts_modeling import CheckpointError, Mesh, load_model, read_config
+from ts_modeling import CheckpointError, ConfigError, Mesh, load_model, read_config
 from ts_modeling.checkpoint import CheckpointFolder, SafetensorsFile, load_weights
 from ts_modeling.checkpoint.scratch import Scratch
 from ts_modeling.layers import Leaf
@@ -387,6 +387,24 @@ def test_an_index_must_agree_with_its_files(tmp_path: Path) -> None:
     del index["weight_map"][moved]
     (tmp_path / INDEX).write_text(json.dumps(index))
     assert f"holds {moved}, which {INDEX} does not list" in refusal(tmp_path)
+
+
+def test_a_tensor_that_two_files_hold_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, files=2)
+    first, second = (tmp_path / f"model-0000{i}-of-000002.safetensors" for i in (1, 2))
+    twice = next(iter(load_file(first)))
+    save_file({**load_file(second), twice: load_file(first)[twice]}, second)
+    assert f"{second.name}: holds {twice}, and so does {first.name}" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "error"), [(INDEX, CheckpointError), ("config.json", ConfigError)])
+def test_a_name_that_comes_twice_in_a_file_is_refused(tmp_path: Path, name: str, error: type[Exception]) -> None:
+    write_checkpoint(tmp_path, files=2)
+    again = {INDEX: O_PROJ, "config.json": "architectures"}[name]
+    text = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(text.replace(f'"{again}"', f'"{again}": "", "{again}"', 1))
+    with pytest.raises(error, match=f"{name}: is not JSON: the name '{again}' comes twice"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("files", [1, 2])

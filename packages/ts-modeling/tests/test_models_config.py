@@ -64,11 +64,41 @@ def refusal(model: str, **changes: Any) -> str:
         ("qwen3_5", "linear_conv_kernel_dim", 1, "linear_conv_kernel_dim"),
         ("qwen3_5", "intermediate_size", ..., "intermediate_size is missing, and so is num_experts"),
         ("qwen3_5_moe", "mlp_only_layers", [1], "mlp_only_layers = [1]"),
+        ("llama", "rope_scaling", 0, "rope_scaling is a int"),
+        ("llama", "rope_scaling", False, "rope_scaling is a bool"),
+        ("llama", "rope_scaling", {"a": None}, "rope_scaling has a and no rope_type"),
+        ("llama", "rope_parameters", {"factor": 2.0}, "rope_parameters has factor and no rope_type"),
+        ("llama", "rope_scaling", {"type": "default", "factor": 2.0}, "rope_scaling.factor = 2.0 is not supported"),
         ("deepseek_v3", "topk_group", 9, "topk_group = 9 exceeds n_group = 8"),
     ],
 )
 def test_bad_values_are_refused_by_name(model: str, field: str, value: Any, message: str) -> None:
     assert message in refusal(model, **{field: value})
+
+
+DOUBLED = {"rope_type": "linear", "factor": 2.0}
+
+
+def test_two_sets_of_rotary_fields_must_say_the_same() -> None:
+    """Programs differ on which of them counts."""
+    both = {"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": {**DOUBLED, "rope_theta": 7.0}}
+    config = config_from(tiny_config("llama", rope_theta=7.0, **both))
+    assert config == config_from(tiny_config("llama", rope_theta=7.0, rope_parameters=DOUBLED))
+    for other in ({"rope_theta": 7.0}, {**DOUBLED, "factor": 3.0, "rope_theta": 7.0}, {**DOUBLED, "rope_theta": 8.0}):
+        assert "disagree" in refusal("llama", rope_theta=7.0, rope_scaling=DOUBLED, rope_parameters=other)
+
+
+@pytest.mark.parametrize("value", ["false", None, [1], 1])
+def test_tied_embeddings_of_a_multimodal_file_are_true_or_false(value: Any) -> None:
+    raw = {"architectures": ["Qwen3_5ForConditionalGeneration"], "text_config": tiny_config("qwen3_5")}
+    with pytest.raises(ConfigError, match=r"tie_word_embeddings = .*; expected true or false"):
+        config_from({**raw, "tie_word_embeddings": value})
+
+
+def test_a_target_is_for_drafts_alone(tmp_path: Path) -> None:
+    write_tiny(tmp_path, tiny_config("llama"))
+    with pytest.raises(ConfigError, match=r"target = '/nowhere': only draft heads have a target"):
+        load_model(tmp_path, target="/nowhere")
 
 
 def test_minimax_without_a_head_width_divides_the_hidden_size() -> None:

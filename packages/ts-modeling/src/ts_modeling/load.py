@@ -132,9 +132,11 @@ def load_model(
 
 def _longest(config: ModelConfig, target: Path | None) -> int:
     """Positions that a model may have: its own, or its target's. Raises ``ConfigError`` for a target of another's."""
-    check = family_of(config).check_target
-    if target is None or check is None:
+    if target is None:
         return config.max_position_embeddings
+    check = family_of(config).check_target
+    if check is None:
+        raise ConfigError(f"target = {str(target)!r}: only draft heads have a target; leave it out for this model")
     theirs = read_config(target)
     check(config, theirs)
     return theirs.max_position_embeddings

@@ -8,7 +8,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
-from .safetensors import SafetensorsFile, TensorInfo
+from .safetensors import SafetensorsFile, TensorInfo, once
 
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
@@ -88,9 +88,15 @@ class CheckpointFolder:
                 raise CheckpointError(f"{path}: says that {file_name} holds {name}, but it does not")
             self._files[name] = opened[file_name]
         for file_name, file in opened.items():
-            unlisted = sorted(file.tensors.keys() - weight_map.keys())
-            if unlisted:
-                raise CheckpointError(f"{self.folder / file_name}: holds {unlisted[0]}, which {INDEX} does not list")
+            for name in sorted(file.tensors):
+                where = weight_map.get(name)
+                if where is None:
+                    raise CheckpointError(f"{self.folder / file_name}: holds {name}, which {INDEX} does not list")
+                if where != file_name:
+                    raise CheckpointError(
+                        f"{self.folder / file_name}: holds {name}, and so does {where}; of two copies neither can be "
+                        "trusted: download both files again"
+                    )
 
     def _open_shard(self, file_name: str, index: Path) -> SafetensorsFile:
         plain = Path(file_name).name == file_name and "\\" not in file_name and "\0" not in file_name
@@ -103,11 +109,11 @@ class CheckpointFolder:
 
 
 def read_json(path: Path, error: type[CheckpointError | ConfigError]) -> Mapping[str, Any]:
-    """Content of a JSON file that holds an object. Raises ``error`` naming the file."""
+    """Content of a JSON file that holds an object, no name twice in any. Raises ``error`` naming the file."""
     try:
         if path.stat().st_size > MAX_JSON:
             raise error(f"{path}: {path.stat().st_size} bytes; more than {MAX_JSON} is refused")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except OSError as problem:
         raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
     except (ValueError, RecursionError) as problem:

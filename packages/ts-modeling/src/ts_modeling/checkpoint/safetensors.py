@@ -105,7 +105,7 @@ def _read_header(file: Any, size: int, path: Path) -> tuple[dict[str, Any], int]
             f"{path}: its header claims {length} bytes in a file of {size}; it is truncated or no safetensors file"
         )
     try:
-        header = json.loads(file.read(length).decode(), object_pairs_hook=_once)
+        header = json.loads(file.read(length).decode(), object_pairs_hook=once)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is not JSON ({error}); the file is corrupt") from None
     if not isinstance(header, dict):
@@ -114,11 +114,12 @@ def _read_header(file: Any, size: int, path: Path) -> tuple[dict[str, Any], int]
     return header, 8 + length
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, none of whose names comes twice: of two tensors of one name a reader would see either."""
     out = dict(pairs)
     if len(out) != len(pairs):
-        raise ValueError("a name comes twice")
+        again = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"the name {again!r} comes twice")
     return out
 
 

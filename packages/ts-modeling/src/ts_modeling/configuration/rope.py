@@ -14,6 +14,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0, lt=1e12)]
 Magnitude = Annotated[float, msgspec.Meta(ge=0, le=1e3)]
 Theta = Annotated[float, msgspec.Meta(gt=1, le=1e12)]
 Part = Annotated[float, msgspec.Meta(gt=0, le=1)]
+NAMES: Final = ("rope_scaling", "rope_parameters")
 ANY: Final = frozenset(
     {"type", "rope_type", "rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved"}
 )
@@ -58,10 +59,16 @@ def parse_rope(text: Mapping[str, Any], where: str, *, theta: float | None = Non
 
     Raises ``ConfigError`` naming the field.
     """
-    name = "rope_scaling" if text.get("rope_scaling") else "rope_parameters"
-    raw = text.get(name) or {}
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"config.json: {where}{name} is a {type(raw).__name__}; expected an object")
+    given = {name: text[name] for name in NAMES if text.get(name) is not None}
+    for name, fields in given.items():
+        if not isinstance(fields, Mapping):
+            raise ConfigError(f"config.json: {where}{name} is a {type(fields).__name__}; expected an object")
+    if all(given.get(name) for name in NAMES):
+        alone = [parse_rope({**text, name: None}, where, theta=theta, partial=partial) for name in NAMES]
+        if alone[0] != alone[1]:
+            raise ConfigError(f"config.json: {where}rope_scaling and {where}rope_parameters disagree; keep one of them")
+    name = "rope_scaling" if given.get("rope_scaling") else "rope_parameters"
+    raw = given.get(name, {})
     base = _one(raw, text, "rope_theta", Theta, where, theta)
     part = _one(raw, text, "partial_rotary_factor", Part, where, partial)
     return Rope(theta=base, partial=part, scaling=_scaling(raw, f"config.json: {where}{name}"))
@@ -83,15 +90,17 @@ def _scaling(raw: Mapping[str, Any], name: str) -> Scaling | None:
     kind = raw.get("rope_type", raw.get("type", "default"))
     if any(isinstance(value, Mapping) for value in raw.values()):
         raise ConfigError(f"{name} holds fields for each type of layer; only one rotary embedding for all is supported")
+    given = {k: v for k, v in raw.items() if k not in ANY}
+    if given and "rope_type" not in raw and "type" not in raw:
+        raise ConfigError(f"{name} has {next(iter(given))} and no rope_type; give one of default, {', '.join(KINDS)}")
+    given = {k: v for k, v in given.items() if v is not None}
     if kind == "default":
+        _only(given, (), name, kind)
         return None
     if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"{name}.type {kind!r} is not supported; supported are default, {', '.join(KINDS)}")
     fields, made = KINDS[kind]
-    given = {k: v for k, v in raw.items() if v is not None and k not in ANY}
-    unknown = sorted(given.keys() - set(fields.__struct_fields__))
-    if unknown:
-        raise ConfigError(f"{name}.{unknown[0]} = {given[unknown[0]]!r} is not supported with {kind}; leave it out")
+    _only(given, fields.__struct_fields__, name, kind)
     try:
         values = msgspec.structs.asdict(msgspec.convert(given, fields))
     except msgspec.ValidationError as error:
@@ -101,3 +110,10 @@ def _scaling(raw: Mapping[str, Any], name: str) -> Scaling | None:
     if kind == "llama3" and values["high_freq_factor"] <= values["low_freq_factor"]:
         raise ConfigError(f"{name}.high_freq_factor must exceed low_freq_factor = {values['low_freq_factor']}")
     return made(**values)
+
+
+def _only(given: Mapping[str, Any], known: tuple[str, ...], name: str, kind: str) -> None:
+    """Refuse a field that the kind of scaling does not have."""
+    unknown = sorted(given.keys() - set(known))
+    if unknown:
+        raise ConfigError(f"{name}.{unknown[0]} = {given[unknown[0]]!r} is not supported with {kind}; leave it out")

@@ -61,8 +61,10 @@ def parse_config(raw: Mapping[str, Any]) -> Qwen35Config:
     text, where = text_part(raw)
     refuse(text, ONLY, where)
     config = read_fields(Qwen35Config, raw, text, where, theta=10000.0, partial=0.25)
-    if "tie_word_embeddings" in raw:
-        config = msgspec.structs.replace(config, tie_word_embeddings=bool(raw["tie_word_embeddings"]))
+    tied = raw.get("tie_word_embeddings", config.tie_word_embeddings)  # the outer one says it for the whole model
+    if type(tied) is not bool:
+        raise ConfigError(f"config.json: tie_word_embeddings = {tied!r}; expected true or false")
+    config = msgspec.structs.replace(config, tie_word_embeddings=tied)
     _check(config, where)
     return msgspec.structs.replace(config, inner="language_model." if where else "")
 
