@@ -99,11 +99,11 @@ def test_the_cache_of_a_rank_has_its_own_heads_alone(tmp_path: Path, capsys: pyt
     [
         (
             "attn_tp=3,moe_tp=3",
-            "vocabulary = 163840 does not divide over attn_tp=3; sizes of attn_tp that do: 1, 2, 4, 5, ...\n",
+            "vocabulary = 163840 does not divide over attn_tp=3; sizes of attn_tp that fit: 1, 2, 4, 8, 16, 32, 64\n",
         ),
         (
             "attn_dp=7,moe_ep=7",
-            "384 does not divide over moe_ep=7; sizes of moe_ep that do: 1, 2, 3, 4, 6, 8, 12, ...\n",
+            "does not divide over moe_ep=7; sizes of moe_ep that fit: 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, ...\n",
         ),
         ("attn_tp=1024,moe_tp=1024", "does not divide over attn_tp=1024"),
     ],

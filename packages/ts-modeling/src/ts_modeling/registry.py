@@ -17,7 +17,7 @@ from .configuration import ModelConfig
 from .errors import ConfigError
 from .families import installed, load
 from .kv import KvSpec
-from .layers import AnnotatedModel, CapturingModel
+from .layers import AnnotatedModel, CapturingModel, CutError, Survey
 from .models import eagle3, eagle3_mla, gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
 from .models.family import Family
 from .placement import Mesh
@@ -123,7 +123,7 @@ def build(
     Raises ``CompileError``, ``MeshError``, or ``ConfigError`` for layers that are not there.
     """
     family = family_of(config)
-    model = family.model(config, mesh, dtype=dtype, device=device, positions=positions)
+    model = _model(config, mesh, dtype=dtype, device=device, positions=positions)
     if feature_layers or final_states:
         if not isinstance(model, CapturingModel):
             asked = f"feature_layers = {list(feature_layers)}" if feature_layers else "final_states"
@@ -136,6 +136,19 @@ def build(
     tower = family.vision.tower(model)
     seen = compile_plans(tower, mesh, inputs=tower.inputs, gives=tower.gives, costs=costs)
     return Built(model, plans, Tower(shape, seen))
+
+
+def _model(config: ModelConfig, mesh: Mesh, **options: Any) -> AnnotatedModel:
+    """The model on ``mesh``; an axis that does not fit is told the sizes that fit the whole model."""
+    make = family_of(config).model
+    try:
+        return make(config, mesh, **options)
+    except CutError as error:
+        survey = Survey()
+        make(config, survey, **options)
+        together = error.axis == "attn_tp" and mesh.size("dense_tp") == mesh.size("attn_tp")  # it follows unless given
+        fits = survey.fits(("attn_tp", "dense_tp") if together else (error.axis,))
+        raise CutError(error.problem, error.axis, fits) from None
 
 
 def table_of(config: ModelConfig) -> Table:

@@ -4,6 +4,7 @@ from .attention import AttentionShape, GroupedAttention, PagedAttention, kv_grou
 from .biased import BiasedLinear, GeluMLP
 from .capture import CapturingModel
 from .columns import FuseFeatures, JoinColumns
+from .cuts import CutError, Survey
 from .delta import DeltaShape, GatedDeltaNet, state_group
 from .draft_vocabulary import DraftVocabulary
 from .embedding import Embedding, LMHead
@@ -30,6 +31,7 @@ __all__ = [
     "BiasedLinear",
     "Buffer",
     "CapturingModel",
+    "CutError",
     "DeltaShape",
     "DraftVocabulary",
     "Embedding",
@@ -68,6 +70,7 @@ __all__ = [
     "SoftmaxRouter",
     "Span",
     "Stack",
+    "Survey",
     "Yarn",
     "kv_group",
     "local_size",

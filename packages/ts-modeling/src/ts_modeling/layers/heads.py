@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import MeshError
 from ..placement import Mesh
+from .cuts import check_cut
 
 HEAD_FIELDS: Final = ("num_attention_heads", "num_key_value_heads")
 
@@ -23,12 +23,8 @@ class Heads:
     def of(cls, queries: int, keys: int, mesh: Mesh, names: tuple[str, str] = HEAD_FIELDS) -> "Heads":
         """This rank's, cut over ``attn_tp``. Raises ``MeshError`` with the fields' ``names`` and the sizes that fit."""
         ranks, index = mesh.size("attn_tp"), mesh.index(mesh.atoms("attn_tp"))
-        sizes = [n for n in range(1, queries + 1) if queries % n == 0 and (keys % n == 0 or n % keys == 0)]
-        if ranks not in sizes:
-            raise MeshError(
-                f"{names[0]} = {queries} with {names[1]} = {keys} does not divide over attn_tp={ranks}; sizes of "
-                f"attn_tp that do: {', '.join(map(str, sizes))}"
-            )
+        problem = f"{names[0]} = {queries} with {names[1]} = {keys} does not divide over attn_tp={ranks}"
+        check_cut(mesh, "attn_tp", lambda n: queries % n == 0 and (keys % n == 0 or n % keys == 0), problem)
         copies = max(1, ranks // keys)
         mine, shared = queries // ranks, keys * copies // ranks
         return cls(mine, shared, copies, index * mine, index // copies * shared)

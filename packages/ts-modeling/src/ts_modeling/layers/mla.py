@@ -18,7 +18,7 @@ from .leaf import Buffer, Leaf, Slot
 from .linear import Linear
 from .norm import HeadColumnsNorm
 from .rotary import RotaryTable
-from .stack import Span, Stack, span
+from .stack import Span, Stack, local_size, span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +125,7 @@ class MLAAttention(nn.Module):
 
     def __init__(self, shape: MLAShape, mesh: Mesh, *, rotary: RotaryTable, dtype: torch.dtype) -> None:
         super().__init__()
+        local_size("num_attention_heads", shape.heads, mesh, "attn_tp")  # before the columns that are made of them
         hidden = Dim("hidden", shape.hidden)
         queries = Dim("query_heads", shape.heads * (shape.nope + shape.rope))
         outputs = Dim("value_heads", shape.heads * shape.value)

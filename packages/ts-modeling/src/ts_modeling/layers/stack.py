@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, MeshError
+from ..errors import ConfigError
 from ..placement import Mesh
 from ..quantization import BIAS, Field, Scheme, dequantized
 from ..quantization.scheme import Source
+from .cuts import check_cut
 from .leaf import Buffer, Init, Slot, cut
 
 
@@ -36,18 +37,16 @@ class Span:
 
 def local_size(what: str, size: int, mesh: Mesh, axis: str | None, unit: int = 1) -> int:
     """``size`` cut over ``axis`` at multiples of ``unit``. Raises ``MeshError`` naming what does not divide."""
-    ranks = mesh.size(axis) if axis else 1
-    if size % ranks:
-        fits = ", ".join(str(n) for n in range(1, min(size, 2 * ranks) + 1) if size % n == 0)
-        fits += ", ..." if size > 2 * ranks else ""
-        raise MeshError(f"{what} = {size} does not divide over {axis}={ranks}; sizes of {axis} that do: {fits}")
-    if ranks > 1 and size // ranks % unit:
-        fine = [n for n in range(1, size // unit + 1) if size % n == 0 and size // n % unit == 0]
-        sizes = f"sizes of {axis} that do not: {', '.join(map(str, fine))}" if fine else f"{axis} must be 1"
-        raise MeshError(
+    if axis is None:
+        return size
+    ranks = mesh.size(axis)
+    problem = f"{what} = {size} does not divide over {axis}={ranks}"
+    if size % ranks == 0:
+        problem = (
             f"{what} = {size} over {axis}={ranks} leaves {size // ranks} a rank, which cuts groups of {unit} that "
-            f"share a scale; {sizes}"
+            "share a scale"
         )
+    check_cut(mesh, axis, lambda n: size % n == 0 and (n == 1 or size // n % unit == 0), problem)
     return size // ranks
 
 

@@ -2,7 +2,7 @@
 
 from .convert import Layout, Step, convert, refusal
 from .extents import Extent, token_extent
-from .mesh import AXES, VIEWS, Mesh
+from .mesh import AXES, MAX_WORLD, VIEWS, Mesh
 from .placements import REPLICATE, Partial, Placement, Replicate, Shard
 from .spec import BATCH_DIMS, COPIES, OPAQUE, SAMPLES, TOKENS, Boundary, Dim, Gives, Opaque, Routed, Spec
 
@@ -10,6 +10,7 @@ __all__ = [
     "AXES",
     "BATCH_DIMS",
     "COPIES",
+    "MAX_WORLD",
     "OPAQUE",
     "REPLICATE",
     "SAMPLES",
