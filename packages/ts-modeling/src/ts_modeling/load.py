@@ -17,7 +17,7 @@ from .configuration import ModelConfig
 from .errors import CheckpointError, ConfigError
 from .kv import KvSpec, LayerCache
 from .placement import Mesh
-from .registry import Built, build, family_of, kv_spec, read_config, table_of
+from .registry import Built, build, check_mesh, family_of, kv_spec, read_config, table_of
 from .tower import LoadedVision
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -89,7 +89,10 @@ def load_model(
     alike, is held once. ``costs`` is what the compiler chooses plans for.
     Raises ``ConfigError``, ``CheckpointError``, ``MeshError``, ``CompileError`` or ``CommunicationError``.
     """
-    folder, place = Path(checkpoint_dir), torch.device(device)
+    folder, place, place_on = Path(checkpoint_dir), _device(device), mesh if mesh is not None else Mesh.single()
+    check_mesh(place_on)
+    if type(max_positions) is not int or max_positions < 0:
+        raise ConfigError(f"max_positions = {max_positions!r}; give a whole number, 0 for as many as the model has")
     if load_format not in FORMATS:
         raise ConfigError(f"load_format = {load_format!r}; choose one of {', '.join(FORMATS)}")
     if draft is not None and target is not None:
@@ -103,7 +106,6 @@ def load_model(
         LOG.warning(message, folder / "config.json", config.quantization.cache, _name(kv))
     longest = _longest(config, Path(target) if target is not None else None)
     positions = min(max_positions or longest, longest)
-    place_on = mesh or Mesh.single()
     pool: Pool = dict(share.weights) if share else {}
     weights = None if load_format == "dummy" else _weights(folder, config, Path(target) if target is not None else None)
     with torch.no_grad():
@@ -168,6 +170,18 @@ def _tower(built: Built, dtype: torch.dtype, device: torch.device) -> LoadedVisi
         return None
     code, forward = _lowered(built.vision.plans, Communicator(*built.vision.plans.programs))
     return LoadedVision(built.vision.shape, code, forward, dtype, device)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """One that there is. Raises ``ConfigError``."""
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ConfigError(f"device = {device!r} is none that torch knows; give cpu, cuda or cuda:0") from None
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise ConfigError(f"device = {str(place)!r}: this process sees {there} CUDA devices; give one of them, or cpu")
+    return place
 
 
 def choose_dtypes(

@@ -14,7 +14,7 @@ import torch
 from .checkpoint import Table, read_json
 from .compiler import Costs, Plans, compile_plans
 from .configuration import ModelConfig
-from .errors import ConfigError
+from .errors import ConfigError, MeshError
 from .families import installed, load
 from .kv import KvSpec
 from .layers import AnnotatedModel, CapturingModel, CutError, Survey
@@ -75,12 +75,12 @@ def register(family: Family[Any]) -> None:
     ARCHITECTURES.update(dict.fromkeys(family.architectures, family))
 
 
-def read_config(folder: Path, *, vision: bool = False, draft: str | None = None) -> ModelConfig:
+def read_config(folder: str | Path, *, vision: bool = False, draft: str | None = None) -> ModelConfig:
     """Typed configuration of a checkpoint folder, with its vision tower if asked for; or of its ``draft``.
 
     Raises ``ConfigError`` naming the file or the field.
     """
-    path = folder / "config.json"
+    path = Path(folder) / "config.json"
     if not path.is_file():
         raise ConfigError(f"{folder}: no config.json; give a checkpoint folder")
     return config_from(read_json(path, ConfigError), vision=vision, draft=draft)
@@ -163,14 +163,27 @@ def table_of(config: ModelConfig) -> Table:
 
 
 def kv_spec(config: ModelConfig, mesh: Mesh, *, dtype: torch.dtype) -> KvSpec:
-    """What a rank of ``mesh`` caches in ``dtype``. Raises ``MeshError`` for heads that do not divide."""
+    """What a rank of ``mesh`` caches in ``dtype``. Raises ``MeshError`` for heads that do not divide, and for no mesh,
+    ``ConfigError`` for what is no configuration or no type."""
+    check_mesh(mesh)
+    if not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"dtype = {dtype!r}; give a torch.dtype, as torch.bfloat16")
     return family_of(config).kv_spec(config, mesh, dtype)
 
 
 def family_of(config: ModelConfig) -> Family[Any]:
-    """The model whose configuration this is."""
+    """The model whose configuration this is. Raises ``ConfigError`` where it is none's."""
     families = (f for family in FAMILIES for f in (family, family.mtp) if f)
-    return next(family for family in families if type(config) is family.config)
+    known = next((family for family in families if type(config) is family.config), None)
+    if known is None:
+        raise ConfigError(f"config = {config!r:.80} is no model's configuration; give what read_config returns")
+    return known
+
+
+def check_mesh(mesh: Mesh) -> None:
+    """Raise ``MeshError`` for anything but a mesh."""
+    if not isinstance(mesh, Mesh):
+        raise MeshError(f"mesh = {mesh!r} is no Mesh; give one, as Mesh.parse('attn_tp=2') or what join returns")
 
 
 def _family(names: Sequence[str]) -> Family[Any] | None:

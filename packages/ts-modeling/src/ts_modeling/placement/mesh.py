@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
+from types import MappingProxyType
 from typing import Final
 
 from ..errors import MeshError
@@ -32,7 +33,7 @@ class Mesh:
     """
 
     world: int
-    axes: Mapping[str, int] = field(default_factory=dict)
+    axes: Mapping[str, int] = field(default_factory=dict, hash=False)
     rank: int = 0
     atom_sizes: tuple[int, ...] = field(init=False, repr=False)
     """Sizes of the atoms, slowest first; their product is the world."""
@@ -48,9 +49,12 @@ class Mesh:
             axis: tuple(i for i, (low, high) in enumerate(bounds) if low >= s and high <= s * axes[axis])
             for axis, s in strides.items()
         }
-        object.__setattr__(self, "axes", axes)
+        object.__setattr__(self, "axes", MappingProxyType(axes))
         object.__setattr__(self, "atom_sizes", tuple(high // low for low, high in bounds))
         object.__setattr__(self, "_axis_atoms", members)
+
+    def __reduce__(self) -> tuple[type["Mesh"], tuple[int, dict[str, int], int]]:
+        return Mesh, (self.world, dict(self.axes), self.rank)
 
     @classmethod
     def single(cls) -> "Mesh":
@@ -113,6 +117,8 @@ class Mesh:
 
 
 def _complete(axes: Mapping[str, int]) -> dict[str, int]:
+    if not isinstance(axes, Mapping):
+        raise MeshError(f"mesh: axes = {axes!r}; give sizes by name, as {{'attn_tp': 2}}, or use Mesh.parse")
     for name in axes:
         if name not in AXES:
             raise MeshError(f"mesh: unknown axis {name!r}; axes are {', '.join(AXES)}")
@@ -120,6 +126,9 @@ def _complete(axes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _check(world: int, rank: int, axes: Mapping[str, int]) -> None:
+    for name, number in (("world", world), ("rank", rank), *axes.items()):
+        if type(number) is not int:
+            raise MeshError(f"mesh: {name} = {number!r}; give a whole number")
     if not 1 <= world <= MAX_WORLD:
         raise MeshError(f"mesh: a world of {world} ranks; give 1 to {MAX_WORLD}")
     if not 0 <= rank < world:
