@@ -13,6 +13,9 @@ from ts_modeling import ConfigError, Mesh, MeshError, kv_spec, load_model, read_
 from ts_modeling.registry import config_from
 from ts_modeling.testing import tiny_config
 
+UNTYPED: Any = kv_spec
+"""As programs without a type checker call it."""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -46,9 +49,9 @@ def test_a_folder_may_be_text(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda config: kv_spec(config, Mesh.single(), dtype="bfloat16"), "dtype = 'bfloat16'; give a torch.dtype"),
-        (lambda config: kv_spec("x", Mesh.single(), dtype=torch.float32), "config = 'x' is no model's configuration"),
-        (lambda config: kv_spec(config, "attn_tp=2", dtype=torch.float32), "mesh = 'attn_tp=2' is no Mesh"),
+        (lambda config: UNTYPED(config, Mesh.single(), dtype="bfloat16"), "dtype = 'bfloat16'; give a torch.dtype"),
+        (lambda config: UNTYPED("x", Mesh.single(), dtype=torch.float32), "config = 'x' is no model's configuration"),
+        (lambda config: UNTYPED(config, "attn_tp=2", dtype=torch.float32), "mesh = 'attn_tp=2' is no Mesh"),
     ],
 )
 def test_kv_spec_names_the_argument(ask: Callable[[Any], Any], message: str) -> None:

@@ -12,8 +12,8 @@ from ts_modeling.cli import main
 from ts_modeling.command import named_config
 from ts_modeling.models.kimi_k25 import KimiK25Config, checkpoint_table
 from ts_modeling.quantization import PLAIN, PackedInt
-from ts_modeling.registry import Built, build, config_from
-from ts_modeling.testing import INT4, text_config, write_checkpoint
+from ts_modeling.registry import Built, build, config_from, table_of
+from ts_modeling.testing import INT4, text_config, tiny_config, write_checkpoint
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -172,6 +172,27 @@ def test_formats_that_differ_within_a_stack_are_refused_by_name() -> None:
     raw["text_config"]["quantization_config"] = changed("ignore", ["model.layers.0.self_attn.q_a_proj"])
     with pytest.raises(ConfigError, match=r"q_a_proj is plain, .*kv_a_proj_with_mqa is INT4"):
         whole(config_from(raw))
+
+
+@pytest.mark.parametrize("expert", [0, 1, 7])
+@pytest.mark.parametrize(
+    "form", ["model.layers.1.mlp.experts.{}.up_proj", r"re:.*layers\.1\.mlp\.experts\.{}\.up_proj"]
+)
+@pytest.mark.parametrize("outer", ["", "language_model."])
+def test_an_expert_in_another_format_is_named(expert: int, form: str, outer: str) -> None:
+    ignored = form.format(expert).replace("model.", f"{outer}model.", 1)
+    raw = nested()
+    raw["text_config"]["quantization_config"] = changed("ignore", [*INT4["ignore"], ignored])
+    message = refusal(raw)
+    assert f"model.layers.1.mlp.experts.{expert}.up_proj is plain, other experts are INT4, groups of 32" in message
+    assert "mixed formats are not supported" in message
+
+
+def test_experts_of_models_with_usual_names_are_looked_at_too() -> None:
+    quantization = changed("ignore", ["lm_head", "model.layers.2.mlp.experts.5.gate_proj"])
+    raw = tiny_config("qwen3_moe", hidden_size=96, moe_intermediate_size=32, quantization_config=quantization)
+    with pytest.raises(ConfigError, match=r"layers\.2\.mlp\.experts\.5\.gate_proj is plain, other experts are INT4"):
+        table_of(config_from(raw))
 
 
 def test_a_width_that_groups_do_not_divide_is_refused_by_name() -> None:

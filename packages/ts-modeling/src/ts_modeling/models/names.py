@@ -53,7 +53,9 @@ def mlp(config: DecoderConfig, name: str, module: str, matrices: Matrices = MATR
 def experts(
     config: DecoderConfig, name: str, module: str, count: int, matrices: Matrices = MATRICES
 ) -> Iterator[Entry]:
-    """Routed experts with tensors of their own, all in the format of the first."""
+    """Routed experts with tensors of their own. Raises ``ConfigError`` where they are not all stored alike."""
+    if config.quantization:
+        config.quantization.check_experts(name, count, [matrix for matrix, _ in matrices])
     for matrix, part in matrices:
         scheme = config.format_of(f"{name}.0.{matrix}")
         for expert in range(count):

@@ -1,7 +1,7 @@
 """``quantization_config`` of a ``config.json``: which Linear module is stored how."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,6 +44,23 @@ class Quantization:
                     "format: quantize both alike, or `ignore` both"
                 )
         return schemes[first]
+
+    def check_experts(self, name: str, count: int, matrices: Iterable[str]) -> None:
+        """Raise ``ConfigError`` naming the first of the experts ``name.0``, ... that is not stored as most of them are.
+
+        Only where a pattern could tell them apart: there may be a hundred thousand.
+        """
+        if not any(_tells_apart(p, name) for p in (*self.ignore, *(t for g in self.groups for t in g.targets))):
+            return
+        for matrix in matrices:
+            schemes = [self._one(f"{name}.{expert}.{matrix}") for expert in range(count)]
+            usual = max(schemes, key=schemes.count)
+            other = next((expert for expert, scheme in enumerate(schemes) if scheme != usual), None)
+            if other is not None:
+                raise ConfigError(
+                    f"{NAME}: {name}.{other}.{matrix} is {schemes[other]}, other experts are {usual}; experts of one "
+                    "layer in mixed formats are not supported: quantize all of them alike, or `ignore` them all"
+                )
 
     def _one(self, module: str) -> Scheme:
         if any(_matches(pattern, module) for pattern in self.ignore):
@@ -112,6 +129,13 @@ def patterns(raw: Any, where: str) -> tuple[str, ...]:
             except re.error as error:
                 raise ConfigError(f"{where}: {entry!r} is no regular expression: {error}") from None
     return tuple(raw)
+
+
+def _tells_apart(pattern: str, name: str) -> bool:
+    """Whether a pattern may match some of the modules within ``name`` and not others, by their numbers."""
+    if pattern.startswith("re:"):
+        return re.search(r"\d|\[|\{", pattern) is not None
+    return f"{name.removeprefix('model.')}." in pattern
 
 
 def _matches(pattern: str, module: str) -> bool:

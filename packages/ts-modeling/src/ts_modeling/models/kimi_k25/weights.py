@@ -66,6 +66,8 @@ def _mlp(config: KimiK25Config, layer: int, prefix: str, name: str, module: str)
 
 def _experts(config: KimiK25Config, layer: int, name: str, module: str) -> Iterator[Entry]:
     schemes = {matrix: config.scheme(layer, f"mlp.experts.0.{matrix}") for matrix, _ in MATRICES}
+    if config.quantization:
+        config.quantization.check_experts(f"model.layers.{layer}.mlp.experts", config.n_routed_experts, schemes)
     for expert in range(config.n_routed_experts):
         for matrix, part in MATRICES:
             yield from linear_entries(f"{name}.{expert}.{matrix}", module, f"{expert}.{part}", schemes[matrix])
