@@ -1,6 +1,7 @@
 """Checkpoints that must be refused, by messages that name what is wrong; and ways to lay out good ones."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -424,6 +425,35 @@ def test_an_incomplete_download_is_named(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, files=2)
     (tmp_path / "model-00002-of-000002.safetensors").unlink()
     assert "model-00002-of-000002.safetensors: missing" in refusal(tmp_path)
+
+
+def as_folder(path: Path) -> str:
+    path.mkdir()
+    return "is a folder, not a file"
+
+
+def as_pipe(path: Path) -> str:
+    os.mkfifo(path)
+    return "is a pipe or a device, not a file"
+
+
+def as_loop(path: Path) -> str:
+    path.symlink_to(path.name)
+    return "is a link that leads to nothing"
+
+
+def as_broken_link(path: Path) -> str:
+    path.symlink_to("../blobs/gone")
+    return "is a link that leads to nothing"
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, INDEX, "model-00002-of-000002.safetensors"])
+@pytest.mark.parametrize("make", [as_folder, as_pipe, as_loop, as_broken_link])
+def test_what_is_there_and_no_file_is_said(tmp_path: Path, make: Callable[[Path], str], name: str) -> None:
+    write_checkpoint(tmp_path, files=1 if name == WEIGHTS else 2)
+    (tmp_path / name).unlink()
+    kind = make(tmp_path / name)
+    assert refusal(tmp_path).startswith(f"{tmp_path / name}: {kind}")
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pt"])

@@ -1,6 +1,7 @@
 """A checkpoint folder: which safetensors file holds which tensor."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -104,6 +105,8 @@ class CheckpointFolder:
             raise CheckpointError(f"{index}: names {file_name!r}, which is no safetensors file of this folder; refused")
         path = self.folder / file_name
         if not path.is_file():
+            if os.path.lexists(path):
+                raise CheckpointError(f"{path}: {_kind(path)}, and {INDEX} names it; download the file again")
             raise CheckpointError(f"{path}: missing, but {INDEX} names it; the download is incomplete")
         return SafetensorsFile(path)
 
@@ -123,7 +126,19 @@ def read_json(path: Path, error: type[CheckpointError | ConfigError]) -> Mapping
     return content
 
 
+def _kind(path: Path) -> str:
+    """What something that is there, and is no file, is instead."""
+    if path.is_dir():
+        return "is a folder, not a file"
+    if path.is_symlink() and not path.exists():
+        return "is a link that leads to nothing"
+    return "is a pipe or a device, not a file"
+
+
 def _nothing_to_read(folder: Path) -> str:
+    for path in (folder / INDEX, folder / SINGLE):
+        if os.path.lexists(path):
+            return f"{path}: {_kind(path)}; download the file again"
     names = sorted(p.name for p in folder.iterdir())
     pickled = [n for n in names if n.endswith(PICKLED)]
     if pickled:
