@@ -29,10 +29,12 @@ from ..placement import (
     Shard,
     Spec,
 )
+from .annotations import check_boundary, check_spec
 from .edges import Edges, named_atoms
 from .policy import Policy
 from .program import Add, Arg, Call, Dispatch, Program, Value
 from .routing import before_dispatch, check_routed, combine, dispatch, dispatched, may_dispatch
+from .trace import where
 
 Result = Arg | tuple[Value, ...]
 
@@ -54,7 +56,11 @@ def propagate(
     Raises ``CompileError`` naming the module, the edge, both placements and the likely fix.
     """
     edges = Edges(mesh, check_sizes=check_sizes)
+    for name, spec in inputs.items():
+        check_spec(f"input {name}", spec)
     several = gives if isinstance(gives, tuple) else (gives,)
+    for spec in several:
+        check_spec("output", spec)
     return _Propagator(model, edges, inputs, several, policy or Policy()).run(graph)
 
 
@@ -88,14 +94,14 @@ class _Propagator:
         if node.op == "call_function" and node.target is operator.add:
             return self._add(node)
         raise CompileError(
-            f"{_where(node)}: the model computes {node.format_node()} between modules; only module calls, + and "
+            f"{where(node)}: the model computes {node.format_node()} between modules; only module calls, + and "
             "reading inputs are compiled: move it into an annotated module"
         )
 
     def _text(self, node: fx.Node) -> str:
         base = self.results[_node_of(node.args[0])]
         if not isinstance(base, str):
-            raise CompileError(f"{_where(node)}: reads an attribute of a tensor; move it into an annotated module")
+            raise CompileError(f"{where(node)}: reads an attribute of a tensor; move it into an annotated module")
         return base
 
     def _input(self, expr: str) -> Result:
@@ -112,12 +118,13 @@ class _Propagator:
             return f"{base}[{index!r}]"
         if isinstance(base, tuple) and isinstance(index, int) and index < len(base):
             return base[index]
-        raise CompileError(f"{_where(node)}: indexes a tensor; move the indexing into an annotated module")
+        raise CompileError(f"{where(node)}: indexes a tensor; move the indexing into an annotated module")
 
     def _call(self, node: fx.Node) -> Result:
         path = str(node.target)
         leaf = self.modules[path]
         assert isinstance(leaf, Leaf)
+        check_boundary(path, leaf)
         takes = leaf.boundary.takes
         if node.kwargs or len(node.args) != len(takes):
             raise CompileError(
@@ -206,7 +213,7 @@ class _Propagator:
 
     def _add(self, node: fx.Node) -> Value:
         left, right = (self.results[_node_of(a)] for a in node.args)
-        name = _where(node)
+        name = where(node)
         if not isinstance(left, Value) or not isinstance(right, Value) or left.dims != right.dims:
             raise CompileError(f"{name}: + of {_shown(left)} and {_shown(right)}, which have not the same dimensions")
         want = tuple(self._sum(a, b) for a, b in zip(left.layout, right.layout, strict=True))
@@ -262,13 +269,6 @@ def _node_of(arg: Any) -> fx.Node:
     if not isinstance(arg, fx.Node):
         raise CompileError(f"the model computes with the constant {arg!r} between modules; move it into a module")
     return arg
-
-
-def _where(node: fx.Node) -> str:
-    stack: Mapping[str, Any] = node.meta.get("nn_module_stack", {})
-    paths = list(stack)
-    name = getattr(node.target, "__name__", str(node.target))
-    return f"{paths[-1]}.{name}" if paths else name
 
 
 def _same_dims(have: tuple[Dim, ...], want: tuple[Dim, ...]) -> bool:

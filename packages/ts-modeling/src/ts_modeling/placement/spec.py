@@ -30,7 +30,7 @@ BATCH_DIMS: Final = frozenset({"tokens", "samples", "copies"})
 @dataclass(frozen=True, init=False)
 class Spec:
     """Dimensions of a tensor and its placement on the axes that matter here; an axis left out is not this module's
-    business: batch dimensions stay as they are there, anything else is whole.
+    business: batch dimensions stay as they are there, anything else is whole. The compiler checks the names.
 
     ``itemsize``: bytes of an element, where they are others than an activation's, whatever that is.
     """
@@ -43,10 +43,6 @@ class Spec:
         object.__setattr__(self, "dims", dims)
         object.__setattr__(self, "axes", axes)
         object.__setattr__(self, "itemsize", None)
-        names = {d.name for d in dims}
-        for axis, placement in axes.items():
-            if isinstance(placement, Shard):
-                assert placement.dim in names, f"{axis}: {placement} names no dimension of {names}"
 
     @property
     def batch(self) -> str | None:
@@ -54,8 +50,10 @@ class Spec:
         return self.dims[0].name if self.dims and self.dims[0].name in BATCH_DIMS else None
 
     def of_rows(self, batch: Dim, **axes: Placement) -> "Spec":
-        """The same with ``batch`` for its first dimension, and ``axes`` in the place of its own."""
-        return Spec(batch, *self.dims[1:], **{**self.axes, **axes}).sized(self.itemsize)
+        """The same with ``batch`` for its first dimension, cut as that was, and ``axes`` in the place of its own."""
+        old, new = Shard(self.dims[0].name), Shard(batch.name)
+        own = {axis: new if placement == old else placement for axis, placement in self.axes.items()}
+        return Spec(batch, *self.dims[1:], **{**own, **axes}).sized(self.itemsize)
 
     def sized(self, itemsize: int | None) -> "Spec":
         """The same with elements of ``itemsize`` bytes."""
