@@ -1,6 +1,8 @@
 """From the plan to plain Python: one statement a step, names given back as soon as a value is dead."""
 
+import re
 from collections.abc import Callable
+from keyword import iskeyword
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -88,6 +90,7 @@ class _Writer:
         self.program, self.collectives = program, collectives
         self.scope: dict[str, Any] = {}
         self.names: dict[int, str] = {}
+        self.locals = set(program.parameters)
         self.free_after, self.writable = _last_uses(program), writable(program)
         self.batch = program.parameters[0]
         self.reserved = {
@@ -144,7 +147,7 @@ class _Writer:
     def _bind(self, path: str, function: object) -> str:
         base = _identifier(path)
         name, tries = base, 1
-        while name in self.scope and self.scope[name] is not function:
+        while name in self.locals or (name in self.scope and self.scope[name] is not function):
             tries += 1
             name = f"{base}_{tries}"
         self.scope[name] = function
@@ -156,17 +159,20 @@ class _Writer:
         return arg.expr or self.names[arg.id]
 
     def _assign(self, value: Value) -> str:
-        taken = {*self.names.values(), *self.reserved}
-        name, tries = value.hint, 1
+        taken, base = {*self.names.values(), *self.reserved, *self.scope}, _identifier(value.hint)
+        name, tries = base, 1
         while name in taken:
             tries += 1
-            name = f"{value.hint}_{tries}"
+            name = f"{base}_{tries}"
         self.names[value.id] = name
+        self.locals.add(name)
         return name
 
 
 def _identifier(path: str) -> str:
-    return path.replace(".", "_")
+    """A name for Python code, whatever modules and dimensions are called."""
+    name = re.sub(r"\W", "_", path)
+    return f"{name}_" if iskeyword(name) else name if name.isidentifier() else f"_{name}"
 
 
 def _last_uses(program: Program) -> list[list[Value]]:

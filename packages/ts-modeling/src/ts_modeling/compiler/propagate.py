@@ -8,7 +8,8 @@ A linear module lets a pending sum through where all its placed inputs are pendi
 """
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any
 
 from torch import fx, nn
@@ -83,6 +84,11 @@ class _Propagator:
 
     def _node(self, node: fx.Node) -> Result:
         if node.op == "placeholder":
+            if not self.program.parameters and node.name in self.inputs:
+                raise CompileError(
+                    f"input {node.name}: the first argument of the model is the batch, which tells collectives the "
+                    f"tokens of each rank, so it is no tensor; read one from it (batch.{node.name}), or pass it later"
+                )
             self.program.parameters += (node.name,)
             return self._input(node.name)
         if node.op == "call_module":
@@ -115,7 +121,7 @@ class _Propagator:
     def _item(self, node: fx.Node) -> Result:
         base, index = self.results[_node_of(node.args[0])], node.args[1]
         if isinstance(base, str):
-            return f"{base}[{index!r}]"
+            return f"{base}[{self._written(index, where(node))}]"
         if isinstance(base, tuple) and isinstance(index, int) and index < len(base):
             return base[index]
         raise CompileError(f"{where(node)}: indexes a tensor; move the indexing into an annotated module")
@@ -170,7 +176,7 @@ class _Propagator:
         return dispatch(self.edges, boundary.routed, tuple(sources), path)
 
     def _argument(self, arg: Any, spec: Spec | Opaque, path: str) -> Arg:
-        result = self.results[arg] if isinstance(arg, fx.Node) else repr(arg)
+        result = self.results[arg] if isinstance(arg, fx.Node) else self._written(arg, path)
         if isinstance(spec, Opaque):
             if isinstance(result, tuple):
                 raise CompileError(f"{path}: is passed a tuple of tensors; unpack it and annotate each")
@@ -186,6 +192,21 @@ class _Propagator:
                 f"[{_dims(spec.dims)}]; the dimension names and sizes of the two annotations must agree"
             )
         return result
+
+    def _written(self, arg: Any, name: str) -> str:
+        """Source text of an argument without placement: inputs, constants, and lists and such of them."""
+        if isinstance(arg, fx.Node):
+            result = self.results[arg]
+            if isinstance(result, str):
+                return result
+            raise CompileError(f"{name}: is passed {_shown(result)} inside of a list or an index; pass it by itself")
+        text = _source(arg, lambda part: self._written(part, name))
+        if text is None:
+            raise CompileError(
+                f"{name}: is passed {arg!r}, which cannot be written down; give it to the module when it is made, "
+                "or read it from the batch"
+            )
+        return text
 
     def _free(self, boundary: Boundary, placed: list[tuple[Value, Spec]]) -> dict[int, Placement]:
         """Placements on the atoms that the leaf does not mention: how the batch dimension is cut there, or Partial."""
@@ -269,6 +290,25 @@ def _node_of(arg: Any) -> fx.Node:
     if not isinstance(arg, fx.Node):
         raise CompileError(f"the model computes with the constant {arg!r} between modules; move it into a module")
     return arg
+
+
+def _source(arg: Any, write: Callable[[Any], str]) -> str | None:
+    """Code that makes ``arg``, whose parts ``write`` writes; None where there is none."""
+    text: str | None = None
+    match arg:
+        case slice():
+            text = f"slice({write(arg.start)}, {write(arg.stop)}, {write(arg.step)})"
+        case list():
+            text = f"[{', '.join(map(write, arg))}]"
+        case tuple():
+            text = f"({''.join(f'{write(part)}, ' for part in arg)})"
+        case dict():
+            text = f"{{{', '.join(f'{write(key)}: {write(part)}' for key, part in arg.items())}}}"
+        case None | bool() | int() | str():
+            text = repr(arg)
+        case float() if isfinite(arg):
+            text = repr(arg)
+    return text
 
 
 def _same_dims(have: tuple[Dim, ...], want: tuple[Dim, ...]) -> bool:
