@@ -2,10 +2,16 @@
 
 Triton decides when it is imported, and other libraries import it: so this is said before any test module loads. A
 kernel interpreted serves only where a test asks for it by name.
+
+Examples of hypothesis have no deadline: a shared machine may stop for a second at any time.
 """
 
 import os
 
+from hypothesis import settings
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 os.environ.setdefault(
     "TRITON_INTERPRET", "0" if os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd") else "1"
 )
