@@ -22,7 +22,16 @@ from transformers.models.llama import modeling_llama as llama
 from ts_modeling import CheckpointError, ConfigError, ForwardBatch, LoadedModel, Mesh, load_model
 from ts_modeling.compiler.program import collective_of
 from ts_modeling.registry import build, config_from, kv_spec
-from ts_modeling.testing import FORMATS, Sequences, new_cache, oracle, tiny_config, write_checkpoint, write_tiny
+from ts_modeling.testing import (
+    FORMATS,
+    Sequences,
+    assert_close,
+    new_cache,
+    oracle,
+    tiny_config,
+    write_checkpoint,
+    write_tiny,
+)
 from ts_modeling.testing.formats import meaning
 
 HIDDEN, TOKENS = 72, 320
@@ -174,12 +183,6 @@ def call(case: Case, batch: ForwardBatch, cache: Any, features: Tensor) -> tuple
     return logits, hidden
 
 
-def close(ours: Tensor, theirs: Tensor) -> None:
-    assert ours.shape == theirs.shape
-    difference = float((ours - theirs).abs().max() / theirs.abs().max())
-    assert difference < 1e-4, difference
-
-
 @pytest.mark.parametrize("chunks", [[19], [5, 1, 13]], ids=str)
 def test_prompts_and_draft_steps_equal_the_reference(case: Case, chunks: list[int]) -> None:
     (every, last), *later = case.expected(3)
@@ -192,13 +195,13 @@ def test_prompts_and_draft_steps_equal_the_reference(case: Case, chunks: list[in
         logits, hidden = call(case, batch, cache, case.features[part])
         parts.append(logits)
         start += size
-    close(torch.cat(parts), every)
-    close(hidden[-1:], last)
+    assert_close(torch.cat(parts), every)
+    assert_close(hidden[-1:], last)
     tokens, hidden = drafted(every[-1]), hidden[-1:]
     for logits, after in later:
         ours, hidden = call(case, rows.batch(decodes=[(1, [tokens])], every=False), cache, hidden)
-        close(ours, logits)
-        close(hidden, after)
+        assert_close(ours, logits)
+        assert_close(hidden, after)
         tokens = drafted(logits[-1])
 
 
@@ -209,13 +212,13 @@ def test_several_sequences_draft_together(case: Case) -> None:
     short = slice(0, 7)
     batch = rows.batch(prefills=[(2, case.tokens), (0, case.tokens[short])], every=False)
     ours, hidden = call(case, batch, cache, torch.cat((case.features, case.features[short])))
-    close(ours, every[[18, 6]])
-    close(hidden[:1], last)
+    assert_close(ours, every[[18, 6]])
+    assert_close(hidden[:1], last)
     token = drafted(every[-1])
     given = hidden.flip(0)
     before = given.clone()
     both, _ = call(case, rows.batch(decodes=[(0, [3]), (2, [token])], every=False), cache, given)
-    close(both[1:], logits)
+    assert_close(both[1:], logits)
     assert torch.equal(given, before)
     assert after.shape == hidden[:1].shape
 
@@ -241,7 +244,7 @@ def test_a_quantized_layer_is_read_as_stored(tmp_path: Path, form: str) -> None:
     case = Case(load_model(tmp_path, dtype="float32"), reference, [5, 9, 300, 7], features)
     rows = Sequences(1, 8)
     logits, _ = call(case, rows.batch(prefills=[(0, case.tokens)]), new_cache(case.model, rows), features)
-    close(logits, case.expected(0)[0][0])
+    assert_close(logits, case.expected(0)[0][0])
 
 
 def test_columns_are_tokens_of_the_target(case: Case, tmp_path: Path) -> None:
@@ -281,8 +284,8 @@ def test_features_are_the_hidden_states_of_transformers(target: tuple[Path, Any]
     for part in (tokens[:9], tokens[9:]):
         logits, features = model.forward(rows.batch(prefills=[(1, part)], every=False), cache)
         got.append(features)
-    close(torch.cat(got), torch.cat([given.hidden_states[layer + 1][0] for layer in layers], dim=1))
-    close(logits, given.logits[0, -1:])
+    assert_close(torch.cat(got), torch.cat([given.hidden_states[layer + 1][0] for layer in layers], dim=1))
+    assert_close(logits, given.logits[0, -1:])
     plain = load_model(folder, dtype="float32")
     assert "join" not in plain.code
 
@@ -302,7 +305,7 @@ def test_a_head_takes_embedding_and_head_from_its_target(target: tuple[Path, Any
     case = Case(model, head, [5, 9, 300, 7], features)
     rows = Sequences(1, 8)
     logits, _ = call(case, rows.batch(prefills=[(0, case.tokens)]), new_cache(model, rows), features)
-    close(logits, case.expected(0)[0][0])
+    assert_close(logits, case.expected(0)[0][0])
 
 
 @pytest.mark.parametrize(

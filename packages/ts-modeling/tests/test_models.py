@@ -10,6 +10,7 @@ from torch import Tensor
 from ts_modeling import LoadedModel, load_model
 from ts_modeling.testing import (
     MODELS,
+    assert_close,
     oracle_logits,
     run_chunked,
     run_decodes,
@@ -85,13 +86,6 @@ PROMPT = torch.randint(320, (45,), generator=torch.Generator().manual_seed(7)).t
 OTHER = torch.randint(320, (45,), generator=torch.Generator().manual_seed(8)).tolist()
 
 
-def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
-    """Largest difference relative to the largest logit."""
-    assert ours.dtype == torch.float32
-    difference = float((ours - theirs).abs().max() / theirs.abs().max())
-    assert difference < tolerance, difference
-
-
 @pytest.fixture(scope="module", params=CASES)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedModel, Any]:
     folder = tmp_path_factory.mktemp("tiny")
@@ -104,7 +98,7 @@ def test_logits_equal_transformers(
     pair: tuple[LoadedModel, Any], run: Callable[[LoadedModel, list[int]], Tensor]
 ) -> None:
     model, reference = pair
-    close(run(model, PROMPT), oracle_logits(reference, PROMPT))
+    assert_close(run(model, PROMPT), oracle_logits(reference, PROMPT))
 
 
 def test_mixed_batches_equal_transformers(pair: tuple[LoadedModel, Any]) -> None:
@@ -112,7 +106,7 @@ def test_mixed_batches_equal_transformers(pair: tuple[LoadedModel, Any]) -> None
     model, reference = pair
     expected = [oracle_logits(reference, prompt) for prompt in (PROMPT, OTHER)]
     for row, position, logits in run_mixed(model, PROMPT, OTHER):
-        close(logits, expected[row % 2][position])
+        assert_close(logits, expected[row % 2][position])
 
 
 @pytest.mark.parametrize("name", MODELS)

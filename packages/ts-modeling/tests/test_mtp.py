@@ -20,7 +20,16 @@ from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek
 from ts_modeling import CheckpointError, ConfigError, LoadedModel, Mesh, load_model
 from ts_modeling.compiler.program import collective_of
 from ts_modeling.registry import build, config_from, kv_spec
-from ts_modeling.testing import Sequences, dequantized, new_cache, oracle, text_config, tiny_config, write_checkpoint
+from ts_modeling.testing import (
+    Sequences,
+    assert_close,
+    dequantized,
+    new_cache,
+    oracle,
+    text_config,
+    tiny_config,
+    write_checkpoint,
+)
 
 BLOCK: dict[str, Any] = {
     "quantization": "fp8-block",
@@ -123,12 +132,6 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Case(folder, target, draft, reference, theirs, tokens)
 
 
-def close(ours: Tensor, theirs: Tensor) -> None:
-    assert ours.shape == theirs.shape
-    difference = float((ours - theirs).abs().max() / theirs.abs().max())
-    assert difference < 1e-4, difference
-
-
 @pytest.mark.parametrize("chunks", [[19], [5, 1, 13]], ids=str)
 def test_prompts_and_draft_steps_equal_the_reference(case: Case, chunks: list[int]) -> None:
     """The target's own states go to the draft, so both are held to the reference at once."""
@@ -147,15 +150,15 @@ def test_prompts_and_draft_steps_equal_the_reference(case: Case, chunks: list[in
         drafted, states = case.draft.forward(batch, own)
         assert torch.equal(given, before)
         parts.append(drafted)
-    close(torch.cat(parts), every)
-    close(states[-1:], last)
+    assert_close(torch.cat(parts), every)
+    assert_close(states[-1:], last)
     token, states = int(every[-1].argmax()), states[-1:]
     for expected, after in later:
         batch = ahead.batch(decodes=[(1, [token])], every=False)
         batch.features = states
         drafted, states = case.draft.forward(batch, own)
-        close(drafted, expected)
-        close(states, after)
+        assert_close(drafted, expected)
+        assert_close(states, after)
         token = int(expected[-1].argmax())
 
 
@@ -169,12 +172,12 @@ def test_several_sequences_draft_together(case: Case) -> None:
     batch = rows.batch(prefills=[(2, tokens), (0, tokens[:7])], every=False)
     batch.features = torch.cat((states, states[:7]))
     ours, after = case.draft.forward(batch, cache)
-    close(ours, every[[18, 6]])
+    assert_close(ours, every[[18, 6]])
     batch = rows.batch(decodes=[(2, [int(every[-1].argmax())])], prefills=[(0, tokens[7:12])], every=False)
     batch.features = torch.cat((after[:1], states[7:12]))
     both, _ = case.draft.forward(batch, cache)
-    close(both[:1], later)
-    close(both[1:], every[11:12])
+    assert_close(both[:1], later)
+    assert_close(both[1:], every[11:12])
 
 
 def test_final_states_stand_after_those_of_layers(case: Case) -> None:
@@ -188,8 +191,8 @@ def test_final_states_stand_after_those_of_layers(case: Case) -> None:
         case.theirs(torch.tensor(case.tokens)[None])
         handle.remove()
     parts = (given.hidden_states[1][0], before_norm[0][0], given.hidden_states[-1][0])
-    close(features, torch.cat(parts, dim=1))
-    close(logits, given.logits[0, -1:])
+    assert_close(features, torch.cat(parts, dim=1))
+    assert_close(logits, given.logits[0, -1:])
 
 
 def test_the_target_is_not_changed_by_its_draft(case: Case, tmp_path: Path) -> None:
@@ -223,7 +226,7 @@ def test_copies_of_embedding_and_head_are_read(tmp_path: Path, prefix: str) -> N
     batch.features = torch.randn(4, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, _ = reference([5, 9, 300, 7], batch.features)
-    close(draft.forward(batch, new_cache(draft, rows))[0], expected)
+    assert_close(draft.forward(batch, new_cache(draft, rows))[0], expected)
     assert load_model(tmp_path).config.num_hidden_layers == 3
 
 

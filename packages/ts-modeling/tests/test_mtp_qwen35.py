@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from ts_modeling import CheckpointError, ConfigError, Mesh, load_model
 from ts_modeling.registry import build, config_from, table_of
-from ts_modeling.testing import Sequences, new_cache, tiny_config, write_tiny
+from ts_modeling.testing import Sequences, assert_close, new_cache, tiny_config, write_tiny
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("qwen3_5", {}),
@@ -72,12 +72,6 @@ def write(folder: Path, model: str, changes: dict[str, Any], *, single: bool = F
     return reference, theirs
 
 
-def close(ours: Tensor, theirs: Tensor) -> None:
-    assert ours.shape == theirs.shape
-    difference = float((ours - theirs).abs().max() / theirs.abs().max())
-    assert difference < 1e-4, difference
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_prompts_and_draft_steps_equal_the_reference(case: str, tmp_path: Path) -> None:
     model, changes = CASES[case]
@@ -91,7 +85,7 @@ def test_prompts_and_draft_steps_equal_the_reference(case: str, tmp_path: Path) 
     tokens = [*PROMPT[1:], int(logits[-1].argmax())]
     with torch.no_grad():
         given = theirs(torch.tensor(PROMPT)[None], output_hidden_states=True).hidden_states[-1][0]
-        close(states, given)
+        assert_close(states, given)
         cache, parts, after = new_cache(draft, ahead), [], torch.empty(0)
         for part in (slice(0, 6), slice(6, 7), slice(7, 17)):
             batch = ahead.batch(prefills=[(2, tokens[part])])
@@ -99,15 +93,15 @@ def test_prompts_and_draft_steps_equal_the_reference(case: str, tmp_path: Path) 
             drafted, after = draft.forward(batch, cache)
             parts.append(drafted)
         expected, own = reference(tokens, given)
-        close(torch.cat(parts), expected)
+        assert_close(torch.cat(parts), expected)
         for _ in range(2):
             given, tokens = torch.cat((given, own[-1:])), [*tokens, int(expected[-1].argmax())]
             batch = ahead.batch(decodes=[(2, tokens[-1:])], every=False)
             batch.features = after[-1:]
             drafted, after = draft.forward(batch, cache)
             expected, own = reference(tokens, given)
-            close(drafted, expected[-1:])
-            close(after, own[-1:])
+            assert_close(drafted, expected[-1:])
+            assert_close(after, own[-1:])
     (group,) = draft.kv_spec.groups
     assert (group.kind, group.layers) == ("full", (0,))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from ts_modeling import LoadedModel, load_model
 from ts_modeling.testing import (
+    assert_close,
     oracle,
     oracle_logits,
     run_chunked,
@@ -44,13 +45,6 @@ PROMPT = torch.randint(VOCABULARY, (45,), generator=torch.Generator().manual_see
 OTHER = torch.randint(VOCABULARY, (31,), generator=torch.Generator().manual_seed(8)).tolist()
 
 
-def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
-    """Largest difference relative to the largest logit."""
-    assert ours.dtype == torch.float32
-    difference = float((ours - theirs).abs().max() / theirs.abs().max())
-    assert difference < tolerance, difference
-
-
 @pytest.fixture(scope="module", params=CONFIGS, ids=str)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedModel, Any]:
     folder = tmp_path_factory.mktemp(request.param)
@@ -63,7 +57,7 @@ def test_logits_equal_transformers(
     pair: tuple[LoadedModel, Any], run: Callable[[LoadedModel, list[int]], Tensor]
 ) -> None:
     model, reference = pair
-    close(run(model, PROMPT), oracle_logits(reference, PROMPT))
+    assert_close(run(model, PROMPT), oracle_logits(reference, PROMPT))
 
 
 def test_mixed_batches_equal_transformers(pair: tuple[LoadedModel, Any]) -> None:
@@ -71,7 +65,7 @@ def test_mixed_batches_equal_transformers(pair: tuple[LoadedModel, Any]) -> None
     model, reference = pair
     expected = [oracle_logits(reference, prompt) for prompt in (PROMPT, OTHER)]
     for row, position, logits in run_mixed(model, PROMPT, OTHER):
-        close(logits, expected[row % 2][position])
+        assert_close(logits, expected[row % 2][position])
 
 
 def test_automatic_types_stay_close(tmp_path: Path) -> None:
@@ -81,7 +75,7 @@ def test_automatic_types_stay_close(tmp_path: Path) -> None:
     assert (model.dtype, model.kv_dtype) == (torch.float32, torch.bfloat16)
     expected = oracle_logits(oracle(tmp_path), PROMPT)
     ours = run_chunked(model, PROMPT)
-    close(ours, expected, 3e-2)
+    assert_close(ours, expected, 3e-2)
     assert not torch.equal(ours, expected)
 
 

@@ -18,6 +18,7 @@ from ts_modeling.registry import Built, build
 from ts_modeling.testing import (
     MEDIA_TOKEN,
     Sequences,
+    assert_close,
     tiny_config,
     vision_oracle,
     write_checkpoint,
@@ -46,13 +47,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
 TEXT: dict[str, Any] = {"int4": False, "num_hidden_layers": 2}
 GRIDS = ((1, 4, 6), (3, 2, 12), (1, 6, 6), (2, 2, 6), (1, 14, 18))
 """Frames, rows, columns: images and chunks of videos, smaller and larger than the learned table, and just its size."""
-
-
-def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
-    """Largest difference relative to the largest value."""
-    assert ours.shape == theirs.shape
-    difference = float((ours - theirs).abs().max() / theirs.abs().max())
-    assert difference < tolerance, difference
 
 
 def random_chunks(side: int, grids: tuple[tuple[int, int, int], ...] = GRIDS) -> list[Patches]:
@@ -89,7 +83,7 @@ def test_features_of_a_mixed_batch_equal_transformers(pair: tuple[LoadedModel, A
     assert model.vision is not None
     chunks = random_chunks(model.vision.config.patch)
     expected = [oracle_rows(reference, chunk) for chunk in chunks]
-    close(model.vision.encode(chunks), torch.cat(expected))
+    assert_close(model.vision.encode(chunks), torch.cat(expected))
     assert [len(rows) for rows in expected] == [media_tokens(c, model.vision.config.merge) for c in chunks]
 
 
@@ -133,8 +127,8 @@ def test_logits_of_text_and_images_equal_transformers(pair: tuple[LoadedModel, A
             pixel_values=torch.cat([c.pixels for c in chunks]),
             image_grid_thw=torch.tensor([c.grid for c in chunks]),
         ).logits[0]
-    close(run(model, [tokens], features), expected)
-    close(run(model, [tokens[:5], tokens[5:6], tokens[6:17], tokens[17:]], features), expected)
+    assert_close(run(model, [tokens], features), expected)
+    assert_close(run(model, [tokens[:5], tokens[5:6], tokens[6:17], tokens[17:]], features), expected)
 
 
 def test_bfloat16_stays_close(folder: Path) -> None:
@@ -144,7 +138,7 @@ def test_bfloat16_stays_close(folder: Path) -> None:
     assert rounded is not None
     ours = rounded.encode(chunks)
     assert ours.dtype == torch.bfloat16
-    close(ours.float(), exact.encode(chunks), 5e-2)
+    assert_close(ours.float(), exact.encode(chunks), 5e-2)
 
 
 def text_logits(model: LoadedModel) -> Tensor:

@@ -241,7 +241,7 @@ def test_a_killed_launcher_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path,
     with launched(tiny_checkpoint, tmp_path / "t", FAKE_WORKER=mode) as server:
         server.until("loading weights" if mode == "stuck" else "ready ")
         server.signal(signal.SIGKILL)
-        server.end()
+        assert server.end() == -signal.SIGKILL
         server.nothing_is_left()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ts_kernels import ContractError
 
 from ..errors import CheckpointError
-from ..layers.leaf import Buffer, Leaf, Slot
+from ..layers.leaf import Buffer, Leaf, SharedLeaf, Slot
 from .checks import Part, check_names, check_scales, plan_of
 from .folder import CheckpointFolder
 from .pool import Pool, made_of, take_from
@@ -62,7 +62,7 @@ def load_weights(
                 coming = read(index + 1)
             _prepare(path, leaf, tensors)
             places[index % 2].release(type(leaf))
-            if left[index][0] is not None:
+            if isinstance(leaf, SharedLeaf):
                 shared[left[index][0]] = leaf
             done += sizes[index]
             if progress:

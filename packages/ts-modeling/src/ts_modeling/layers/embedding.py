@@ -9,11 +9,11 @@ from ts_kernels import contract, gemm
 
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Shard, Spec
 from ..quantization import PLAIN, Scheme
-from .leaf import Buffer, Leaf, Slot, cut
+from .leaf import Buffer, SharedLeaf, Slot, cut
 from .stack import Span, Stack, local_size, span
 
 
-class Embedding(Leaf):
+class Embedding(SharedLeaf):
     """Rows of the table for token ids; a rank that holds other rows gives zeros, so the result is a Partial sum."""
 
     memory = "own"
@@ -50,16 +50,8 @@ class Embedding(Leaf):
         """Keep the table as stored."""
         self.weight = tensors.pop("weight")
 
-    def form(self) -> str:
-        """As stored."""
-        return "stored"
 
-    def share(self, other: "Embedding") -> None:
-        """One table for both."""
-        self.weight = other.weight
-
-
-class LMHead(Leaf):
+class LMHead(SharedLeaf):
     """Logits in float32, with the vocabulary cut over ``axis``. The checkpoint's part is ``head``."""
 
     def __init__(self, hidden: Dim, vocabulary: Dim, mesh: Mesh, *, axis: str, scheme: Scheme = PLAIN) -> None:
@@ -93,7 +85,3 @@ class LMHead(Leaf):
     def form(self) -> Scheme:
         """How the matrix is stored."""
         return self.stack.scheme
-
-    def share(self, other: "LMHead") -> None:
-        """One matrix for both."""
-        self.weight = other.weight

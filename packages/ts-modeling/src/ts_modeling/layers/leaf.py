@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -88,16 +88,19 @@ class Leaf(nn.Module):
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Take the filled buffers, each one gone from ``tensors`` once it is no longer needed."""
 
-    def form(self) -> Hashable:
-        """What decides, besides the tensors that fill it, what ``prepare`` makes of them; None: it shares with no leaf.
 
-        Leaves of one type, one form and the same tensors may ``share``.
-        """
+class SharedLeaf(Leaf):
+    """A leaf of one prepared ``weight``, which models of one rank that read the same tensors hold together."""
+
+    weight: Any
+
+    def form(self) -> Hashable:
+        """What decides, besides those tensors, what ``prepare`` makes of them."""
         return None
 
-    def share(self, other: Self) -> None:
-        """Hold what ``other`` has prepared, in place of ``prepare``."""
-        raise NotImplementedError
+    def share(self, other: "SharedLeaf") -> None:
+        """Hold the weight of ``other``, in place of ``prepare``."""
+        self.weight = other.weight
 
 
 class AnnotatedModel(nn.Module):

@@ -20,7 +20,7 @@ from .checkpoints import (
     write_checkpoint,
 )
 from .formats import FORMATS, Format, meaning
-from .oracle import oracle, oracle_logits
+from .oracle import assert_close, oracle, oracle_logits
 from .quantized import mxfp4_experts, quantize_tiny
 from .runs import new_cache, run_chunked, run_decodes, run_mixed, run_whole
 from .tiny import MODELS, tiny_config, write_tiny
@@ -36,6 +36,7 @@ __all__ = [
     "TINY_VISION",
     "Format",
     "Sequences",
+    "assert_close",
     "dequantized",
     "meaning",
     "mxfp4_experts",

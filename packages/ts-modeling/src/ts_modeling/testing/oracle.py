@@ -41,3 +41,10 @@ def oracle_logits(model: Any, tokens: Sequence[int]) -> Tensor:
     """Logits of every position of one sequence, fp32 [T, V]."""
     logits: Tensor = model(torch.tensor(tokens)[None]).logits[0]
     return logits
+
+
+def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
+    """That two float32 tensors of one shape differ by less than ``tolerance`` of the largest of ``theirs``."""
+    assert (ours.dtype, ours.shape) == (torch.float32, theirs.shape)
+    difference = float((ours - theirs).abs().max() / theirs.abs().max())
+    assert difference < tolerance, difference
