@@ -1,11 +1,15 @@
-"""Time paged attention on the CPU: decode against the read bandwidth of this run, prefill against torch's attention.
+"""Time attention on the CPU: decode against what this run reads and multiplies, prefill against torch's attention.
 
-    python tools/bench/attention.py [--context 2048] [--prompt 1024] [--threads 2] [--json FILE]
+    python tools/bench/attention.py [--only mla] [--context 2048] [--prompt 1024] [--threads 2] [--json FILE]
 
-Decode must read every key and value once; its share is those bytes over its time, against the bandwidth of a streaming
-sum of as many bytes with as many threads. Each call takes another row, and each sum another part, of 192 MB, so that
-neither finds its data in a cache. Torch's attention gets keys and values gathered from their pages and repeated for
-every head beforehand. Kernel and baseline are timed in turn, so that what else the machine does meets both; figures
+MLA decode (16 heads, latent 512, rotary part 64) has a floor: its bytes at the bandwidth or its operations at the
+matrix rate, whichever takes longer. The rate is that of torch's fp32 product of matrices of 1024 x 1024. Beside it
+stands absorbed attention in plain torch, on keys gathered from their pages and widened to fp32 beforehand.
+
+Paged decode must read every key and value once; its share is those bytes over its time, against the bandwidth of a
+streaming sum of as many bytes with as many threads. Each call takes other rows, and each sum another part, of 192 MB,
+so that neither finds its data in a cache. Torch's attention gets keys and values gathered from their pages and repeated
+for every head beforehand. Kernel and baseline are timed in turn, so that what else the machine does meets both; figures
 are the fastest tenth's end (``--quantile``). Run it on an idle machine.
 """
 
@@ -13,17 +17,21 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
-from ts_kernels import _native, attention, platform
+from ts_kernels import _native, attention, mla, platform
 from ts_kernels.cases.attention import PagedBatch, paged_batch
-from ts_kernels.cases.common import Maker
+from ts_kernels.cases.common import LARGE, Maker, nbytes
+from ts_kernels.cases.mla import paged_cache
 
 # heads, heads of the cache, width
 MODELS = {"llama-8b": (32, 8, 128), "gpt-oss": (64, 8, 64), "minimax": (48, 8, 128), "mha": (16, 16, 128)}
 BYTES = 192 << 20  # larger than the caches
+CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
 
 
 def in_turn(calls: dict[str, Callable[[int], object]], options: argparse.Namespace) -> dict[str, float]:
@@ -32,9 +40,9 @@ def in_turn(calls: dict[str, Callable[[int], object]], options: argparse.Namespa
     end, number = time.perf_counter() + options.budget, 0
     while time.perf_counter() < end or number < 10:
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = CLOCKS[options.clock]()
             call(number)
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append(CLOCKS[options.clock]() - start)
         number += 1
     return {name: sorted(times)[int(len(times) * options.quantile)] for name, times in taken.items()}
 
@@ -87,15 +95,97 @@ def prefill(model: str, dtype: torch.dtype, prefix: int, options: argparse.Names
     return {"case": name, "us": taken["prefill"] * 1e6, "torch_us": taken["torch"] * 1e6}
 
 
+@dataclass(frozen=True)
+class Latents:
+    """A case of MLA decode: rows of so many keys, queries a row, and the type of the cache."""
+
+    operation: str
+    context: int
+    batch: int
+    queries: int
+    stored: torch.dtype
+
+    def __str__(self) -> str:
+        stored = str(self.stored).removeprefix("torch.")
+        return f"mla.{self.operation} {self.batch} x {self.context} keys, q_len {self.queries}, {stored}"
+
+
+ROWS = [(context, batch, queries) for context in (2048, 16384, 81920) for batch in (1, 4) for queries in (1, 4)]
+LATENTS = [
+    *(Latents("decode_absorbed", *row, torch.bfloat16) for row in ROWS),
+    *(Latents("decode_absorbed", *row, stored) for stored in (torch.float8_e4m3fn, torch.float32) for row in ROWS[4:6]),
+    *(Latents("decode", context, 1, 1, torch.bfloat16) for context in (2048, 16384)),
+]
+
+
+def plain_absorbed(q: Tensor, keys: Tensor, queries: int, scale: float) -> Tensor:
+    """Absorbed attention of q [B, queries * heads, L+R] on keys [B, S, L+R] in plain torch."""
+    scores = (q @ keys.transpose(1, 2)).mul_(scale)
+    if queries > 1:
+        seen = torch.ones(queries, queries, dtype=torch.bool).tril().repeat_interleave(LARGE.heads, 0)
+        scores[..., -queries:].masked_fill_(~seen, -torch.inf)
+    return scores.softmax(-1) @ keys[..., : LARGE.latent]
+
+
+def latent_decode(case: Latents, options: argparse.Namespace) -> dict[str, object]:
+    """One figure of MLA decode, of other rows each time where more than these fit into BYTES."""
+    s, width, tokens = LARGE, LARGE.latent + LARGE.rope, case.batch * case.queries
+    read = case.batch * case.context * width * case.stored.itemsize
+    sets = max(1, BYTES // read)
+    maker = Maker(torch.float32, 0, torch.device("cpu"))
+    cache, tables = paged_cache(s, maker, rows=sets * case.batch, length=case.context)
+    cache, tables = cache.to(case.stored), tables.view(sets, case.batch, -1)
+    keys = torch.stack([cache[table.long()].flatten(0, 1) for table in tables[0]]).float()
+    lengths, scale = torch.full((case.batch,), case.context, dtype=torch.int32), s.head**-0.5
+    latents, ropes = maker(tokens, s.heads, s.latent, scale=s.nope**-0.5), maker(tokens, s.heads, s.rope)
+    whole, wide = maker(tokens, s.heads, s.head), torch.cat((latents, ropes), -1).view(case.batch, -1, width)
+    up = maker.weight(s.heads * (s.nope + s.v), s.latent)
+    weight, with_weights = mla.prepare_kv_b(up, s.heads, s.nope, s.v), case.operation == "decode"
+    parts, square = torch.ones(BYTES // 4).view(4, -1), torch.ones(1024, 1024)
+
+    def kernel(number: int) -> object:
+        table = tables[number % sets]
+        if with_weights:
+            return mla.decode(whole, cache, weight, table, lengths, scale, q_len=case.queries)
+        return mla.decode_absorbed(latents, ropes, cache, table, lengths, scale, q_len=case.queries)
+
+    calls: dict[str, Callable[[int], object]] = {
+        "sum": lambda i: parts[i % 4].sum(),
+        "product": lambda _: square @ square,
+        "kernel": kernel,
+        "torch": lambda _: plain_absorbed(wide, keys, case.queries, scale),
+    }
+    taken = in_turn(calls, options)
+    moved = read + (nbytes(up, whole) if with_weights else nbytes(latents, ropes, latents))
+    operations = 2 * tokens * (s.heads * case.context * (width + s.latent) + with_weights * up.numel())
+    bandwidth, rate = parts[0].nbytes / taken["sum"], 2 * 1024**3 / taken["product"]
+    least = {"reading": moved / bandwidth, "arithmetic": operations / rate}
+    bound = max(least, key=least.__getitem__)
+    figure = {
+        "case": str(case), "us": taken["kernel"] * 1e6, "gb_s": moved / taken["kernel"] / 1e9,
+        "bandwidth": bandwidth / 1e9, "gflop_s": operations / taken["kernel"] / 1e9, "product_gflop_s": rate / 1e9,
+        "bound": bound, "percent_of_floor": 100 * least[bound] / taken["kernel"],
+        "torch_us": None if with_weights else taken["torch"] * 1e6,
+    }  # fmt: skip
+    against = "" if with_weights else f" {taken['torch'] / taken['kernel']:6.2f}x torch"
+    print(
+        f"{figure['case']:62}{figure['us']:9.0f} us {figure['gb_s']:5.1f} of {bandwidth / 1e9:5.1f} GB/s, "
+        f"{figure['gflop_s']:5.1f} of {rate / 1e9:5.1f} GFLOP/s: {figure['percent_of_floor']:4.0f}% of {bound}{against}"
+    )
+    return figure
+
+
 def main() -> None:
     """Print a table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--prompt", type=int, default=1024)
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", choices=("", "mla", "decode", "prefill"), default="")
+    parser.add_argument("--case", default="", help="MLA: only cases whose names contain this")
     parser.add_argument("--budget", type=float, default=2.0, help="seconds per figure")
     parser.add_argument("--quantile", type=float, default=0.1, help="0.5: medians")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: the calling thread's own time")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -103,6 +193,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     _native.set_threads(options.threads)
     figures, models = [], options.models.split(",")
+    if options.only in ("", "mla"):
+        figures += [latent_decode(case, options) for case in LATENTS if options.case in str(case)]
     if options.only in ("", "decode"):
         for model in models:
             for dtype, queries in ((torch.float32, 1), (torch.bfloat16, 1), (torch.float32, 4)):

@@ -3,6 +3,7 @@
 // Scores are kept in units of log2: the query is scaled by scale * log2(e) once, and 2^x replaces e^x.
 #pragma once
 
+#include "isa/e4m3.h"
 #include "ops/ops.h"
 #include "ops/product.h"
 
@@ -16,16 +17,11 @@ struct PagedKeys {
   DType dtype;
   i64 page_size, width;
   const i32* pages;
-  float scale;  // of e4m3
 };
 
 TS_INLINE PagedKeys keys_of(const AttentionArgs& a, i64 row) {
-  return {a.cache,
-          a.cache_dtype,
-          a.page_size,
-          a.projection->latent + a.rope_dim,
-          a.block_tables + row * a.block_table_stride,
-          a.cache_scale};
+  return {a.cache, a.cache_dtype, a.page_size, a.projection->latent + a.rope_dim,
+          a.block_tables + row * a.block_table_stride};
 }
 
 TS_INLINE i64 first_query(const AttentionArgs& a, i64 row) { return a.cu_q ? a.cu_q[row] : row * a.q_len; }
@@ -33,40 +29,45 @@ TS_INLINE i64 queries_of(const AttentionArgs& a, i64 row) {
   return a.cu_q ? a.cu_q[row + 1] - a.cu_q[row] : (a.seq_lens[row] > 0 ? a.q_len : 0);
 }
 
+// What cached numbers are multiplied by for being widened as widen_row does.
+TS_INLINE float unit_of(DType cache) { return cache == DType::e4m3 ? kE4m3Unit : 1.0f; }
+TS_INLINE float unit_of(const AttentionArgs& a) { return unit_of(a.cache_dtype) * a.cache_scale; }
+
 template <class T>
-TS_INLINE void widen_row(const T* from, i64 width, float, float* to) {
+TS_INLINE void widen_row(const T* from, i64 width, float* to) {
   constexpr DType dtype = sizeof(T) == 4 ? DType::f32 : DType::bf16;
   i64 j = 0;
   for (; j + W <= width; j += W) store(to + j, load_as_float(from + j, dtype, 0, W));
   if (j < width) store_first(to + j, load_as_float(from + j, dtype, 0, width - j), width - j);
 }
 
-// As e4m3_to_float, in a form that compilers make vectors of (with memcpy they do not).
-TS_INLINE void widen_row(const u8* __restrict from, i64 width, float scale, float* __restrict to) {
-  for (i64 j = 0; j < width; ++j) {
-    const u32 magnitude = from[j] & 0x7fu, small = magnitude < 8 ? 1 : 0;
-    const float shifted = __builtin_bit_cast(float, (magnitude << 20) + ((120u + small) << 23));
-    const u32 bits = __builtin_bit_cast(u32, shifted - (small ? 0x1p-6f : 0.0f));
-    const u32 nan = magnitude == 0x7f ? 0x7fc00000u : 0u;
-    to[j] = __builtin_bit_cast(float, bits | static_cast<u32>(from[j] & 0x80u) << 24 | nan) * scale;
+TS_INLINE void widen_row(const u8* from, i64 width, float* to) {
+  i64 j = 0;
+  for (; j + 2 * W <= width; j += 2 * W) {
+    vf low, high;
+    widen_e4m3(from + j, low, high);
+    store(to + j, low);
+    store(to + j + W, high);
   }
+  for (; j < width; j += W) store_first(to + j, widen_e4m3_first(from + j, width - j), width - j);
 }
 
-template <class T>
-TS_INLINE void load_keys_of(const PagedKeys& keys, i64 first, i64 count, float* rows, i64 stride) {
+// rows[i] = where key first + i lies, for i < count.
+TS_INLINE void find_keys(const PagedKeys& keys, i64 first, i64 count, const char** rows) {
+  const i64 bytes = keys.width * size_of(keys.dtype);
   for (i64 done = 0; done < count;) {
     const i64 key = first + done, page = key / keys.page_size, offset = key - page * keys.page_size;
     const i64 end = min_of(done + keys.page_size - offset, count);
-    const T* from = static_cast<const T*>(keys.cache) + (keys.pages[page] * keys.page_size + offset) * keys.width;
-    for (; done < end; ++done, from += keys.width) widen_row(from, keys.width, keys.scale, rows + done * stride);
+    const char* from = static_cast<const char*>(keys.cache) + (keys.pages[page] * keys.page_size + offset) * bytes;
+    for (; done < end; ++done, from += bytes) rows[done] = from;
   }
 }
 
-// Keys [first, first + count) as fp32 rows.
-TS_INLINE void load_keys(const PagedKeys& keys, i64 first, i64 count, float* rows, i64 stride) {
-  if (keys.dtype == DType::f32) return load_keys_of<float>(keys, first, count, rows, stride);
-  if (keys.dtype == DType::bf16) return load_keys_of<u16>(keys, first, count, rows, stride);
-  load_keys_of<u8>(keys, first, count, rows, stride);
+// One key as fp32, divided by its unit.
+TS_INLINE void widen_key(const PagedKeys& keys, const char* from, float* to) {
+  if (keys.dtype == DType::f32) return widen_row(reinterpret_cast<const float*>(from), keys.width, to);
+  if (keys.dtype == DType::bf16) return widen_row(reinterpret_cast<const u16*>(from), keys.width, to);
+  widen_row(reinterpret_cast<const u8*>(from), keys.width, to);
 }
 
 // columns[j][i] = rows[i][j] for i < count, j < dims, both rounded up to W: what lies beyond is read and written too.

@@ -21,7 +21,8 @@ TS_INLINE i64 oldest_key(const PagedArgs& a, i64 position) {
 
 // What the queries are multiplied by. With a cap, scores come as twice the argument of tanh, in units of log2.
 TS_INLINE float query_factor(const PagedArgs& a) {
-  return a.soft_cap > 0 ? a.scale * 2 * kLog2e / a.soft_cap : a.scale * kLog2e;
+  const float scale = a.scale * kLog2e * unit_of(a.cache_dtype);
+  return a.soft_cap > 0 ? scale * 2 / a.soft_cap : scale;
 }
 
 // `width` numbers of q as fp32, scaled; zeros up to `padded`.
@@ -90,7 +91,7 @@ TS_INLINE float finish_row(const PagedArgs& a, i64 token, i64 head, float maximu
   const float shrunk = __builtin_exp2f(maximum - top);
   const float whole = total * shrunk + (a.sinks ? __builtin_exp2f(sink - top) : 0.0f);
   *lse = (top + __builtin_log2f(whole)) / kLog2e;
-  return a.v_scale * shrunk / whole;
+  return a.v_scale * unit_of(a.cache_dtype) * shrunk / whole;
 }
 
 }  // namespace ts::TS_ISA

@@ -3,7 +3,6 @@
 // A task is one split of one row's keys, at fixed places (flash decoding), for all heads: a page's memory is read from
 // front to back, one step of keys ahead of its use, and each head's part serves all query heads that share it. Partial
 // results are merged in order, so a row's result depends neither on the batch nor on the number of threads.
-#include "isa/e4m3.h"
 #include "ops/attention_paged.h"
 
 namespace ts::TS_ISA {
@@ -111,9 +110,6 @@ TS_INLINE void widen_pair(const u16* from, vf& low, vf& high) {
 }
 
 TS_INLINE void widen_pair(const u8* from, vf& low, vf& high) { widen_e4m3(from, low, high); }
-
-// What keys and values are multiplied by for being widened so.
-TS_INLINE float unit_of(const PagedArgs& a) { return a.cache_dtype == DType::e4m3 ? kE4m3Unit : 1.0f; }
 
 TS_INLINE vf widen(const u8* from, i64 left) { return widen_e4m3_first(from, left); }
 template <class T>
@@ -291,7 +287,7 @@ void attend_keys(const PagedArgs& a, const Sizes& s, const Row& row, i64 first, 
 
 // The row's queries, scaled, in the order of Work.
 TS_INLINE void load_queries(const PagedArgs& a, const Sizes& s, const Row& row, float* q) {
-  const float factor = query_factor(a) * unit_of(a);
+  const float factor = query_factor(a);
   for (i64 head = 0; head < a.kv_heads; ++head)
     for (i64 i = 0; i < row.queries; ++i)
       for (i64 g = 0; g < s.group; ++g, q += s.d) {
@@ -355,7 +351,7 @@ void merge_head(const PagedArgs& a, const Sizes& s, const Row& row, i64 query, i
   for (i64 i = 0; i < row.splits; ++i) maximum = state[i * step + r] > maximum ? state[i * step + r] : maximum;
   for (i64 i = 0; i < row.splits; ++i)
     total += __builtin_exp2f(state[i * step + r] - maximum) * state[i * step + rows + r];
-  const float norm = finish_row(a, token, head, maximum, total) * unit_of(a);
+  const float norm = finish_row(a, token, head, maximum, total);
   float* merged = scratch_of<float>(Slot::merged, s.v);
   for (i64 j = 0; j < s.v; j += W) {
     vf sum = zero();

@@ -35,7 +35,7 @@ TS_INLINE void widen_head(const PagedArgs& a, i64 row, const void* cache, i64 pa
     const i64 key = first + done, page = key / a.page_size, offset = key - page * a.page_size;
     const i64 end = min_of(done + a.page_size - offset, count);
     const T* from = static_cast<const T*>(cache) + pages[page] * page_stride + offset * token + head * width;
-    for (; done < end; ++done, from += token) widen_row(from, width, 1.0f, rows + done * stride);
+    for (; done < end; ++done, from += token) widen_row(from, width, rows + done * stride);
   }
 }
 

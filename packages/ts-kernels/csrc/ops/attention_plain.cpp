@@ -37,7 +37,7 @@ Sizes sizes_of(const AttentionArgs& a) {
 
 // The task's queries as dense fp32 rows, scaled.
 void load_queries(const AttentionArgs& a, const Sizes& s, const Task& task, float* q) {
-  const vf scale = set1(a.scale * kLog2e);
+  const vf scale = set1(a.scale * kLog2e * unit_of(a));
   for (i64 i = 0; i < task.count; ++i) {
     const i64 token = first_query(a, task.row) + task.first + i;
     const void* from = at(a.q, a.dtype, token * a.q_stride + task.head * s.q_dim);
@@ -52,7 +52,10 @@ void expand_tile(const AttentionArgs& a, const Sizes& s, const Task& task, i64 f
   const KvProjection& kv = *a.projection;
   float* rows = scratch_of<float>(Slot::key_rows, kKeys * s.row_stride + kPanel);
   float* columns = scratch_of<float>(Slot::key_columns, round_up(s.latent, kPanel) * kKeys);
-  load_keys(keys_of(a, task.row), first, count, rows, s.row_stride);
+  const char* cached[kKeys];
+  const PagedKeys of_row = keys_of(a, task.row);
+  find_keys(of_row, first, count, cached);
+  for (i64 i = 0; i < count; ++i) widen_key(of_row, cached[i], rows + i * s.row_stride);
   transpose(rows, s.row_stride, count, s.latent, columns, kKeys);
   transpose(rows + s.latent, s.row_stride, count, s.rope, keys + s.nope * kKeys, kKeys);
   const float* up_key = kv.up_key.as<float>() + task.head * s.nope * s.latent;
@@ -93,7 +96,7 @@ void write_output(const AttentionArgs& a, const Sizes& s, const Task& task, cons
   for (i64 i = 0; i < task.count; ++i) {
     const i64 token = first_query(a, task.row) + task.first + i;
     void* to = at(a.out, a.dtype, token * stride + task.head * s.v);
-    const vf inverse = set1(1.0f / state.softmax.total[i]);
+    const vf inverse = set1(unit_of(a) / state.softmax.total[i]);
     for (i64 j = 0; j < s.v; j += W)
       store_as(to, a.dtype, j, load(state.out + i * s.value_stride + j) * inverse, s.v - j);
   }

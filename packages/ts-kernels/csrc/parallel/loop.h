@@ -31,6 +31,7 @@ enum class Slot : int {
   pairs,
   order,
   q_latent,
+  query_columns,
   split_state,
   key_rows,
   key_columns,
