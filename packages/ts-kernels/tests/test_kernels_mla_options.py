@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,17 @@ from ts_kernels.selection import OPERATIONS
 
 FLOATS = st.sampled_from([torch.float32, torch.bfloat16])
 STORED = st.sampled_from([torch.float32, torch.bfloat16, torch.float8_e4m3fn])
-SIZES = st.sampled_from([(4, 32, 16, 32, 64), (1, 8, 2, 8, 16), (3, 24, 6, 20, 40), (16, 16, 8, 16, 32)])
+# Of heads x queries and of widths: whole vectors, pairs of them, and remainders of both.
+SIZES = st.sampled_from(
+    [
+        (4, 32, 16, 32, 64),
+        (1, 8, 2, 8, 16),
+        (3, 24, 6, 20, 40),
+        (16, 16, 8, 16, 32),
+        (9, 8, 5, 6, 37),
+        (24, 8, 3, 8, 50),
+    ]
+)
 FP8 = torch.float8_e4m3fn
 Close = Callable[..., None]
 
@@ -65,7 +76,7 @@ def written_out(q: Tensor, rows: Rows, latent: int, scale: float, q_len: int) ->
 
 
 @given(
-    lengths=st.lists(st.sampled_from([0, 8, 15, 16, 17, 31, 100, 333, 513, 520]), max_size=4),
+    lengths=st.lists(st.sampled_from([0, 8, 15, 16, 17, 31, 95, 96, 100, 333, 385, 520]), max_size=4),
     sizes=SIZES,
     page_size=st.sampled_from([1, 4, 16, 64]),
     q_len=st.sampled_from([1, 2, 3, 4, 8]),
@@ -103,7 +114,7 @@ def test_decode(
 
 
 @given(
-    lengths=st.lists(st.sampled_from([0, 8, 17, 100, 333, 513]), max_size=4),
+    lengths=st.lists(st.sampled_from([0, 8, 17, 97, 333, 387]), max_size=4),
     sizes=SIZES,
     page_size=st.sampled_from([1, 16]),
     q_len=st.sampled_from([1, 3, 8]),
@@ -132,6 +143,41 @@ def test_decode_absorbed(
         have, lse = mla.decode_absorbed(*arguments, **options, return_lse=True, impl=impl)
         assert_close(have.double(), mean, dtype)
         torch.testing.assert_close(lse.double(), sums, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, FP8])
+def test_a_row_depends_on_itself_alone(isa: str, request: pytest.FixtureRequest, stored: torch.dtype) -> None:
+    """Not on its batch, nor on threads; and a position not on the queries beside it, a task's end between them or not.
+
+    Kimi K2.5's widths. Native tasks end at multiples of 384 keys.
+    """
+    _native = pytest.importorskip("ts_kernels._native")
+    request.addfinalizer(partial(_native.set_threads, _native.threads()))
+    lengths = [771, 385, 50, 1160]
+    rows = rows_of(lengths, 576, 16, stored)
+    q_latent, q_rope = rows.randn(16, 16, 512) * 0.05, rows.randn(16, 16, 64) * 0.05
+
+    def decode(first: int, count: int, queries: int = 4, threads: int = 2, back: int = 0) -> list[Tensor]:
+        """The last queries of `count` rows, or those that lie `back` positions before."""
+        tokens = [row * 4 + 4 - back - queries + i for row in range(first, first + count) for i in range(queries)]
+        _native.set_threads(threads)
+        results = mla.decode_absorbed(
+            q_latent[tokens], q_rope[tokens], rows.cache, rows.tables[first : first + count],
+            rows.lengths[first : first + count] - back, 0.1, q_len=queries, cache_scale=rows.cache_scale,
+            return_lse=True, impl="native",
+        )  # fmt: skip
+        return [result.view(count, queries, *result.shape[1:]) for result in results]
+
+    whole = decode(0, 4)
+    for row in range(4):
+        for have, want in zip(decode(row, 1, threads=1), whole, strict=True):
+            assert torch.equal(have[0], want[row])
+        for back in range(4):
+            for have, want in zip(decode(row, 1, queries=1, back=back), whole, strict=True):
+                assert torch.equal(have[0, 0], want[row, 3 - back])
+    mean, sums = written_out(torch.cat((q_latent, q_rope), -1), rows, 512, 0.1, 4)
+    assert checking.difference(whole[0].flatten(0, 1).double(), mean) <= checking.TOLERANCE[torch.float32]
+    torch.testing.assert_close(whole[1].flatten(0, 1).double(), sums, atol=2e-5, rtol=2e-5)
 
 
 def test_prefill_from_fp8(isa: str, assert_close: Close) -> None:

@@ -126,12 +126,13 @@ void score_block(const Sizes& s, const char* const* rows, i64 count, const float
   }
 }
 
-// Scores of keys that a row may not see: below kMasked, so that they weigh nothing even where it sees no key at all.
+// Scores of keys that a row may not see. Where it sees none of a split, the split's maximum is kMasked, and merging
+// gives it no weight.
 void mask_block(const AttentionArgs& a, const Block& b, const Sizes& s, i64 key, i64 count, float* scores) {
   if (b.position + 1 >= key + count) return;
   for (i64 r = 0; r < s.rows; ++r)
     for (i64 k = max_of(0, b.position + r / a.projection->heads + 1 - key); k < count; ++k)
-      scores[k * s.lanes + r] = 2 * kMasked;
+      scores[k * s.lanes + r] = kMasked;
 }
 
 template <int... R>
