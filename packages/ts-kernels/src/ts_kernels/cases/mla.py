@@ -24,12 +24,20 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
         return torch.einsum("bhl,hvl->bhv", scores.softmax(-1) @ entries[:, : s.latent], w_uv)
 
     width, up = s.latent + s.rope, s.heads * (s.nope + s.v) * s.latent
+
+    def moved(queries: Tensor) -> int:  # keys and weights once
+        out = len(queries) * s.heads * s.v * queries.element_size()
+        return 2 * (s.rows * s.context * width + up) + nbytes(queries) + out
+
+    def computed(queries: Tensor) -> int:
+        return 2 * len(queries) * (up + s.heads * s.context * (width + s.latent))
+
     yield Case(
         "mla.decode",
         lambda impl: (mla.decode(q, cache, kv_b, tables, lengths, scale, impl=impl),),
         absorbed,
-        bytes=2 * (s.rows * s.context * width + up) + nbytes(q) + s.rows * s.heads * s.v * q.element_size(),
-        flops=2 * s.rows * (up + s.heads * s.context * (width + s.latent)),
+        bytes=moved(q),
+        flops=computed(q),
         roundings=2,
     )
     speculated = make(4 * s.rows, s.heads, s.head)
@@ -37,7 +45,15 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
     def speculate(impl: str | None) -> tuple[Tensor, ...]:
         return mla.decode(speculated, cache, kv_b, tables, lengths, scale, q_len=4, return_lse=True, impl=impl)
 
-    yield Case("mla.decode", speculate, None, roundings=2, variant="of 4, with lse")
+    yield Case(
+        "mla.decode",
+        speculate,
+        None,
+        bytes=moved(speculated),
+        flops=computed(speculated),
+        roundings=2,
+        variant="of 4, with lse",
+    )
     latents, ropes = make(s.rows, s.heads, s.latent, scale=s.nope**-0.5), make(s.rows, s.heads, s.rope)
     quantized, one = cache.to(torch.float8_e4m3fn), torch.ones(1, device=make.device)
 
@@ -46,8 +62,14 @@ def cases(s: Sizes, make: Maker) -> Iterator[Case]:
             latents, ropes, quantized, tables, lengths, scale, cache_scale=one, return_lse=True, impl=impl
         )
 
-    moved = s.rows * s.context * width + nbytes(latents, ropes, latents)
-    yield Case("mla.decode_absorbed", absorb, None, bytes=moved, roundings=2)
+    yield Case(
+        "mla.decode_absorbed",
+        absorb,
+        None,
+        bytes=s.rows * s.context * width + nbytes(latents, ropes, latents),
+        flops=2 * s.rows * s.heads * s.context * (width + s.latent),
+        roundings=2,
+    )
     prompt = make(s.prompt, s.heads, s.head)
     cu_q = torch.tensor([0, s.prompt], dtype=torch.int32, device=make.device)
     yield Case(
