@@ -189,6 +189,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.clock == "cpu" and options.threads != 1:
+        parser.error("--clock cpu counts one thread: use it with --threads 1")
     print(f"-- {platform.instruction_sets()}; {options.threads} threads")
     torch.set_num_threads(options.threads)
     _native.set_threads(options.threads)
