@@ -21,6 +21,11 @@ constexpr bool kHasDots = true;
 #else
 constexpr bool kHasDots = false;
 #endif
+#if defined(TS_ISA_AVX2)  // which has no instruction for pairs of bf16
+constexpr bool kHasPairProducts = false;
+#else
+constexpr bool kHasPairProducts = kHasDots;
+#endif
 
 // One block of one row in fixed point: number = (first * 2^16 + second * 2^8 + third) * scale, or without the third and
 // 2^8 less.
@@ -46,7 +51,7 @@ struct DotRows {
 
 // Whether these products serve rows of type `dtype` in a call whose activations are `activations`.
 TS_INLINE bool dots_serve(const WeightView& w, DType activations, DType dtype) {
-  if (w.format == Format::bf16) return activations == DType::bf16 && dtype == DType::bf16;
+  if (w.format == Format::bf16) return kHasPairProducts && activations == DType::bf16 && dtype == DType::bf16;
   return has_scales(w.format) && w.format != Format::fp8;
 }
 
