@@ -8,7 +8,8 @@
 // byte products of 64 cost less than the four multiply-adds of 16 that they replace, and the codes need no widening: on
 // Zen 4 17 weights a cycle instead of 8, which is what it takes to read INT4 as fast as memory gives it.
 //
-// A tile form takes these products, too, from the instruction set whose vectors it uses.
+// A tile form takes these products, too, from the instruction set whose vectors it uses. AVX2 has its own, of bytes and
+// 16-bit numbers, in avx2/.
 #pragma once
 
 #include "ops/product.h"
@@ -31,7 +32,7 @@ constexpr bool kHasPairProducts = kHasDots;
 // 2^8 less.
 struct BlockHead {
   float scale;
-  i32 start[3];     // per part: minus the weights' offset times the sum of its bytes
+  i32 start[3];     // per part: minus the weights' offset times the sum of its bytes (AVX2: the first, of all)
   float high, low;  // sums of the numbers, as first * 2^8 + second and third: what zero points are multiplied by
   float unused[2];
 };

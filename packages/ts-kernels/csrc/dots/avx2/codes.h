@@ -26,11 +26,12 @@ struct Codes {
 
 template <Format F>
 TS_INLINE Codes codes_of(vi word) {
-  if constexpr (F == Format::int8) return {_mm256_srai_epi16(_mm256_slli_epi16(word, 8), 8), _mm256_srai_epi16(word, 8)};
+  if constexpr (F == Format::int8)
+    return {_mm256_srai_epi16(_mm256_slli_epi16(word, 8), 8), _mm256_srai_epi16(word, 8)};
   const vi mask = _mm256_set1_epi8(15);
   if constexpr (F == Format::fp4) {
-    const vi table = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    const vi table =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
     return {_mm256_shuffle_epi8(table, _mm256_and_si256(word, mask)),
             _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi32(word, 4), mask))};
   }

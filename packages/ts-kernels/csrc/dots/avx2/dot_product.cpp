@@ -19,10 +19,10 @@ constexpr i64 kBlockWords = (kSteps<F, kBlock> + (F == Format::int4_zero ? 2 : 1
 
 // Where a tile reads and writes, one panel wide.
 struct Part {
-  const u32* words;      // of the panel: packed, or with codes widened
-  const WeightView& w;   // for what is packed: its scales
-  i64 scales, group;     // where they begin; blocks of a group
-  const u32* a;          // the first row's words
+  const u32* words;     // of the panel: packed, or with codes widened
+  const WeightView& w;  // for what is packed: its scales
+  i64 scales, group;    // where they begin; blocks of a group
+  const u32* a;         // the first row's words
   const BlockHead* heads;
   i64 row_words, head_stride, blocks;
   bool resume;  // adds to out
