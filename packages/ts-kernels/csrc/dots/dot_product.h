@@ -8,7 +8,8 @@
 // byte products of 64 cost less than the four multiply-adds of 16 that they replace, and the codes need no widening: on
 // Zen 4 17 weights a cycle instead of 8, which is what it takes to read INT4 as fast as memory gives it.
 //
-// A tile form takes these products, too, from the instruction set whose vectors it uses.
+// A tile form takes these products, too, from the instruction set whose vectors it uses. AVX2 has its own, of bytes and
+// 16-bit numbers, in avx2/.
 #pragma once
 
 #include "ops/product.h"
@@ -21,12 +22,17 @@ constexpr bool kHasDots = true;
 #else
 constexpr bool kHasDots = false;
 #endif
+#if defined(TS_ISA_AVX2)  // which has no instruction for pairs of bf16
+constexpr bool kHasPairProducts = false;
+#else
+constexpr bool kHasPairProducts = kHasDots;
+#endif
 
 // One block of one row in fixed point: number = (first * 2^16 + second * 2^8 + third) * scale, or without the third and
 // 2^8 less.
 struct BlockHead {
   float scale;
-  i32 start[3];     // per part: minus the weights' offset times the sum of its bytes
+  i32 start[3];     // per part: minus the weights' offset times the sum of its bytes (AVX2: the first, of all)
   float high, low;  // sums of the numbers, as first * 2^8 + second and third: what zero points are multiplied by
   float unused[2];
 };
@@ -46,7 +52,7 @@ struct DotRows {
 
 // Whether these products serve rows of type `dtype` in a call whose activations are `activations`.
 TS_INLINE bool dots_serve(const WeightView& w, DType activations, DType dtype) {
-  if (w.format == Format::bf16) return activations == DType::bf16 && dtype == DType::bf16;
+  if (w.format == Format::bf16) return kHasPairProducts && activations == DType::bf16 && dtype == DType::bf16;
   return has_scales(w.format) && w.format != Format::fp8;
 }
 

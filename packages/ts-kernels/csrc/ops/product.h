@@ -11,7 +11,7 @@
 #endif
 
 // Quantized weights but FP8 are multiplied by dots/ alone.
-#if defined(TS_ISA_AVX512_BF16) || defined(TS_ISA_AMX)
+#if defined(TS_ISA_AVX2) || defined(TS_ISA_AVX512_BF16) || defined(TS_ISA_AMX)
 #define TS_HAS_DOTS 1
 #endif
 

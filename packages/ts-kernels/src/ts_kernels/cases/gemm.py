@@ -56,7 +56,9 @@ def _quantized(s: Sizes, make: Maker) -> Iterator[Case]:
         ("nvfp4", quantize.quantize_nvfp4(matrix)),
     ):
         weight = gemm.prepare(quantized, bias=bias, keep_source=True)
-        yield Case("gemm.linear", _linear(x, weight), _torch_linear(x, matrix.to(x.dtype)), variant=variant)
+        moved, flops = quantized.nbytes + nbytes(x, bias) + s.rows * n * x.element_size(), 2 * s.rows * n * k
+        theirs = _torch_linear(x, matrix.to(x.dtype))
+        yield Case("gemm.linear", _linear(x, weight), theirs, bytes=moved, flops=flops, variant=variant)
 
 
 def _linear(x: Tensor, weight: gemm.LinearWeight) -> Run:
