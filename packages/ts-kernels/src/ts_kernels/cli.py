@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import bench_command, benching, checking, graphs, platform, plugins, tune_command
+from . import bench_command, benching, checking, goals_command, graphs, platform, plugins, tune_command
 from .aot import _command as aot_command
 from .arguments import device_of, dtype_of, kernel_names, pairs, some_operation
 from .errors import KernelError, SelectionError
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--graphs", action="store_true", help="capture each in a CUDA graph and replay other inputs")
     check.set_defaults(run=_check)
     bench_command.add(commands)
+    goals_command.add(commands)
     tune_command.add(commands)
     aot_command.add(commands)
     return parser

@@ -42,9 +42,13 @@ class CudaRecording:
         with torch.cuda.graph(self._graph):
             self._outputs = call()
 
+    def launch(self) -> None:
+        """Launch the graph."""
+        self._graph.replay()
+
     def replay(self) -> Outputs:
         """Launch the graph and wait for it."""
-        self._graph.replay()
+        self.launch()
         torch.cuda.synchronize()
         return self._outputs
 
