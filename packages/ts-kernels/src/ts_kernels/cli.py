@@ -74,7 +74,7 @@ _SIZES = {
     "W": 4, "bytes": 4096, "k": 4, "n": 5, "page_size": 16, "q_len": 1, "sinks": 0, "soft_cap": 0, "window": 0,
     "attention.D": 32, "linear_attention.K": 32, "sampling.K": 3, "sampling.V": 6144,
 }  # fmt: skip
-_DTYPES = {"ids": torch.int32, "counts": torch.int16}
+_DTYPES = {"ids": torch.int32, "counts": torch.int16, "logits": torch.float32, "bias": torch.float32}
 _FORMATS = {
     "gemm.linear": "packed", "gemm.mlp": "packed", "moe.experts": "int4:packed", "mla.decode": "packed",
     "mla.prefill": "packed",
@@ -95,9 +95,10 @@ def _explain(options: argparse.Namespace) -> int:
             if name not in known:
                 raise SelectionError(f"{operation.name} knows {', '.join(known)}; there is no {name!r}")
     info = _device(options.device, options.arch)
+    usual = torch.float32 if info.type == "cpu" else torch.bfloat16
     query = operation.query(
         info,
-        tuple(dtypes.get(name, _DTYPES.get(name, torch.float32)) for name in operation.info.dtypes),
+        tuple(dtypes.get(name, _DTYPES.get(name, usual)) for name in operation.info.dtypes),
         tuple(sizes[name] if name in sizes else _size(operation.name, name) for name in operation.info.dims),
         options.format or _format(operation.name, info),
     )

@@ -97,7 +97,7 @@ def change(run: Callable[..., Any]) -> None:
 
 
 def held(run: Callable[..., Any]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors that a case's ``run`` holds, by name; those of a batch too, but not of weights, which are prepared."""
+    """The tensors that a case's ``run`` holds, by name; those of a batch too, but not of weights."""
     cells = zip(run.__code__.co_freevars, run.__closure__ or (), strict=True)
     for name, value in ((name, cell.cell_contents) for name, cell in cells):
         batch = is_dataclass(value) and type(value).__module__.startswith(cases.__name__)
