@@ -88,6 +88,18 @@ def test_explain_for_a_gpu_that_is_not_here(capsys: pytest.CaptureFixture[str], 
     assert "format=dense H=16" in capsys.readouterr().out, "weights are not packed there"
 
 
+def test_on_a_gpu_that_is_not_here_a_usual_call_goes_to_triton(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in OPERATIONS:
+        assert cli.main(["explain", name, "--arch", "sm_90"]) == 0
+        out = capsys.readouterr().out
+        assert re.search(r"^  triton \(ts_kernels, band portable\): CHOSEN", out, re.M) or platform.interpreting(), out
+        assert "=bfloat16" in out or name.partition(".")[0] in ("moe", "sampling", "kv_cache"), out
+    assert cli.main(["explain", "mla.decode", "--arch", "sm_75"]) == 0
+    out = capsys.readouterr().out
+    assert "triton, which is missing: Triton compiles for sm_80 and newer" in out
+    assert "reference (ts_kernels, band reference): CHOSEN" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

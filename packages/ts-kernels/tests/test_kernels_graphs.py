@@ -74,17 +74,16 @@ def test_a_capture_that_fails_is_told() -> None:
     assert outcome.failure == "RuntimeError: operation not permitted when stream is capturing"
 
 
-def test_lengths_and_activations_change() -> None:
+@pytest.mark.parametrize("operation", ["mla.decode", "attention.decode"])
+def test_lengths_tables_and_activations_change(operation: str) -> None:
     sizes = replace(cases.MINIATURE, rows=3, context=53)
-    case = next(c for c in cases.all_cases(sizes) if c.operation == "mla.decode")
-    held = dict(graphs._held(case.run))
-    q, lengths = held["q"], held["lengths"]
-    assert isinstance(q, Tensor)
-    assert isinstance(lengths, Tensor)
-    before = q.clone()
+    case = next(c for c in cases.all_cases(sizes) if c.operation == operation)
+    held = dict(graphs.held(case.run))
+    q, tables = held["q"].clone(), held["tables"].clone()
     graphs.change(case.run)
-    assert lengths.tolist() == [27, 27, 27]
-    assert not q.eq(before).any()
+    assert held["lengths"].tolist() == [27, 27, 27]
+    assert not held["q"].eq(q).any()
+    assert torch.equal(held["tables"], tables[[2, 0, 1]])
 
 
 @pytest.mark.gpu

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import bench_command, benching, checking, graphs, platform, plugins, tune_command
+from . import bench_command, benching, checking, goals_command, graphs, platform, plugins, tune_command
 from .aot import _command as aot_command
 from .arguments import device_of, dtype_of, kernel_names, pairs, some_operation
 from .errors import KernelError, SelectionError
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--graphs", action="store_true", help="capture each in a CUDA graph and replay other inputs")
     check.set_defaults(run=_check)
     bench_command.add(commands)
+    goals_command.add(commands)
     tune_command.add(commands)
     aot_command.add(commands)
     return parser
@@ -73,7 +74,7 @@ _SIZES = {
     "W": 4, "bytes": 4096, "k": 4, "n": 5, "page_size": 16, "q_len": 1, "sinks": 0, "soft_cap": 0, "window": 0,
     "attention.D": 32, "linear_attention.K": 32, "sampling.K": 3, "sampling.V": 6144,
 }  # fmt: skip
-_DTYPES = {"ids": torch.int32, "counts": torch.int16}
+_DTYPES = {"ids": torch.int32, "counts": torch.int16, "logits": torch.float32, "bias": torch.float32}
 _FORMATS = {
     "gemm.linear": "packed", "gemm.mlp": "packed", "moe.experts": "int4:packed", "mla.decode": "packed",
     "mla.prefill": "packed",
@@ -94,9 +95,10 @@ def _explain(options: argparse.Namespace) -> int:
             if name not in known:
                 raise SelectionError(f"{operation.name} knows {', '.join(known)}; there is no {name!r}")
     info = _device(options.device, options.arch)
+    usual = torch.float32 if info.type == "cpu" else torch.bfloat16
     query = operation.query(
         info,
-        tuple(dtypes.get(name, _DTYPES.get(name, torch.float32)) for name in operation.info.dtypes),
+        tuple(dtypes.get(name, _DTYPES.get(name, usual)) for name in operation.info.dtypes),
         tuple(sizes[name] if name in sizes else _size(operation.name, name) for name in operation.info.dims),
         options.format or _format(operation.name, info),
     )

@@ -74,6 +74,12 @@ def finite(operation: str, argument: str, number: float, *, least: float = -math
         raise ContractError(operation, argument, bound, number)
 
 
+def count(operation: str, argument: str, number: int) -> None:
+    """``number`` is a whole one from 1."""
+    if not isinstance(number, int) or number < 1:
+        raise ContractError(operation, argument, "a whole number from 1", repr(number))
+
+
 def bounded(operation: str, argument: str, size: int) -> None:
     """``size`` is below 2**31, what kernels count with: said before memory of such a size is asked for."""
     if size > MOST:

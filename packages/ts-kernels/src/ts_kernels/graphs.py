@@ -5,7 +5,7 @@ frozen there. Each case is captured, its inputs are changed in place, and the re
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,7 @@ from .registry import REGISTRY
 
 Outputs = tuple[Tensor, ...]
 Call = Callable[[], Outputs]
-LENGTHS, ROWS = "lengths", ("ids", "output", "mask")
+LENGTHS, ROWS = "lengths", ("ids", "output", "mask", "tables")
 
 
 class Recording(Protocol):
@@ -42,9 +42,13 @@ class CudaRecording:
         with torch.cuda.graph(self._graph):
             self._outputs = call()
 
+    def launch(self) -> None:
+        """Launch the graph."""
+        self._graph.replay()
+
     def replay(self) -> Outputs:
         """Launch the graph and wait for it."""
-        self._graph.replay()
+        self.launch()
         torch.cuda.synchronize()
         return self._outputs
 
@@ -81,10 +85,8 @@ def _check(case: cases.Case, impl: str, record: Callable[[Call], Recording]) -> 
 
 def change(run: Callable[..., Any]) -> None:
     """Change the tensors that a case's ``run`` holds: floats are flipped and scaled unevenly, lengths halved; rows of
-    expert ids, of sampled tokens and of masks trade places."""
-    for name, value in _held(run):
-        if not isinstance(value, Tensor):
-            continue
+    page tables, of expert ids, of sampled tokens and of masks trade places."""
+    for name, value in held(run):
         if value.is_floating_point():
             slope = torch.linspace(-1.5, -0.5, value.shape[-1], device=value.device)
             value.copy_((value.float() * slope).to(value.dtype))
@@ -94,7 +96,11 @@ def change(run: Callable[..., Any]) -> None:
             value.copy_(value.roll(1, 0))
 
 
-def _held(run: Callable[..., Any]) -> Iterator[tuple[str, object]]:
+def held(run: Callable[..., Any]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that a case's ``run`` holds, by name; those of a batch too, but not of weights."""
     cells = zip(run.__code__.co_freevars, run.__closure__ or (), strict=True)
-    for name, cell in cells:
-        yield name, cell.cell_contents
+    for name, value in ((name, cell.cell_contents) for name, cell in cells):
+        batch = is_dataclass(value) and type(value).__module__.startswith(cases.__name__)
+        for part, found in vars(value).items() if batch else [(name, value)]:
+            if isinstance(found, Tensor):
+                yield part, found

@@ -15,6 +15,7 @@ from .errors import SelectionError, SettingsError
 _log = logging.getLogger("ts_kernels")
 NATIVE_FEATURE = "native"
 TRITON_FEATURE = "triton"
+OLDEST_TRITON_ARCH = 80  # of NVIDIA's, below which Triton does not compile (its README, "Compatibility")
 KB = 1024
 # Shared memory that one block may have.
 # NVIDIA: CUDA C Programming Guide, technical specifications per compute capability, less the 1 KB a block reserves.
@@ -132,10 +133,15 @@ def described(arch: str) -> DeviceInfo:
     found = re.fullmatch(r"sm_(\d+)a?|gfx([0-9a-f]+)", arch)
     if found is None:
         raise SelectionError(f"--arch: {arch!r} is not an architecture such as sm_90 or gfx942")
-    triton = frozenset({TRITON_FEATURE})
     if found[1]:
-        return DeviceInfo("cuda", int(found[1]), triton, "nvidia")
-    return DeviceInfo("cuda", int(found[2], 16), triton, "amd")
+        return _nvidia(int(found[1]), installed=True)
+    return DeviceInfo("cuda", int(found[2], 16), frozenset({TRITON_FEATURE}), "amd")
+
+
+def _nvidia(arch: int, *, installed: bool) -> DeviceInfo:
+    """A GPU of NVIDIA's; ``installed``: whether Triton is."""
+    triton = installed and arch >= OLDEST_TRITON_ARCH
+    return DeviceInfo("cuda", arch, frozenset({TRITON_FEATURE} if triton else ()), "nvidia")
 
 
 def why_missing(feature: str, device: DeviceInfo) -> str:
@@ -144,7 +150,8 @@ def why_missing(feature: str, device: DeviceInfo) -> str:
         return native_error() or ""
     if feature == TRITON_FEATURE:
         cpu = "on a CPU Triton runs in its interpreter alone (TRITON_INTERPRET=1)" if device.type == "cpu" else ""
-        return triton_error() or cpu
+        old = f"Triton compiles for sm_{OLDEST_TRITON_ARCH} and newer" if device.vendor == "nvidia" else ""
+        return triton_error() or cpu or old
     return ""
 
 
@@ -157,7 +164,7 @@ def device_info(device: torch.device) -> DeviceInfo:
         return DeviceInfo("cuda", int(name.removeprefix("gfx"), 16), triton, "amd")
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        return DeviceInfo("cuda", 10 * major + minor, triton, "nvidia")
+        return _nvidia(10 * major + minor, installed=triton_error() is None)
     if device.type != "cpu":
         return DeviceInfo(device.type)
     interpreted = triton if interpreting() else frozenset()

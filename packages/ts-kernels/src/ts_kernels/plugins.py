@@ -20,7 +20,7 @@ from .registry import OWN, REGISTRY, KernelSpec, OperationInfo, Registry
 GROUP = "ts_kernels.plugins"
 # Raised when what plugins use changes so that old ones break: KernelSpec's fields, Registrar, what kernels are given.
 API_VERSION = 1
-SHIPPED = {"flashinfer": "ts_kernels.vendor.flashinfer:plugin"}
+SHIPPED = {"flashinfer": "ts_kernels.vendor.flashinfer:plugin", "fla": "ts_kernels.vendor.fla:plugin"}
 
 _lock = threading.RLock()
 _state = {"loaded": False}

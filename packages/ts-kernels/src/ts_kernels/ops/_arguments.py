@@ -15,13 +15,17 @@ BOOL = (torch.bool,)
 FLOATS = (torch.float32, torch.bfloat16)
 
 
-def check(operation: str, device: torch.device, **arguments: Wanted) -> None:
-    """Each tensor has its sizes (a text stands for any), one of its dtypes, and is on ``device``; None passes.
+def check(operation: str, device: torch.device, *, optional: tuple[str, ...] = (), **arguments: Wanted) -> None:
+    """Each tensor has its sizes (a text stands for any), one of its dtypes, and is on ``device``.
 
-    Raises ``ContractError`` that names the first argument that does not.
+    None passes for those named ``optional``. Raises ``ContractError`` that names the first argument that does not.
     """
     for name, (tensor, sizes, dtypes) in arguments.items():
-        if tensor is None or (tensor.shape == sizes and tensor.dtype in dtypes and tensor.device == device):
+        if tensor is None:
+            if name in optional:
+                continue
+            contract.fail(operation, name, "a tensor", None)
+        if tensor.shape == sizes and tensor.dtype in dtypes and tensor.device == device:
             continue
         contract.shape(operation, name, tensor, *sizes)
         contract.dtype(operation, name, tensor, *dtypes)

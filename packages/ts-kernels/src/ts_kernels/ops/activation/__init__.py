@@ -8,6 +8,7 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from . import reference
 from .gates import GATES, Gated
 
@@ -22,6 +23,7 @@ _GELU_MUL = Operation("activation.gelu_mul", **_PAIR, summary="gelu(gate) * up o
 _GELU = Operation("activation.gelu", dtypes=("x",), dims=("D",), summary="x * Phi(x), exact or by tanh")
 
 
+@public
 def silu_mul(gate_up: Tensor, *, impl: str | None = None) -> Tensor:
     """``silu(gate) * up`` where the first half of the columns is gate (SwiGLU, arXiv 2002.05202).
 
@@ -37,6 +39,7 @@ def silu_mul(gate_up: Tensor, *, impl: str | None = None) -> Tensor:
     return result
 
 
+@public
 def swiglu_clamped(
     gate_up: Tensor,
     *,
@@ -58,6 +61,7 @@ def swiglu_clamped(
     return result
 
 
+@public
 def gelu_mul(gate_up: Tensor, *, tanh: bool = False, impl: str | None = None) -> Tensor:
     """``gelu(gate) * up`` where the first half of the columns is gate (GEGLU, arXiv 2002.05202).
 
@@ -69,6 +73,7 @@ def gelu_mul(gate_up: Tensor, *, tanh: bool = False, impl: str | None = None) ->
     return result
 
 
+@public
 def gelu(x: Tensor, *, tanh: bool = False, impl: str | None = None) -> Tensor:
     """``x * Phi(x)`` (arXiv 1606.08415): exact, or by its approximation by ``tanh``.
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from . import reference
 from ._checks import CACHES, PAST_DECODE, QUERIES, check_pages, common, flags, reject, reject_merge
 from .options import Options, checked
@@ -66,6 +67,7 @@ def decode(
     return_lse: Literal[True],
     impl: str | None = ...,
 ) -> tuple[Tensor, Tensor]: ...
+@public
 def decode(
     q: Tensor,
     k_cache: Tensor,
@@ -143,6 +145,7 @@ def prefill(
     return_lse: Literal[True],
     impl: str | None = ...,
 ) -> tuple[Tensor, Tensor]: ...
+@public
 def prefill(
     q: Tensor,
     k_cache: Tensor,
@@ -185,6 +188,7 @@ def prefill(
     return (out, lse) if return_lse else out
 
 
+@public
 def merge(outs: Tensor, lses: Tensor, *, impl: str | None = None) -> tuple[Tensor, Tensor]:
     """Attention over the union of disjoint sets of keys, from the attention over each: (out [T, H*V], lse [T, H]).
 

@@ -68,7 +68,7 @@ def _attend(
     q_QHD: Tensor, k_SKD: Tensor, v_SKV: Tensor, sinks: Tensor | None, options: Options
 ) -> tuple[Tensor, Tensor]:
     queries, keys, shared = q_QHD.shape[0], k_SKD.shape[0], k_SKD.shape[1]
-    q_QKGD = q_QHD.reshape(queries, shared, -1, q_QHD.shape[2])
+    q_QKGD = q_QHD.reshape(queries, shared, q_QHD.shape[1] // shared, q_QHD.shape[2])
     scores_HQS = torch.einsum("qkgd,skd->kgqs", q_QKGD, k_SKD).flatten(0, 1) * options.scale
     if options.soft_cap:
         scores_HQS = options.soft_cap * torch.tanh(scores_HQS / options.soft_cap)
@@ -84,7 +84,7 @@ def _attend(
     if sinks is not None:
         lse_HQ = torch.where(nothing_HQ, lse_HQ, torch.logaddexp(lse_HQ, sinks[:, None]))
     p_HQS = torch.exp(scores_HQS - lse_HQ.masked_fill(nothing_HQ, 0.0)[..., None])
-    out_QKGV = torch.einsum("kgqs,skv->qkgv", p_HQS.view(shared, -1, queries, keys), v_SKV)
+    out_QKGV = torch.einsum("kgqs,skv->qkgv", p_HQS.view(*q_QKGD.shape[1:3], queries, keys), v_SKV)
     return out_QKGV.flatten(1, 2), lse_HQ.t()
 
 

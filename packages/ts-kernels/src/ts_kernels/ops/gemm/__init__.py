@@ -6,6 +6,7 @@ from torch import Tensor
 from ... import contract, settings
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from ..quantize.formats import QuantizedWeight
 from . import reference
 from .weights import DENSE, LinearWeight, MlpWeight, Source, checked_bias, checked_source, forms
@@ -19,16 +20,23 @@ _HELD = frozenset({"dense", "packed", "dense+packed"})
 _QUANTIZED = forms("source", "packed", "source+packed")
 
 
+@public
 def prepare(weight: Source, *, bias: Tensor | None = None, keep_source: bool = False) -> LinearWeight:
     """Bring ``weight`` [N, K], fp32, bf16 or quantized (``ts_kernels.quantize``), to the form that the kernel reads.
 
     ``bias`` [N], fp32 or bf16, is added to every product before it is rounded. The result does not refer to ``weight``
     where it is packed, so the caller may drop it. Raises ``ContractError``.
     """
-    weight = checked_source("gemm.prepare", "weight", weight)
+    return _prepare("gemm.prepare", "weight", weight, bias, keep_source)
+
+
+def _prepare(
+    operation: str, argument: str, weight: Source, bias: Tensor | None = None, keep_source: bool = False
+) -> LinearWeight:
+    weight = checked_source(operation, argument, weight)
     kind, dtype = (weight.kind, torch.float32) if isinstance(weight, QuantizedWeight) else (DENSE, weight.dtype)
     n, k = weight.shape
-    bias = checked_bias("gemm.prepare", bias, n, weight.device)
+    bias = checked_bias(operation, bias, n, weight.device)
     format = "dense+packed" if kind == DENSE else f"{kind}:source+packed"
     packs = _LINEAR.choose(weight.device, (torch.float32, dtype, torch.float32), (n, k), format).prepare
     packed = None if packs is None else packs(weight, bias)
@@ -36,13 +44,15 @@ def prepare(weight: Source, *, bias: Tensor | None = None, keep_source: bool = F
     return LinearWeight(n, k, kind, dtype, weight.device, weight if keep else None, packed, bias)
 
 
+@public
 def prepare_mlp(gate_up: Source | LinearWeight, down: Source | LinearWeight) -> MlpWeight:
     """Join gate_up [2I, D] (gate rows, then up rows) and down [D, I] for ``mlp`` and for ``moe.experts(shared=)``.
 
     Prepared weights are shared, not copied. Raises ``ContractError``.
     """
-    first = gate_up if isinstance(gate_up, LinearWeight) else prepare(gate_up)
-    second = down if isinstance(down, LinearWeight) else prepare(down)
+    operation = "gemm.prepare_mlp"
+    first = gate_up if isinstance(gate_up, LinearWeight) else _prepare(operation, "gate_up", gate_up)
+    second = down if isinstance(down, LinearWeight) else _prepare(operation, "down", down)
     joined = MlpWeight(first, second, None)
     if first.packed is None or second.packed is None:
         return joined
@@ -51,6 +61,7 @@ def prepare_mlp(gate_up: Source | LinearWeight, down: Source | LinearWeight) -> 
     return MlpWeight(first, second, cpu.join_mlp(first.packed, second.packed))
 
 
+@public
 def linear(
     x: Tensor, weight: Tensor | LinearWeight, *, out_dtype: torch.dtype | None = None, impl: str | None = None
 ) -> Tensor:
@@ -77,6 +88,7 @@ def linear(
     return result
 
 
+@public
 def mlp(x: Tensor, weight: MlpWeight, *, impl: str | None = None) -> Tensor:
     """``down(silu(gate(x)) * up(x))``: x [T, D] fp32 or bf16, gives a new [T, D] of its dtype.
 
@@ -95,6 +107,7 @@ def mlp(x: Tensor, weight: MlpWeight, *, impl: str | None = None) -> Tensor:
     return result
 
 
+@public
 def gather_rows(table: Tensor, ids: Tensor, *, dtype: torch.dtype | None = None, impl: str | None = None) -> Tensor:
     """Rows of ``table`` [V, D] for ``ids`` int32 or int64 [T]: dense [T, D] of ``dtype`` (the table's unless given).
 

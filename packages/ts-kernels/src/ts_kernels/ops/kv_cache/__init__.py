@@ -8,6 +8,7 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from .._scales import check_scale
 from . import reference
 from .kv import write_kv
@@ -23,6 +24,7 @@ _WRITE_LATENT = Operation(
 )
 
 
+@public
 def write_latent(
     kv_a: Tensor,
     norm_weight: Tensor,

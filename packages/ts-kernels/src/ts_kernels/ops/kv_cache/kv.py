@@ -11,6 +11,7 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from ..attention._checks import CACHES, QUERIES, dense_pages, reject_caches
 from . import reference
 
@@ -22,6 +23,7 @@ _WRITE_KV = Operation(
 )
 
 
+@public
 def write_kv(
     k: Tensor,
     v: Tensor,

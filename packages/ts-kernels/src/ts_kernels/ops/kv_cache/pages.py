@@ -6,6 +6,7 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from . import reference
 
 _COPY_PAGES = Operation(
@@ -13,6 +14,7 @@ _COPY_PAGES = Operation(
 )
 
 
+@public
 def copy_pages(
     source: Tensor, target: Tensor, source_pages: Tensor, target_pages: Tensor, *, impl: str | None = None
 ) -> None:
@@ -33,7 +35,7 @@ def copy_pages(
         and source_pages.dim() == 1
         and source_pages.shape == target_pages.shape
         and source_pages.dtype == target_pages.dtype == torch.int64
-        and (not apart or "cpu" in (source.device.type, target.device.type))
+        and (not apart or ("cpu" in (source.device.type, target.device.type) and not source.is_meta))
         and (apart or source.device == source_pages.device == target_pages.device)
     ):
         _reject(source, target, source_pages, target_pages)
@@ -65,7 +67,8 @@ def _reject(source: Tensor, target: Tensor, source_pages: Tensor, target_pages: 
     contract.dtype(operation, "source_pages", source_pages, torch.int64)
     contract.dtype(operation, "target_pages", target_pages, torch.int64)
     if source.device != target.device:
-        contract.fail(operation, "target", f"on {source.device} like source, or one of both on the CPU", target)
+        name, tensor = ("source", source) if source.is_meta else ("target", target)
+        contract.fail(operation, name, "on the other's device, or one of both on the CPU", tensor)
     contract.device(operation, source, source_pages=source_pages, target_pages=target_pages)
 
 

@@ -9,6 +9,7 @@ from ... import contract
 from ...selection import Operation
 from .. import _register
 from .._arguments import BOOL, FLOATS, FP32, INT32, INT64, check
+from .._public import public
 from . import reference
 
 _DTYPES, _DIMS = ("x", "weight"), ("C", "W")
@@ -20,6 +21,7 @@ _STEP = Operation(
 )
 
 
+@public
 def causal_conv(
     x: Tensor,
     weight: Tensor,
@@ -40,7 +42,7 @@ def causal_conv(
     contract.shape(_CONV.name, "cu_q", cu_q, "R+1")
     _check(_CONV.name, x, weight, states, slots, cu_q.shape[0] - 1)
     rows = slots.shape[0]
-    check(_CONV.name, x.device, cu_q=(cu_q, (rows + 1,), INT32), fresh=(fresh, (rows,), BOOL))
+    check(_CONV.name, x.device, optional=("fresh",), cu_q=(cu_q, (rows + 1,), INT32), fresh=(fresh, (rows,), BOOL))
     if contract.debug():
         check_spans(_CONV.name, cu_q, x.shape[0])
     kernel = _CONV.kernel(x.device, (x.dtype, weight.dtype), tuple(weight.shape), "dense", impl)
@@ -48,6 +50,7 @@ def causal_conv(
     return result
 
 
+@public
 def causal_conv_step(x: Tensor, weight: Tensor, states: Tensor, slots: Tensor, *, impl: str | None = None) -> Tensor:
     """``causal_conv`` of one token a row: x [R, C]. Raises ``ContractError``."""
     contract.shape(_STEP.name, "x", x, "R", "C")

@@ -7,6 +7,7 @@ from ...registry import Trait
 from ...selection import Operation
 from .. import _register
 from .._arguments import BOOL, FLOATS, FP32, INT32, INT64, check
+from .._public import public
 from . import reference
 from .conv import check_spans
 
@@ -19,6 +20,7 @@ _STEP = Operation(
 )
 
 
+@public
 def gated_delta(
     q: Tensor,
     k: Tensor,
@@ -49,7 +51,7 @@ def gated_delta(
     contract.shape(_DELTA.name, "cu_q", cu_q, "R+1")
     rows = cu_q.shape[0] - 1
     _check(_DELTA.name, q, k, v, a, b, a_log, dt_bias, states, slots, rows)
-    check(_DELTA.name, q.device, cu_q=(cu_q, (rows + 1,), INT32), fresh=(fresh, (rows,), BOOL))
+    check(_DELTA.name, q.device, optional=("fresh",), cu_q=(cu_q, (rows + 1,), INT32), fresh=(fresh, (rows,), BOOL))
     if contract.debug():
         check_spans(_DELTA.name, cu_q, q.shape[0])
     kernel = _DELTA.kernel(q.device, (q.dtype, a.dtype), (*k.shape[1:2], *states.shape[1:]), "dense", impl)
@@ -59,6 +61,7 @@ def gated_delta(
     return result
 
 
+@public
 def gated_delta_step(
     q: Tensor,
     k: Tensor,

@@ -6,6 +6,7 @@ from ... import contract
 from ...selection import Operation
 from .. import _register
 from .._arguments import FLOATS, INT64, check
+from .._public import public
 from . import reference
 
 _NORM = Operation(
@@ -14,6 +15,7 @@ _NORM = Operation(
 _COPY = Operation("linear_attention.copy_states", dtypes=("source",), summary="copy slots of a pool of states")
 
 
+@public
 def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float, *, impl: str | None = None) -> Tensor:
     """``rms_norm(x) * weight * silu(z)``: a new dense [T, D] of x's dtype, computed in fp32.
 
@@ -37,6 +39,7 @@ def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float, *, impl: st
     return result
 
 
+@public
 def copy_states(
     source: Tensor, target: Tensor, from_slots: Tensor, to_slots: Tensor, *, impl: str | None = None
 ) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ... import contract, settings
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from .._scales import check_scale
 from ..gemm.weights import checked
 from . import reference
@@ -39,12 +40,15 @@ _PREFILL = Operation(
 _HELD = frozenset({"dense", "dense+packed"})
 
 
+@public
 def prepare_kv_b(kv_b: Tensor, heads: int, nope: int, v: int, *, keep_source: bool = False) -> KvBWeight:
     """Bring ``kv_b`` [H * (N + V), L], fp32 or bf16, to the forms that decode and prefill read.
 
     The result does not refer to ``kv_b`` where it is packed. Raises ``ContractError``.
     """
     kv_b = checked("mla.prepare_kv_b", "kv_b", kv_b)
+    for name, size in (("heads", heads), ("nope", nope), ("v", v)):
+        contract.count("mla.prepare_kv_b", name, size)
     latent = kv_b.shape[1]
     contract.shape("mla.prepare_kv_b", "kv_b", kv_b, heads * (nope + v), latent)
     # The cache's dtype, rotary width and page size are not known yet; no kernel's packing depends on them.
@@ -83,6 +87,7 @@ def decode(
     return_lse: Literal[True],
     impl: str | None = None,
 ) -> tuple[Tensor, Tensor]: ...
+@public
 def decode(
     q: Tensor,
     cache: Tensor,
@@ -153,6 +158,7 @@ def decode_absorbed(
     return_lse: Literal[True],
     impl: str | None = None,
 ) -> tuple[Tensor, Tensor]: ...
+@public
 def decode_absorbed(
     q_latent: Tensor,
     q_rope: Tensor,
@@ -179,6 +185,7 @@ def decode_absorbed(
         and block_tables.dim() == 2
         and q_rope.shape[:2] == q_latent.shape[:2]
         and cache.shape[2] == q_latent.shape[2] + q_rope.shape[2]
+        and cache.shape[1] > 0
         and q_latent.dtype == q_rope.dtype
         and seq_lens.shape == (rows,) == block_tables.shape[:1]
         and block_tables.dtype == seq_lens.dtype == torch.int32
@@ -197,6 +204,7 @@ def decode_absorbed(
     return result if lse is None else (result, lse)
 
 
+@public
 def prefill(
     q: Tensor,
     cache: Tensor,
@@ -267,6 +275,7 @@ def _common(q: Tensor, cache: Tensor, weight: KvBWeight, block_tables: Tensor, s
         and seq_lens.dim() == 1
         and q.shape[1] == weight.heads
         and cache.shape[2] - weight.latent == q.shape[2] - weight.nope > 0
+        and cache.shape[1] > 0
         and cache.is_contiguous()
         and block_tables.dtype == seq_lens.dtype == torch.int32
         and q.device == cache.device == block_tables.device == seq_lens.device == weight.device

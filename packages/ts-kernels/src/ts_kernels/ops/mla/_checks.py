@@ -52,6 +52,8 @@ def _reject_rows(
     contract.dtype(operation, "block_tables", block_tables, torch.int32)
     contract.dtype(operation, "seq_lens", seq_lens, torch.int32)
     contract.contiguous(operation, "cache", cache)
+    if cache.shape[1] == 0:
+        contract.fail(operation, "cache", "of at least one entry a page", cache)
     contract.device(operation, q, cache=cache, block_tables=block_tables, seq_lens=seq_lens)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ... import contract, settings
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from ..activation.gates import Gated
 from ..gemm.weights import MlpWeight
 from . import reference
@@ -18,6 +19,7 @@ _EXPERTS = Operation(
 )
 
 
+@public
 def prepare_experts(
     gate_up: ExpertSource,
     down: ExpertSource,
@@ -62,6 +64,7 @@ def prepare_experts(
     return replace(layer, packed=packs(layer), gate_up=None, down=None)
 
 
+@public
 def experts(
     x: Tensor,
     weights: Tensor,

@@ -9,6 +9,7 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from ..quantize.formats import QuantizedWeight
 from . import reference
 from .permutation import Permutation
@@ -19,27 +20,34 @@ _GROUPED = Operation(
     "moe.grouped_linear", dtypes=("x", "weight"), dims=("E", "N", "K"), summary="each pair's row times its expert"
 )
 _COMBINE = Operation("moe.combine", dtypes=("values",), dims=("D",), summary="weighted sum of each token's pairs")
+# More is a slip, and would ask for memory by it. Places of the largest permutation still fit in int32.
+_MOST_EXPERTS, _MOST_BLOCK = 2**16, 2**12
 
 
+@public
 def permute(ids: Tensor, experts: int, *, block: int = 1, impl: str | None = None) -> Permutation:
     """Sort the pairs of ids int32 [T, k] by expert, as a grouped product wants them; see ``Permutation``.
 
     Each expert's share is padded to a multiple of ``block``. Ids outside of [0, ``experts``) are left out. Sorting is
-    stable, nothing depends on the order of threads, and nothing waits for the device. Raises ``ContractError``.
+    stable, nothing depends on the order of threads, and nothing waits for the device. ``experts`` is
+    at most 2^16, ``block`` 2^12. Raises ``ContractError``.
     """
+    if not 1 <= experts <= _MOST_EXPERTS:
+        contract.fail(_PERMUTE.name, "experts", f"from 1 to {_MOST_EXPERTS}", experts)
+    if not 1 <= block <= _MOST_BLOCK:
+        contract.fail(_PERMUTE.name, "block", f"from 1 to {_MOST_BLOCK}", block)
     if impl is None:
         done = _PERMUTE.direct(ids, experts, block)
         if done is not NotImplemented:
             return done  # type: ignore[no-any-return]
-    if ids.dim() != 2 or ids.dtype != torch.int32 or experts < 1 or block < 1:
-        contract.shape(_PERMUTE.name, "ids", ids, "T", "k")
-        contract.dtype(_PERMUTE.name, "ids", ids, torch.int32)
-        contract.fail(_PERMUTE.name, "experts and block", "1 or more", f"{experts} and {block}")
+    contract.shape(_PERMUTE.name, "ids", ids, "T", "k")
+    contract.dtype(_PERMUTE.name, "ids", ids, torch.int32)
     kernel = _PERMUTE.kernel(ids.device, (ids.dtype,), (experts,), "dense", impl)
     result: Permutation = kernel(ids, experts, block)
     return result
 
 
+@public
 def grouped_linear(x: Tensor, ids: Tensor, weight: ExpertSource, *, impl: str | None = None) -> Tensor:
     """``out[t, j] = x[t] @ weight[ids[t, j]].T``: a new [T, k, N] of x's dtype, zero where an id is outside of [0, E).
 
@@ -65,6 +73,7 @@ def grouped_linear(x: Tensor, ids: Tensor, weight: ExpertSource, *, impl: str | 
     return result
 
 
+@public
 def combine(
     values: Tensor,
     weights: Tensor,

@@ -8,6 +8,7 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from . import reference
 
 _SIGMOID = Operation(
@@ -21,6 +22,7 @@ _SOFTMAX = Operation(
 )
 
 
+@public
 def route_sigmoid(
     logits: Tensor,
     bias: Tensor,
@@ -78,6 +80,7 @@ def _reject_sigmoid(logits: Tensor, bias: Tensor, top_k: int, n_group: int, topk
     )
 
 
+@public
 def route_softmax(
     logits: Tensor, top_k: int, *, normalize: bool, scale: float = 1.0, impl: str | None = None
 ) -> tuple[Tensor, Tensor]:

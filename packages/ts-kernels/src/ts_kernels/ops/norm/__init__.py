@@ -7,6 +7,7 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from . import reference
 
 __all__ = ["add_rms_norm", "layer_norm", "rms_norm"]
@@ -20,6 +21,7 @@ _LAYER_NORM = Operation(
 )
 
 
+@public
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, impl: str | None = None) -> Tensor:
     """Norm each row: ``x / sqrt(mean(x^2) + eps) * weight``.
 
@@ -39,6 +41,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, impl: str | None = None) 
     return result
 
 
+@public
 def add_rms_norm(
     x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, impl: str | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -64,6 +67,7 @@ def add_rms_norm(
     return result
 
 
+@public
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, impl: str | None = None) -> Tensor:
     """Layer norm of each row: ``(x - mean) / sqrt(variance + eps) * weight + bias`` (arXiv 1607.06450).
 

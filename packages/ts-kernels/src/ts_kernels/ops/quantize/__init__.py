@@ -5,6 +5,7 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from . import reference
 from .formats import (
     KINDS,
@@ -48,6 +49,7 @@ _PER_GROUP = Operation(
 )
 
 
+@public
 def fp8_per_token(x: Tensor, *, impl: str | None = None) -> tuple[Tensor, Tensor]:
     """Round rows to FP8, each row's largest magnitude being 448: (values e4m3 [T, D], scale fp32 [T, 1]).
 
@@ -56,6 +58,7 @@ def fp8_per_token(x: Tensor, *, impl: str | None = None) -> tuple[Tensor, Tensor
     return _quantize(_PER_TOKEN, x, impl)
 
 
+@public
 def fp8_per_group(x: Tensor, *, impl: str | None = None) -> tuple[Tensor, Tensor]:
     """As ``fp8_per_token`` with a scale for each 128 columns: (values e4m3 [T, D], scale fp32 [T, ceil(D / 128)]).
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ... import contract
 from ...contract import E4M3_MAX
+from .._public import public
 from .base import QuantizedWeight, check_rank, check_scale
 
 BLOCK = 128
@@ -76,6 +77,7 @@ class Fp8ChannelWeight(QuantizedWeight):
         return self.values.float() * self.scale.float()
 
 
+@public
 def quantize_fp8_block(weight: Tensor) -> Fp8BlockWeight:
     """Round [..., N, K] to e4m3, each 128x128 block's largest magnitude being 448."""
     check_rank("quantize.quantize_fp8_block", "weight", weight, 2, "[..., N, K]")
@@ -87,6 +89,7 @@ def quantize_fp8_block(weight: Tensor) -> Fp8BlockWeight:
     return Fp8BlockWeight(values[..., :rows, :columns].contiguous(), scale)
 
 
+@public
 def quantize_fp8_channel(weight: Tensor) -> Fp8ChannelWeight:
     """Round [..., N, K] to e4m3, each row's largest magnitude being 448."""
     check_rank("quantize.quantize_fp8_channel", "weight", weight, 2, "[..., N, K]")

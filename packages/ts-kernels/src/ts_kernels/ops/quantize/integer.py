@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ... import contract
+from .._public import public
 from .base import QuantizedWeight, check_rank, check_scale, split
 
 GROUPS = (32, 64, 128)
@@ -104,6 +105,7 @@ class Int8Weight(QuantizedWeight):
         return (grouped * self.scale.float()[..., None]).flatten(-2)
 
 
+@public
 def quantize_int4(
     weight: Tensor, group: int | None = 32, *, zero_point: bool = False, scale_dtype: torch.dtype = torch.bfloat16
 ) -> Int4Weight:
@@ -121,6 +123,7 @@ def quantize_int4(
     return Int4Weight(packed, scale, _pack_rows(zeros) if zero_point else None)
 
 
+@public
 def quantize_int8(weight: Tensor, group: int | None = None, *, scale_dtype: torch.dtype = torch.bfloat16) -> Int8Weight:
     """Round [..., N, K] to INT8, each group's largest magnitude being 127 steps; ``group`` None is a whole row."""
     groups = _grouped("quantize.quantize_int8", weight, group)

@@ -8,6 +8,7 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from . import reference
 from .turning import apply_2d, apply_halves, apply_multimodal
 
@@ -29,6 +30,7 @@ _APPLY = Operation(
 )
 
 
+@public
 def cos_sin(dim: int, max_positions: int, theta: float) -> Tensor:
     """Table of plain rotations, fp32 [P, dim] on the CPU: dim/2 cosines, then dim/2 sines (arXiv 2104.09864).
 
@@ -38,6 +40,7 @@ def cos_sin(dim: int, max_positions: int, theta: float) -> Tensor:
     return reference.table(reference.plain_frequencies(dim, theta), max_positions)
 
 
+@public
 def llama3_cos_sin(
     dim: int,
     max_positions: int,
@@ -66,6 +69,7 @@ def llama3_cos_sin(
     return reference.table(frequencies, max_positions)
 
 
+@public
 def yarn_cos_sin(
     dim: int,
     max_positions: int,
@@ -98,6 +102,7 @@ def yarn_cos_sin(
     )
 
 
+@public
 def apply_interleaved(x: Tensor, cos_sin: Tensor, positions: Tensor, *, impl: str | None = None) -> Tensor:
     """Rotate the last R columns of each head in place, as pairs (2i, 2i+1), and give ``x`` back.
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from ... import contract
 from ...selection import Operation
 from .. import _register
+from .._public import public
 from . import reference
 from .layout import Layout, multimodal, plane
 
@@ -19,6 +20,7 @@ _MULTIMODAL = Operation(
 _PLANE = Operation("rope.apply_2d", dtypes=("x",), dims=_DIMS, summary="rotate pairs by a place in a plane")
 
 
+@public
 def apply_halves(x: Tensor, cos_sin: Tensor, positions: Tensor, *, impl: str | None = None) -> Tensor:
     """Rotate the first R columns of each head in place, as pairs (i, i + R/2), and give ``x`` back.
 
@@ -33,6 +35,7 @@ def apply_halves(x: Tensor, cos_sin: Tensor, positions: Tensor, *, impl: str | N
     return _run(_HALVES, x, cos_sin, positions[None], Layout(0, cos_sin.shape[1] // 2, True), impl)
 
 
+@public
 def apply_multimodal(
     x: Tensor,
     cos_sin: Tensor,
@@ -57,6 +60,7 @@ def apply_multimodal(
     return _run(_MULTIMODAL, x, cos_sin, positions, multimodal(0, tuple(sections), interleaved), impl)
 
 
+@public
 def apply_2d(x: Tensor, cos_sin: Tensor, positions: Tensor, *, impl: str | None = None) -> Tensor:
     """Rotate all columns of each head in place, pairs (2i, 2i+1) taking turns between two axes.
 

@@ -10,6 +10,7 @@ from ... import contract
 from ...selection import Operation
 from .. import _register
 from .._arguments import FP32, check
+from .._public import public
 from . import reference
 from .edit import apply_bias, apply_mask, apply_penalties, count_tokens, pack_mask
 from .report import Logprobs, argmax, logprobs
@@ -41,6 +42,7 @@ _PARAMETERS = {
 }
 
 
+@public
 def sample(
     logits: Tensor,
     temperature: Tensor,
@@ -78,7 +80,7 @@ def sample(
         and logits.device == temperature.device == top_k.device == top_p.device == seeds.device == positions.device
     ):
         _reject(logits, temperature=temperature, top_k=top_k, top_p=top_p, seeds=seeds, positions=positions)
-    check("sampling.sample", logits.device, min_p=(min_p, (logits.shape[0],), FP32))
+    check("sampling.sample", logits.device, optional=("min_p",), min_p=(min_p, (logits.shape[0],), FP32))
     kernel = _SAMPLE.kernel(logits.device, (logits.dtype,), (logits.shape[1],), "dense", impl)
     result: Tensor = kernel(logits, temperature, top_k, top_p, seeds, positions, min_p)
     return result

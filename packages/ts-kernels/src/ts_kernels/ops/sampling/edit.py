@@ -7,6 +7,7 @@ from ... import contract
 from ...selection import Operation
 from .. import _register
 from .._arguments import FP32, INT16, INT32, INT64, check
+from .._public import public
 from . import reference_logits
 
 _DTYPES, _DIMS = ("logits",), ("V",)
@@ -18,6 +19,7 @@ _BIAS = Operation("sampling.apply_bias", dtypes=_DTYPES, dims=_DIMS, summary="ad
 _MASK = Operation("sampling.apply_mask", dtypes=_DTYPES, dims=_DIMS, summary="close tokens by a packed bitmask")
 
 
+@public
 def count_tokens(counts: Tensor, slots: Tensor, tokens: Tensor, *, prompt: bool, impl: str | None = None) -> None:
     """Record tokens in ``counts``, in place: as of the prompt, or as one more of the output.
 
@@ -38,6 +40,7 @@ def count_tokens(counts: Tensor, slots: Tensor, tokens: Tensor, *, prompt: bool,
     kernel(counts, slots, tokens, prompt)
 
 
+@public
 def apply_penalties(
     logits: Tensor,
     counts: Tensor,
@@ -73,6 +76,7 @@ def apply_penalties(
     kernel(logits, counts, slots, repetition, presence, frequency)
 
 
+@public
 def apply_bias(logits: Tensor, rows: Tensor, tokens: Tensor, values: Tensor, *, impl: str | None = None) -> None:
     """``logits[rows[i], tokens[i]] += values[i]``, in place; minus infinity bans a token.
 
@@ -96,6 +100,7 @@ def apply_bias(logits: Tensor, rows: Tensor, tokens: Tensor, values: Tensor, *, 
     _BIAS.kernel(logits.device, (logits.dtype,), (vocab,), "dense", impl)(logits, rows, tokens, values)
 
 
+@public
 def apply_mask(logits: Tensor, mask: Tensor, rows: Tensor | None = None, *, impl: str | None = None) -> None:
     """Close, in place, each token whose bit is 0: its logit becomes minus infinity.
 
@@ -109,6 +114,7 @@ def apply_mask(logits: Tensor, mask: Tensor, rows: Tensor | None = None, *, impl
     check(
         operation,
         logits.device,
+        optional=("rows",),
         mask=(mask, (lines, -(-vocab // 32)), INT32),
         rows=(rows, (batch,), INT64),
     )
@@ -118,6 +124,7 @@ def apply_mask(logits: Tensor, mask: Tensor, rows: Tensor | None = None, *, impl
     _MASK.kernel(logits.device, (logits.dtype,), (vocab,), "dense", impl)(logits, mask, rows)
 
 
+@public
 def pack_mask(tokens: Tensor, vocab: int, *, allowed: bool) -> Tensor:
     """The line of a mask, int32 [ceil(V / 32)], that opens just ``tokens`` (int [N]), or all but them.
 
@@ -126,6 +133,8 @@ def pack_mask(tokens: Tensor, vocab: int, *, allowed: bool) -> Tensor:
     operation = "sampling.pack_mask"
     contract.shape(operation, "tokens", tokens, "N")
     contract.dtype(operation, "tokens", tokens, torch.int32, torch.int64)
+    if tokens.is_meta:
+        contract.fail(operation, "tokens", "on a device that holds numbers", tokens)
     if vocab < 1:
         contract.fail(operation, "vocab", "at least 1", vocab)
     contract.bounded(operation, "vocab", vocab)

@@ -9,6 +9,7 @@ from ...registry import Trait
 from ...selection import Operation
 from .. import _register
 from .._arguments import FLOATS, FP32, INT32, check
+from .._public import public
 from . import reference, reference_logits
 
 _ARGMAX = Operation("sampling.argmax", dtypes=("logits",), dims=("V",), summary="the highest logit of each row")
@@ -26,6 +27,7 @@ class Logprobs(NamedTuple):
     top_values: Tensor
 
 
+@public
 def argmax(logits: Tensor, *, impl: str | None = None) -> Tensor:
     """The highest logit's index, the lowest of equals: int32 [B].
 
@@ -41,6 +43,7 @@ def argmax(logits: Tensor, *, impl: str | None = None) -> Tensor:
     return result
 
 
+@public
 def logprobs(logits: Tensor, tokens: Tensor, n: int, *, impl: str | None = None) -> Logprobs:
     """Log-softmax of each row at its token, the token's rank, and the ``n`` best tokens with their values.
 

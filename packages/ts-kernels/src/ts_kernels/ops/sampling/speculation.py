@@ -8,6 +8,7 @@ from ... import contract
 from ...selection import Operation
 from .. import _register
 from .._arguments import FP32, INT32, INT64, check
+from .._public import public
 from . import reference_verify
 
 _VERIFY = Operation(
@@ -22,6 +23,7 @@ class Verified(NamedTuple):
     bonus: Tensor
 
 
+@public
 def verify(
     logits: Tensor,
     drafts: Tensor,
@@ -58,6 +60,7 @@ def verify(
     check(
         operation,
         logits.device,
+        optional=("draft_probs", "min_p"),
         logits=(logits, (rows, places, vocab), FP32),
         drafts=(drafts, (rows, places - 1), INT32),
         counts=(counts, (rows,), INT32),
