@@ -1,4 +1,4 @@
-"""Layers that are alike: found in the traced graph, where three of each run are enough to compile.
+"""Layers that are alike: found in the traced graph, where three of each run and the last are enough to compile.
 
 Windows of the graph, one a layer, are alike where the compiler would see the same: leaves of equal types and
 boundaries, called with the same values of this window and the one before it, and with texts and constants whose numbers
@@ -24,8 +24,8 @@ NUMBER: Final = re.compile(r"(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``times`` alike repetitions; ``begins`` are the paths of the first module of each that is kept, and of what
-    follows them."""
+    """``times`` alike repetitions and one more, which stays by itself; ``begins`` are the paths of the first module of
+    each that is kept, and of that one."""
 
     begins: tuple[str, ...]
     times: int
