@@ -55,7 +55,7 @@ class LoadedSampler:
                 f"a row is neither greedy nor has a top_k from 1 to {self.count}, the candidates of a rank; load with "
                 "more candidates, or without them to sample from gathered logits"
             )
-        tokens, logprobs = self.forward(rows)  # type: ignore[misc]
+        tokens, logprobs = self.forward(rows)
         return tokens, logprobs
 
     def takes(self, temperature: Tensor, top_k: Tensor) -> bool:
