@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from ts_modeling.compiler import Costs, Policy, compile_plans
+from ts_modeling.compiler import Costs, Policy, compile_plans, explain, lower, policies
+from ts_modeling.compiler.choose import Traced, compiled_for
 from ts_modeling.layers import Leaf
 from ts_modeling.placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Shard, Spec
 from ts_modeling.testing.simulated import run_simulated
@@ -151,3 +152,34 @@ def test_two_ranks_give_what_one_gives(axis: str) -> None:
 @pytest.mark.parametrize("axis", MESHES)
 def test_two_ranks_give_what_one_gives_for_many_graphs(axis: str) -> None:
     assert [line for seed in range(30, 1000) for line in differences(seed, axis)] == []
+
+
+class Layers(nn.Module):
+    """A random graph, again and again."""
+
+    def __init__(self, seed: int, axis: str) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Net(seed, axis, 0) for _ in range(9))
+
+    def forward(self, batch: Any) -> Any:
+        """The result of the last."""
+        x = batch.x
+        for layer in self.layers:
+            x = layer(SimpleNamespace(x=x))
+        return x
+
+
+@pytest.mark.parametrize("axis", MESHES)
+def test_the_plan_of_repeated_random_graphs_is_that_of_the_whole(axis: str) -> None:
+    axes, spec, _ = MESHES[axis]
+    found = 0
+    for seed in range(60):
+        model, mesh = Layers(seed, axis), Mesh(2, axes)
+        traced = Traced.of(model, {"batch.x": spec}, spec)
+        whole = Traced(model, traced.graph, traced.graph, (), traced.inputs, spec)
+        found += bool(traced.runs)
+        for policy in policies(model, mesh):
+            one, other = (compiled_for(each, mesh, policy, 4) for each in (traced, whole))
+            assert explain(one, itemsize=4, every=True) == explain(other, itemsize=4, every=True), seed
+            assert lower(one, None)[0] == lower(other, None)[0], seed
+    assert found > 20

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from ts_modeling.compiler import Costs, Plans, Policy, compile_plans
-from ts_modeling.compiler.program import collective_of
+from ts_modeling.compiler.program import collective_of, edge_of
 from ts_modeling.layers import Leaf
 from ts_modeling.placement import TOKENS, Boundary, Dim, Mesh, Partial, Placement, Replicate, Shard, Spec
 from ts_modeling.testing.simulated import run_simulated
@@ -107,6 +107,6 @@ def test_two_pending_sums_go_through_together() -> None:
 
     models: list[nn.Module] = [Two(0.3), Two(0.7)]
     program = compiled(models[0], Policy()).programs[0]
-    assert [c.edge for c in map(collective_of, program.operations) if c] == ["lin -> output"]
+    assert [edge_of(c) for c in map(collective_of, program.operations) if c] == ["lin -> output"]
     for out in run(models, Policy()):
         torch.testing.assert_close(out, X - 3 * X)

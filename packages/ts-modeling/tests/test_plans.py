@@ -20,7 +20,7 @@ from ts_modeling.compiler import Costs, Policy, Program, compile_model, compile_
 from ts_modeling.compiler.choose import envelope
 from ts_modeling.compiler.cost import share_asked, wire_bytes
 from ts_modeling.compiler.lower import lower_plans, section
-from ts_modeling.compiler.program import Call, Dispatch, FusedNorm, Start, Wait, collective_of, reads
+from ts_modeling.compiler.program import Call, Dispatch, FusedNorm, Start, Wait, collective_of, edge_of, reads
 from ts_modeling.layers import AddRMSNorm, Leaf, Linear, RMSNorm, SelectRows
 from ts_modeling.placement import SAMPLES, TOKENS, Boundary, Dim, Partial, Replicate, Routed, Shard, Spec, token_extent
 from ts_modeling.registry import build, config_from
@@ -307,7 +307,7 @@ def test_a_module_that_counts_rows_gets_all_of_them() -> None:
     assert kinds == ["slice", "reduce_scatter", "all_gather"]
     last = collective_of(program.operations[-2])
     assert last is not None
-    assert last.edge == "norm -> select"
+    assert edge_of(last) == "norm -> select"
 
 
 def test_a_part_of_what_is_gathered_is_a_slice() -> None:

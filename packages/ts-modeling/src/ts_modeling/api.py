@@ -17,6 +17,7 @@ from .kv import CacheGroup, KvSpec, LayerCache
 from .load import LoadedModel, load_model
 from .placement import Mesh
 from .registry import kv_spec, read_config
+from .sampler import LoadedSampler, SampledRows
 
 __all__ = [
     "CacheGroup",
@@ -28,12 +29,14 @@ __all__ = [
     "KvSpec",
     "LayerCache",
     "LoadedModel",
+    "LoadedSampler",
     "MediaError",
     "Mesh",
     "MeshError",
     "ModelConfig",
     "ModelingError",
     "PlacementError",
+    "SampledRows",
     "StateRows",
     "join",
     "kv_spec",

@@ -16,7 +16,7 @@ from .configuration import ModelConfig
 from .errors import ConfigError, ModelingError
 from .load import DTYPES
 from .placement import Mesh
-from .registry import build, config_from, kv_spec, read_config
+from .registry import Built, build, config_from, kv_spec, read_config
 
 HERE: Final = Path(__file__).parent
 NAMED: Final = {
@@ -71,14 +71,26 @@ def _explain(args: argparse.Namespace) -> str:
         return difference(figures, other)
     if args.code:
         return lower(program, None)[0]
-    return explain(program, itemsize=itemsize, kv=kv, every=args.all) + _switches(plans)
+    told = explain(program, itemsize=itemsize, kv=kv, every=args.all) + _switches(plans)
+    return told + _drawing(config, args, itemsize)
 
 
 def _plans(config: ModelConfig, mesh: str, args: argparse.Namespace) -> Plans:
+    built = _built(config, mesh, args)
+    return built.vision.plans if built.vision else built.plans
+
+
+def _drawing(config: ModelConfig, args: argparse.Namespace, itemsize: int) -> str:
+    """The plan of the draw, where logits stay cut."""
+    sampler = _built(config, args.mesh, args).sampler if args.candidates else None
+    return f"\nthe draw\n{explain(sampler.plans.programs[0], itemsize=itemsize)}" if sampler else ""
+
+
+def _built(config: ModelConfig, mesh: str, args: argparse.Namespace) -> Built:
     dtype, device = DTYPES[args.dtype], torch.device("cpu")
     costs = Costs(start=args.start, itemsize=dtype.itemsize)
-    built = build(config, Mesh.parse(mesh), dtype=dtype, device=device, positions=1, costs=costs)
-    return built.vision.plans if built.vision else built.plans
+    options: Any = {"positions": 1, "candidates": args.candidates, "costs": costs}
+    return build(config, Mesh.parse(mesh), dtype=dtype, device=device, **options)
 
 
 def _switches(plans: Plans) -> str:
@@ -111,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kv-dtype", default="bfloat16", choices=sorted(DTYPES), help="of the cache")
     add("--vision", action="store_true", help="of the vision tower, whose tokens are patches")
     add("--draft", choices=["mtp"], help="of the layer for multi-token prediction in the model's place")
+    add("--candidates", type=_count, default=0, help="leave logits cut, and draw among so many of each rank")
     forms = command.add_mutually_exclusive_group()
     forms.add_argument("--all", action="store_true", help="print every layer, also where layers are alike")
     forms.add_argument("--code", action="store_true", help="print the compiled Python instead")

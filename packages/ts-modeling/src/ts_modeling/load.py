@@ -18,6 +18,7 @@ from .errors import CheckpointError, ConfigError
 from .kv import KvSpec, LayerCache
 from .placement import Mesh
 from .registry import Built, build, check_mesh, family_of, kv_spec, read_config, table_of
+from .sampler import LoadedSampler
 from .tower import LoadedVision
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -45,6 +46,8 @@ class LoadedModel:
     device: torch.device
     column_ids: Tensor | None = None
     """Token of each column of a draft's logits, int64 [V]; None where they are the columns' numbers."""
+    sampler: LoadedSampler | None = None
+    """What draws tokens of logits that are cut over the vocabulary, where ``candidates`` were asked for."""
     vision: LoadedVision | None = None
     """The vision tower, where it was asked for."""
     weights: Pool = field(default_factory=dict, repr=False)
@@ -70,6 +73,7 @@ def load_model(
     progress: Progress | None = None,
     feature_layers: Sequence[int] = (),
     final_states: bool = False,
+    candidates: int = 0,
     draft: str | None = None,
     target: str | Path | None = None,
     share: LoadedModel | None = None,
@@ -82,17 +86,21 @@ def load_model(
     loads the vision tower too; without it neither its weights nor its part of the configuration are looked at, and the
     compiled model is that of text alone. ``progress`` is called with (bytes done, bytes in total, module).
     ``feature_layers`` (from 0, rising) makes the model give their outputs beside its logits, ``final_states`` what its
-    head reads: after the last layer and the final norm. ``draft`` ``mtp`` loads the folder's layer for multi-token
-    prediction in place of the model. ``target`` is the checkpoint folder of the model that a draft head with a folder
-    of its own is for: the head takes from it what it leaves out, and as many positions. ``share`` is a model
-    loaded before (a draft's target): an embedding or head that both read from the same tensors, and hold cut and stored
-    alike, is held once. ``costs`` is what the compiler chooses plans for.
+    head reads: after the last layer and the final norm. ``candidates`` above 0 leaves logits cut over the ranks of
+    ``attn_tp``, fp32 [S, V / ranks], and gives the model a ``sampler``, to which each of them sends that many.
+    ``draft`` ``mtp`` loads the folder's layer for multi-token prediction in place of the model. ``target`` is the
+    checkpoint folder of the model that a draft head with a folder of its own is for: the head takes from it what it
+    leaves out, and as many positions. ``share`` is a model loaded before (a draft's target): an embedding or head that
+    both read from the same tensors, and hold cut and stored alike, is held once. ``costs`` is what the compiler chooses
+    plans for.
     Raises ``ConfigError``, ``CheckpointError``, ``MeshError``, ``CompileError`` or ``CommunicationError``.
     """
     folder, place, place_on = Path(checkpoint_dir), _device(device), mesh if mesh is not None else Mesh.single()
     check_mesh(place_on)
     if type(max_positions) is not int or max_positions < 0:
         raise ConfigError(f"max_positions = {max_positions!r}; give a whole number, 0 for as many as the model has")
+    if type(candidates) is not int or candidates < 0:
+        raise ConfigError(f"candidates = {candidates!r}; give a whole number, 0 for logits that are gathered")
     if load_format not in FORMATS:
         raise ConfigError(f"load_format = {load_format!r}; choose one of {', '.join(FORMATS)}")
     if draft is not None and target is not None:
@@ -117,6 +125,7 @@ def load_model(
             positions=positions,
             feature_layers=feature_layers,
             final_states=final_states,
+            candidates=candidates,
             costs=costs,
         )
         settings = f"{activations}, {kv} cache, {positions} positions, plans from {built.plans.since}, {config}"
@@ -128,8 +137,8 @@ def load_model(
             load_weights(built.model, weights, table, device=place, progress=progress, dtype=activations, pool=pool)
     code, forward = _lowered(built.plans, communicator)
     spec = kv_spec(config, place_on, dtype=kv)
-    tower = _tower(built, activations, place)
-    return LoadedModel(config, spec, code, forward, activations, kv, place, built.model.column_ids, tower, pool)
+    columns, sampler, tower = built.model.column_ids, _sampler(built), _tower(built, activations, place)
+    return LoadedModel(config, spec, code, forward, activations, kv, place, columns, sampler, tower, pool)
 
 
 def _longest(config: ModelConfig, target: Path | None) -> int:
@@ -163,6 +172,14 @@ def _lowered(plans: Plans, communicator: Communicator) -> tuple[str, Forward]:
     code, forward = lower_plans(plans, communicator)
     assert forward is not None
     return code, communicator.checked(forward)
+
+
+def _sampler(built: Built) -> LoadedSampler | None:
+    if built.sampler is None:
+        return None
+    code, forward = _lowered(built.sampler.plans, Communicator(*built.sampler.plans.programs))
+    part = built.sampler.model.candidates
+    return LoadedSampler(part.count, part.start, code, forward)
 
 
 def _tower(built: Built, dtype: torch.dtype, device: torch.device) -> LoadedVision | None:

@@ -18,9 +18,10 @@ from .errors import ConfigError, MeshError
 from .families import installed, load
 from .kv import KvSpec
 from .layers import AnnotatedModel, CapturingModel, CutError, Survey
+from .layers.candidates import VocabularySampler
 from .models import eagle3, eagle3_mla, gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
 from .models.family import Family
-from .placement import Mesh
+from .placement import Mesh, Shard, Spec
 from .plugins import PluginWarning
 from .quantization import CACHE_SCALES
 from .vision import TowerShape
@@ -50,6 +51,14 @@ class Tower:
 
 
 @dataclass(frozen=True)
+class CutSampler:
+    """What draws tokens while logits are cut."""
+
+    model: VocabularySampler
+    plans: Plans
+
+
+@dataclass(frozen=True)
 class Built:
     """A model without weights and its compiled plans."""
 
@@ -57,6 +66,8 @@ class Built:
     plans: Plans
     vision: Tower | None = None
     """Where the configuration has one."""
+    sampler: CutSampler | None = None
+    """Where candidates were asked for; the model's logits are then cut over the vocabulary."""
 
 
 def register(family: Family[Any]) -> None:
@@ -115,10 +126,11 @@ def build(
     positions: int,
     feature_layers: Sequence[int] = (),
     final_states: bool = False,
+    candidates: int = 0,
     costs: Costs | None = None,
 ) -> Built:
     """Construct and compile the model for ``mesh``; with ``feature_layers`` it gives their outputs beside the logits,
-    with ``final_states`` what its head reads.
+    with ``final_states`` what its head reads. ``candidates`` above 0 leaves logits cut, and compiles a sampler of them.
 
     Raises ``CompileError``, ``MeshError``, or ``ConfigError`` for layers that are not there.
     """
@@ -129,13 +141,23 @@ def build(
             asked = f"feature_layers = {list(feature_layers)}" if feature_layers else "final_states"
             raise ConfigError(f"{asked}: {type(model).__name__} has none to give")
         model.capture(feature_layers, config.num_hidden_layers, config.hidden_size, final=final_states)
+    sampler = _sampler(model, candidates, mesh, costs) if candidates else None
     plans = compile_plans(model, mesh, inputs=model.inputs, gives=model.gives, costs=costs)
     shape = family.vision.shape(config) if family.vision else None
     if family.vision is None or shape is None:
-        return Built(model, plans)
+        return Built(model, plans, sampler=sampler)
     tower = family.vision.tower(model)
     seen = compile_plans(tower, mesh, inputs=tower.inputs, gives=tower.gives, costs=costs)
-    return Built(model, plans, Tower(shape, seen))
+    return Built(model, plans, Tower(shape, seen), sampler)
+
+
+def _sampler(model: AnnotatedModel, count: int, mesh: Mesh, costs: Costs | None) -> CutSampler:
+    """Leave the logits of ``model`` cut, and compile what draws from them."""
+    logits, *others = model.gives if isinstance(model.gives, tuple) else (model.gives,)
+    cut = Spec(*logits.dims, **{**logits.axes, "attn_tp": Shard(logits.dims[1].name)})
+    model.gives = (cut, *others) if others else cut
+    draws = VocabularySampler(logits, count, mesh, axis="attn_tp")
+    return CutSampler(draws, compile_plans(draws, mesh, inputs=draws.inputs, gives=draws.gives, costs=costs))
 
 
 def _model(config: ModelConfig, mesh: Mesh, **options: Any) -> AnnotatedModel:

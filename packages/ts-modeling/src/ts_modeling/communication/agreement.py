@@ -12,7 +12,7 @@ from typing import Final
 import torch
 import torch.distributed as dist
 
-from ..compiler.program import Program, call_of, collective_of
+from ..compiler.program import Program, call_of, collective_of, edge_of
 from ..errors import CommunicationError
 from .pending import lost
 
@@ -70,7 +70,8 @@ def _steps(program: Program) -> str:
     lines = []
     for op in program.operations:
         sent = collective_of(op)
-        lines.append(f"{type(op).__name__} {sent.kind + ' ' + sent.edge if sent else ''} {[v.layout for v in op.outs]}")
+        told = f"{sent.kind} {edge_of(sent)}" if sent else ""
+        lines.append(f"{type(op).__name__} {told} {[v.layout for v in op.outs]}")
     return "\n".join(lines)
 
 

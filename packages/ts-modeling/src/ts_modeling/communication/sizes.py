@@ -5,7 +5,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from ..compiler import Forward
-from ..compiler.program import Collect
+from ..compiler.program import Collect, edge_of
 from ..errors import CompileError, MeshError
 from ..placement import Extent, Layout, Mesh, Shard, token_extent
 
@@ -40,8 +40,8 @@ def sizes_of(collect: Collect, dim: str | None, mesh: Mesh) -> Sizes:
         return Sizes(even=size // mesh.group_size(cut), ranks=mesh.group_size(step.atoms))
     if dim != "tokens":
         raise CompileError(
-            f"{collect.edge}: {dim} would be moved over {mesh.axis_of(step.atoms)}, but how many each rank holds is "
-            "known for tokens alone; annotate a cut of another dimension there"
+            f"{edge_of(collect)}: {dim} would be moved over {mesh.axis_of(step.atoms)}, but how many each rank holds "
+            "is known for tokens alone; annotate a cut of another dimension there"
         )
     ranks = mesh.group(step.atoms)
     extents = tuple(token_extent(mesh, cut, rank) for rank in ranks)

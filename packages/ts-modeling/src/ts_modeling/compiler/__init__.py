@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from ..placement import Gives, Mesh, Spec
-from .choose import Plans, plans, policies
+from .choose import Plans, Traced, plans, policies
 from .cost import Costs, wire_bytes
 from .explain import difference, explain
 from .lower import Collectives, Forward, lower, lower_plans
@@ -13,7 +13,6 @@ from .policy import Policy
 from .program import Program
 from .propagate import propagate
 from .summary import Summary, summarize
-from .trace import trace
 
 CHECK_MESH = Mesh(4, {"attn_dp": 2, "attn_tp": 2, "dense_tp": 2, "moe_ep": 2, "moe_tp": 2})
 """A mesh with every axis, on which annotations are checked even when the model runs on one rank."""
@@ -48,9 +47,9 @@ def compile_plans(
     ``inputs`` annotates the expressions that hold placed inputs; ``gives`` the result, or each
     of several. Raises ``CompileError``.
     """
-    graph = trace(model)
-    propagate(graph, model, CHECK_MESH, inputs, gives, check_sizes=False)
-    return plans(graph, model, mesh, inputs, gives, costs or Costs())
+    traced = Traced.of(model, inputs, gives)
+    propagate(traced.short, model, CHECK_MESH, inputs, gives, check_sizes=False)
+    return plans(traced, mesh, costs or Costs())
 
 
 def compile_model(

@@ -20,7 +20,10 @@ from .overlap import overlap
 from .policy import Policy
 from .program import Program
 from .propagate import propagate
+from .repeat import Run, shorten
 from .routing import may_dispatch
+from .trace import trace
+from .unroll import unroll
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,32 @@ class Plans:
         return [p for p, since in zip(self.programs, self.since, strict=True) if since <= tokens][-1]
 
 
-def plans(
-    graph: fx.Graph, model: nn.Module, mesh: Mesh, inputs: Mapping[str, Spec], gives: Gives, costs: Costs
-) -> Plans:
+@dataclass(frozen=True)
+class Traced:
+    """A model's graph, the one that is ``short`` of alike layers, and the annotations of its ends."""
+
+    model: nn.Module
+    graph: fx.Graph
+    short: fx.Graph
+    runs: tuple[Run, ...]
+    inputs: Mapping[str, Spec]
+    gives: Gives
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: Mapping[str, Spec], gives: Gives) -> "Traced":
+        """Trace ``model``. Raises ``CompileError``."""
+        graph = trace(model)
+        return cls(model, graph, *shorten(graph, model), inputs, gives)
+
+
+def plans(traced: Traced, mesh: Mesh, costs: Costs) -> Plans:
     """The plans worth running. Raises ``CompileError`` where the model has none."""
     if costs.only is not None:
-        return Plans((compiled_for(graph, model, mesh, inputs, gives, costs.only, costs.itemsize),), (0,))
-    candidates = [compiled_for(graph, model, mesh, inputs, gives, Policy(), costs.itemsize)]
-    for policy in list(policies(model, mesh))[1:]:
+        return Plans((compiled_for(traced, mesh, costs.only, costs.itemsize),), (0,))
+    candidates = [compiled_for(traced, mesh, Policy(), costs.itemsize)]
+    for policy in list(policies(traced.model, mesh))[1:]:
         try:
-            candidates.append(compiled_for(graph, model, mesh, inputs, gives, policy, costs.itemsize))
+            candidates.append(compiled_for(traced, mesh, policy, costs.itemsize))
         except PlacementError:
             continue  # a model may not allow it, such as one that takes the largest of something
     lines = [(token_bytes(p, costs.itemsize), start_bytes(p, costs)) for p in candidates]
@@ -67,17 +86,16 @@ def envelope(lines: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
         since = max(x + 1, min(crossings))
 
 
-def compiled_for(
-    graph: fx.Graph,
-    model: nn.Module,
-    mesh: Mesh,
-    inputs: Mapping[str, Spec],
-    gives: Gives,
-    policy: Policy,
-    itemsize: int,
-) -> Program:
+def compiled_for(traced: Traced, mesh: Mesh, policy: Policy, itemsize: int) -> Program:
     """The plan under one policy, for activations of ``itemsize``. Raises ``CompileError``."""
-    program = propagate(graph, model, mesh, inputs, gives, policy=policy)
+    program = _planned(traced, traced.short, mesh, policy, itemsize)
+    if unroll(program, traced.runs, traced.model):
+        return program
+    return _planned(traced, traced.graph, mesh, policy, itemsize)
+
+
+def _planned(traced: Traced, graph: fx.Graph, mesh: Mesh, policy: Policy, itemsize: int) -> Program:
+    program = propagate(graph, traced.model, mesh, traced.inputs, traced.gives, policy=policy)
     hoist_gathers(program, itemsize)
     fuse(program)
     overlap(program)

@@ -16,7 +16,6 @@ class Edges:
     def __init__(self, mesh: Mesh, *, check_sizes: bool) -> None:
         self.mesh, self.check_sizes = mesh, check_sizes
         self.program = Program(mesh, ())
-        self.producer: dict[int, str] = {}
         self._ids = count()
         self._versions: dict[int, dict[Layout, Value]] = {}
 
@@ -31,9 +30,11 @@ class Edges:
         itemsize: int | None = None,
     ) -> Value:
         """A new value that ``producer`` gives."""
-        value = Value(next(self._ids), dims, layout, hint, expr, itemsize)
-        self.producer[value.id] = producer
-        return value
+        return Value(next(self._ids), dims, layout, producer, hint, expr, itemsize)
+
+    def like(self, value: Value, dims: tuple[Dim, ...], layout: Layout) -> Value:
+        """A new value with what ``value`` holds, elsewhere."""
+        return replace(value, id=next(self._ids), dims=dims, layout=layout, expr=None)
 
     def required(self, spec: Spec, name: str, *, free: Mapping[int, Placement] | None = None) -> Layout:
         """Layout that ``spec`` asks for: what its axes say, and ``free`` (default whole) on the other atoms."""
@@ -67,8 +68,7 @@ class Edges:
         """``value`` in the layout ``want``, with the collectives that this takes. Raises ``CompileError``."""
         if value.layout == want:
             return value
-        edge = f"{self.producer[value.id]} -> {consumer}"
-        self._check(value, want, edge)
+        self._check(value, want, consumer)
         versions = self._versions.setdefault(value.id, {value.layout: value})
         if want in versions:
             return versions[want]
@@ -77,9 +77,9 @@ class Edges:
         for step in convert(current.layout, want):
             for atom in step.atoms:
                 layout[atom] = Shard(step.scatter) if step.scatter else REPLICATE
-            self.check_divides(value.dims, layout, edge)
-            out = self.value(self.producer[value.id], value.dims, tuple(layout), value.hint, itemsize=value.itemsize)
-            self.program.operations.append(Collect(step, current, out, edge))
+            self.check_divides(value.dims, layout, f"{value.producer} -> {consumer}")
+            out = self.like(value, value.dims, tuple(layout))
+            self.program.operations.append(Collect(step, current, out, consumer))
             versions.setdefault(out.layout, out)
             current = out
         return versions[want]
@@ -102,14 +102,13 @@ class Edges:
         ]
         return min(possible, key=sent)
 
-    def _check(self, value: Value, want: Layout, edge: str) -> None:
+    def _check(self, value: Value, want: Layout, consumer: str) -> None:
         for atom, (have, need) in enumerate(zip(value.layout, want, strict=True)):
             reason = refusal(have, need)
             if reason:
-                producer, _, consumer = edge.partition(" -> ")
-                axis = self.mesh.axis_of((atom,))
+                producer, axis = value.producer, self.mesh.axis_of((atom,))
                 raise CompileError(
-                    f"{edge}: {producer} gives {have} on {axis}, {consumer} takes {need}: {reason}. "
+                    f"{producer} -> {consumer}: {producer} gives {have} on {axis}, {consumer} takes {need}: {reason}. "
                     f"Declare that {producer} gives {need}, or that {consumer} takes {have}"
                 )
 

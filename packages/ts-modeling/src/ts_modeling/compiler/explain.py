@@ -8,7 +8,19 @@ from ..kv import KvSpec
 from ..placement import Step
 from .cost import wire_bytes
 from .lower import section
-from .program import Add, Collect, Communication, FusedNorm, Operation, Program, Start, Wait, call_of, collective_of
+from .program import (
+    Add,
+    Collect,
+    Communication,
+    FusedNorm,
+    Operation,
+    Program,
+    Start,
+    Wait,
+    call_of,
+    collective_of,
+    edge_of,
+)
 from .summary import Summary, row_of, summarize
 
 
@@ -123,7 +135,7 @@ def _collective_line(op: Communication, program: Program, moved: float) -> str:
     else:
         atoms, what = (op if op.kind == "dispatch" else op.dispatch).atoms, ""  # type: ignore[union-attr]
     over = f"{mesh.axis_of(atoms)} ({mesh.group_size(atoms)} ranks)"
-    return f"  * {op.kind}{what} over {over}: {moved:,.0f} bytes a {row_of(op)}{own}; {op.edge}"
+    return f"  * {op.kind}{what} over {over}: {moved:,.0f} bytes a {row_of(op)}{own}; {edge_of(op)}"
 
 
 def _describe(step: Step) -> str:

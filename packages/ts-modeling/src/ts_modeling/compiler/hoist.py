@@ -73,7 +73,7 @@ class _Hoister:
     def _gather(self, value: Value, like: Collect) -> Collect:
         self.next_id += 1
         out = replace(value, id=self.next_id, layout=like.out.layout, expr=None)
-        return Collect(like.step, value, out, f"{value.hint} -> {like.edge.partition(' -> ')[0]}")
+        return Collect(like.step, value, out, like.source.producer)
 
     def _weight(self, ops: Iterable[Collect]) -> tuple[float, int]:
         """Bytes first, then rounds."""

@@ -10,12 +10,12 @@ from torch import Tensor
 from .choose import Plans
 from .memory import writable
 from .program import (
+    ITS_ROWS,
     Add,
     Arg,
     Call,
     Collect,
     Communication,
-    Dispatch,
     FusedNorm,
     Operation,
     Program,
@@ -26,7 +26,6 @@ from .program import (
     collective_of,
     reads,
 )
-from .routing import ITS_ROWS
 
 Forward = Callable[..., Tensor]
 
@@ -193,8 +192,7 @@ def section(op: Operation) -> str:
     call, sent = call_of(op), collective_of(op)
     path = call.path if call else ""
     if sent and not call:
-        source, _, consumer = sent.edge.partition(" -> ")
-        path = source if consumer == ITS_ROWS else consumer
+        path = sent.first.producer if sent.consumer == ITS_ROWS else sent.consumer
     if path == "output":
         return ""
     parts = path.split(".")
@@ -209,5 +207,4 @@ def _title(op: Communication) -> str:
 
 
 def _change(op: Communication) -> str:
-    source, out = (op.sources[0], op.outs[0]) if isinstance(op, Dispatch) else (op.source, op.out)
-    return f"{', '.join(map(str, source.layout))} -> {', '.join(map(str, out.layout))}"
+    return f"{', '.join(map(str, op.first.layout))} -> {', '.join(map(str, op.outs[0].layout))}"

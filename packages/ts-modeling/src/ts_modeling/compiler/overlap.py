@@ -43,7 +43,7 @@ class _Plan:
         return True
 
     def _begun(self, sender: Communication) -> list[Operation]:
-        start = Start(sender, Value(self.next_id, (), sender.outs[0].layout, "pending"))
+        start = Start(sender, Value(self.next_id, (), sender.outs[0].layout, sender.consumer, "pending"))
         self.next_id += 1
         return [start, Wait(start)]
 

@@ -1,6 +1,7 @@
 """The compiled plan: straight-line steps over values that are assigned once."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from ..layers.leaf import Leaf
 from ..placement import BATCH_DIMS, Dim, Layout, Mesh, Routed, Shard, Step
@@ -9,15 +10,17 @@ from .policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor in the plan: its dimensions, its layout, and the expression or name hint that gives it.
+    """A tensor in the plan: its dimensions, its layout, and what it is called.
 
-    ``expr`` is set for inputs, which are read in place; other values are assigned by a step and named on lowering.
-    ``itemsize``: bytes of an element; None where it is an activation's.
+    ``producer`` is the module that gives it, for people; ``hint`` its name in code. ``expr`` is set for inputs, which
+    are read in place; other values are assigned by a step. ``itemsize``: bytes of an element; None where it is an
+    activation's.
     """
 
     id: int
     dims: tuple[Dim, ...]
     layout: Layout
+    producer: str
     hint: str
     expr: str | None = None
     itemsize: int | None = None
@@ -35,6 +38,8 @@ class Value:
         return count
 
 
+ITS_ROWS: Final = "its rows"
+"""Where what is combined goes to, for people."""
 Arg = Value | str
 """A value, or the source text of an input that the plan only passes on."""
 
@@ -65,17 +70,22 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """One collective that brings ``source`` to the layout of ``out``; ``edge`` says between which modules."""
+    """One collective that brings ``source`` to the layout of ``out``, for the module ``consumer``."""
 
     step: Step
     source: Value
     out: Value
-    edge: str
+    consumer: str
 
     @property
     def kind(self) -> str:
         """Name of the collective."""
         return self.step.kind
+
+    @property
+    def first(self) -> Value:
+        """What is sent."""
+        return self.source
 
     @property
     def outs(self) -> tuple[Value, ...]:
@@ -85,15 +95,20 @@ class Collect:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Sends the rows of ``sources`` to the ranks that have one of their ids; ``outs`` are the rows that came, and the
-    way back. It serves the module at ``edge``."""
+    """Sends the rows of ``sources`` to the ranks that have one of their ids, for the module ``consumer``; ``outs`` are
+    the rows that came, and the way back."""
 
     routed: Routed
     atoms: tuple[int, ...]
     sources: tuple[Value, ...]
     outs: tuple[Value, ...]
-    edge: str
+    consumer: str
     kind: str = "dispatch"
+
+    @property
+    def first(self) -> Value:
+        """The rows that the others belong to."""
+        return self.sources[0]
 
     @property
     def route(self) -> Value:
@@ -108,8 +123,13 @@ class Combine:
     dispatch: Dispatch
     source: Value
     out: Value
-    edge: str
     kind: str = "combine"
+    consumer: str = ITS_ROWS
+
+    @property
+    def first(self) -> Value:
+        """What is sent."""
+        return self.source
 
     @property
     def outs(self) -> tuple[Value, ...]:
@@ -118,6 +138,11 @@ class Combine:
 
 
 Communication = Collect | Dispatch | Combine
+
+
+def edge_of(op: Communication) -> str:
+    """Between which modules ``op`` stands."""
+    return f"{op.first.producer} -> {op.consumer}"
 
 
 @dataclass(frozen=True, slots=True)

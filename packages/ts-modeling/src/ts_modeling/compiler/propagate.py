@@ -73,6 +73,7 @@ class _Propagator:
         self.edges, self.mesh, self.program = edges, edges.mesh, edges.program
         self.inputs, self.gives, self.policy = inputs, gives, policy
         self.results: dict[fx.Node, Result] = {}
+        self.read: dict[str, Value] = {}
 
     def run(self, graph: fx.Graph) -> Program:
         for node in graph.nodes:
@@ -111,12 +112,16 @@ class _Propagator:
         return base
 
     def _input(self, expr: str) -> Result:
+        """The placed input ``expr``, one value however often it is read; what has no placement is left as written."""
         spec = self.inputs.get(expr)
         if spec is None:
             return expr
-        layout = self.edges.required(spec, expr)
-        hint = expr.rpartition(".")[2]
-        return self.edges.value(f"input {expr}", spec.dims, layout, hint, expr=expr, itemsize=spec.itemsize)
+        if expr not in self.read:
+            layout, hint = self.edges.required(spec, expr), expr.rpartition(".")[2]
+            self.read[expr] = self.edges.value(
+                f"input {expr}", spec.dims, layout, hint, expr=expr, itemsize=spec.itemsize
+            )
+        return self.read[expr]
 
     def _item(self, node: fx.Node) -> Result:
         base, index = self.results[_node_of(node.args[0])], node.args[1]
@@ -188,7 +193,7 @@ class _Propagator:
             )
         if not _same_dims(result.dims, spec.dims):
             raise CompileError(
-                f"{self.edges.producer[result.id]} -> {path}: gives [{_dims(result.dims)}] but the next module takes "
+                f"{result.producer} -> {path}: gives [{_dims(result.dims)}] but the next module takes "
                 f"[{_dims(spec.dims)}]; the dimension names and sizes of the two annotations must agree"
             )
         return result
@@ -245,10 +250,10 @@ class _Propagator:
         self.program.operations.append(Add(a, b, out))
         return out
 
-    def _addend(self, value: Value) -> str:
+    @staticmethod
+    def _addend(value: Value) -> str:
         """What gives ``value``; a sum is not told again, since a residual stream would grow by every layer's name."""
-        producer = self.edges.producer[value.id]
-        return "..." if " + " in producer else producer
+        return "..." if " + " in value.producer else value.producer
 
     @staticmethod
     def _sum(left: Placement, right: Placement) -> Placement:

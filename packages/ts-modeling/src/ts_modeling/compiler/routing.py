@@ -6,14 +6,11 @@ sum over the copies of a row. What it says about other axes stays as it is.
 """
 
 from collections.abc import Mapping
-from typing import Final
 
 from ..errors import CompileError
 from ..placement import COPIES, Boundary, Dim, Layout, Mesh, Opaque, Partial, Placement, Replicate, Routed, Shard, Spec
 from .edges import Edges
 from .program import Combine, Dispatch, Value
-
-ITS_ROWS: Final = "its rows"
 
 
 def check_routed(path: str, boundary: Boundary, mesh: Mesh, *, check_sizes: bool) -> None:
@@ -73,29 +70,19 @@ def dispatched(boundary: Boundary) -> Boundary:
 def dispatch(edges: Edges, routed: Routed, sources: tuple[Value, ...], consumer: str) -> Dispatch:
     """Send ``sources``, whose batch is cut over the routed axis."""
     atoms = edges.mesh.atoms(routed.axis)
-    outs = [
-        edges.value(
-            edges.producer[v.id],
-            (COPIES, *v.dims[1:]),
-            _as(v.layout, v.dims[0], COPIES),
-            v.hint,
-            itemsize=v.itemsize,
-        )
-        for v in sources
-    ]
+    outs = [edges.like(v, (COPIES, *v.dims[1:]), _as(v.layout, v.dims[0], COPIES)) for v in sources]
     nowhere: Layout = tuple(Replicate() for _ in edges.mesh.atom_sizes)
     outs.append(edges.value(consumer, (), nowhere, "route"))
-    op = Dispatch(routed, atoms, sources, tuple(outs), f"{edges.producer[sources[0].id]} -> {consumer}")
+    op = Dispatch(routed, atoms, sources, tuple(outs), consumer)
     edges.program.operations.append(op)
     return op
 
 
 def combine(edges: Edges, sent: Dispatch, result: Value) -> Value:
     """Bring ``result`` back to the ranks that sent its rows."""
-    producer, batch = edges.producer[result.id], sent.sources[0].dims[0]
-    layout = _as(result.layout, COPIES, batch)
-    out = edges.value(producer, (batch, *result.dims[1:]), layout, result.hint, itemsize=result.itemsize)
-    edges.program.operations.append(Combine(sent, result, out, f"{producer} -> {ITS_ROWS}"))
+    batch = sent.first.dims[0]
+    out = edges.like(result, (batch, *result.dims[1:]), _as(result.layout, COPIES, batch))
+    edges.program.operations.append(Combine(sent, result, out))
     return out
 
 

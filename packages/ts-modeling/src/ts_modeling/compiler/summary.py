@@ -7,7 +7,7 @@ from typing import Any, Final
 from ..kv import KvSpec
 from ..layers.leaf import Leaf
 from .cost import wire_bytes
-from .program import Combine, Communication, Dispatch, Program, Start, call_of, collective_of
+from .program import Combine, Communication, Program, Start, call_of, collective_of
 
 ROWS: Final = ("token", "sample")
 
@@ -59,8 +59,8 @@ def summarize(program: Program, *, itemsize: int, kv: KvSpec | None = None) -> S
 
 def row_of(op: Communication) -> str:
     """What the bytes of ``op`` are counted for."""
-    first = op.sources[0] if isinstance(op, Dispatch) else op.out if isinstance(op, Combine) else op.source
-    return ROWS[first.dims[0].name == "samples"]
+    rows = op.out if isinstance(op, Combine) else op.first
+    return ROWS[rows.dims[0].name == "samples"]
 
 
 def weight_bytes(program: Program) -> int:
