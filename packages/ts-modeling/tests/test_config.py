@@ -91,12 +91,13 @@ def test_rope_parameters_of_newer_files_are_read() -> None:
         ("num_experts_per_tok", 9, "num_experts_per_tok = 9"),
         ("n_group", 3, "n_group = 3"),
         ("topk_group", 2, "topk_group = 2"),
+        ("rope_interleave", None, "rope_interleave = None is not supported; only True is"),
         ("num_key_value_heads", 2, "num_key_value_heads"),
         ("model_type", "llama", "model_type 'llama'"),
-        ("rope_scaling", {"type": "dynamic", "factor": 2.0}, "rope_scaling.type 'dynamic'"),
-        ("rope_scaling", {"type": "longrope", "factor": 2.0}, "rope_scaling.type 'longrope'"),
+        ("rope_scaling", {"type": "dynamic", "factor": 2.0}, "rope_scaling.type = 'dynamic'"),
+        ("rope_scaling", {"rope_type": "longrope", "factor": 2.0}, "rope_scaling.rope_type = 'longrope'"),
         ("rope_scaling", {"type": "linear", "factor": 2.0, "beta_fast": 2.0}, "beta_fast = 2.0 is not supported"),
-        ("rope_scaling", {"full_attention": {"rope_type": "yarn"}}, "for each type of layer"),
+        ("rope_scaling", {"full_attention": {"rope_type": "yarn"}}, "rope_scaling.full_attention is an object"),
         ("rope_scaling", {**LLAMA3, "high_freq_factor": 1.0}, "high_freq_factor must exceed"),
         ("rope_scaling", {"type": "yarn", "factor": 2.0}, "original_max_position_embeddings"),
         ("rope_scaling", {"type": "yarn", "factor": 0.5, "original_max_position_embeddings": 8}, "factor"),
@@ -115,7 +116,9 @@ def test_bad_values_are_refused_by_name(field: str, value: Any, message: str) ->
     assert message in refusal(raw)
 
 
-@pytest.mark.parametrize("field", ["hidden_size", "kv_lora_rank", "rope_theta", "routed_scaling_factor"])
+@pytest.mark.parametrize(
+    "field", ["hidden_size", "kv_lora_rank", "rope_theta", "routed_scaling_factor", "n_group", "topk_group"]
+)
 def test_missing_fields_are_named(field: str) -> None:
     raw = nested()
     del raw["text_config"][field]

@@ -24,7 +24,7 @@ ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     "use_aux_norm": (False, None),
     "norm_output": (False, None),
     "logit_scale": (1, None),
-    "rope_interleave": (True, None),
+    "rope_interleave": (True,),
     "eagle_aux_hidden_state_layer_ids": (None,),
 }
 """Fields with the only values that the model implements; a field left out is fine. Layers of features stand in
