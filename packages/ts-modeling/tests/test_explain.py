@@ -36,6 +36,7 @@ def test_kimi_over_four_ranks(capsys: pytest.CaptureFixture[str]) -> None:
     assert "mesh: world of 4 (attn_tp=4, dense_tp=4, moe_tp=4); tokens whole between blocks" in text
     assert "layers.2 to layers.60, 59 alike" in text
     assert text.count("mlp.experts  ") == 2, "layers that are alike are told once"
+    assert text.count("Partial(sum), one call with the shared expert\n") == 2
     assert "124 collectives (123 all_reduce, 1 all_gather); each rank sends 2,623,488 bytes a token" in text
     assert f"cache: {61 * (512 + 64) * 2:,} bytes on each rank" in text
     assert re.search(r"plans: from 0 tokens: tokens whole .*; from \d+ tokens: tokens cut between blocks", text)
@@ -111,6 +112,19 @@ def test_the_cache_of_a_rank_has_its_own_heads_alone(tmp_path: Path, capsys: pyt
 def test_a_mesh_that_does_not_fit_says_what_does(mesh: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "--model", "kimi-k2.5", "--mesh", mesh]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["kimi-k25", "Kimi-K2.5", "kimi_k2.5", "kimi-k2-5"])
+def test_a_model_that_is_none_is_told_the_nearest(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--model", name]) == 2
+    message = f"--model '{name}': no such folder or config.json; did you mean kimi-k2.5? known are kimi-k2.5, "
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "no/such/config.json"])
+def test_a_model_that_is_none_and_near_none_is_told_what_to_give(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--model", name]) == 2
+    assert "; known are kimi-k2.5, kimi-k2.5-mini, of other models give the config.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("one", ["--code", "--all"])

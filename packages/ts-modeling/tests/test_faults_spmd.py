@@ -4,6 +4,7 @@ All jobs that both ranks survive run in one launch.
 """
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -96,6 +97,10 @@ def test_ranks_that_hold_different_things_are_told_which_before_weights_are_read
     for lines in lines_of("differ", ends):
         for line, what in zip(lines[:-1], whats, strict=True):
             assert line.startswith(f"CommunicationError: the {what} of rank 1 is not that of rank 0; "), line
+        for line, *both in ((lines[0], "attn_tp", "attn_dp"), (lines[3], "rms_norm_eps=1e-05", "rms_norm_eps=0.001")):
+            own, other = re.fullmatch(r""".* \(rank 0 has ['"](.*)['"], rank 1 ['"](.*)['"]\)""", line).groups()  # type: ignore[union-attr]
+            assert both[0] in own, line
+            assert both[1] in other, line
         assert lines[-1] == "fine"
 
 

@@ -44,7 +44,8 @@ def refusal(model: str, **changes: Any) -> str:
         ("minimax_m2", "scoring_func", "softmax", "scoring_func = 'softmax'"),
         ("minimax_m2", "use_qk_norm", False, "use_qk_norm = False"),
         ("minimax_m2", "rotary_dim", 24, "rotary_dim = 24 exceeds the 12 columns of a head"),
-        ("minimax_m2", "rotary_dim", 5, "head_dim = 12 leaves 5 rotary columns"),
+        ("minimax_m2", "rotary_dim", 5, "head_dim = 12 with partial_rotary_factor = 0.416667 leaves 5 rotary columns"),
+        ("qwen3_5", "partial_rotary_factor", 0.25, "with partial_rotary_factor = 0.25 leaves 3 rotary columns"),
         ("minimax_m2", "rotary_dim", [6], "at `rotary_dim`"),
         ("minimax_m2", "rotary_dim", 10**400, "rotary_dim"),
         ("minimax_m2", "head_dim", 0, "at `head_dim`"),
@@ -70,10 +71,19 @@ def refusal(model: str, **changes: Any) -> str:
         ("llama", "rope_parameters", {"factor": 2.0}, "rope_parameters has factor and no rope_type"),
         ("llama", "rope_scaling", {"type": "default", "factor": 2.0}, "rope_scaling.factor = 2.0 is not supported"),
         ("deepseek_v3", "topk_group", 9, "topk_group = 9 exceeds n_group = 8"),
+        ("deepseek_v3", "topk_group", 1, "num_experts_per_tok = 4 exceeds the 2 experts of topk_group = 1 groups"),
     ],
 )
 def test_bad_values_are_refused_by_name(model: str, field: str, value: Any, message: str) -> None:
     assert message in refusal(model, **{field: value})
+
+
+@pytest.mark.parametrize("field", ["hidden_act", "rope_theta", "quantization_config", "architectures"])
+@pytest.mark.parametrize("value", ["x" * 100_000, [0] * 100_000, {"quant_method": "x" * 100_000}], ids=type)
+def test_a_value_of_any_length_is_refused_in_one_line(field: str, value: Any) -> None:
+    message = refusal("llama", **{field: value})
+    assert field.removesuffix("_config") in message
+    assert len(message) < 600
 
 
 DOUBLED = {"rope_type": "linear", "factor": 2.0}

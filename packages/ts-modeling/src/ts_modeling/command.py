@@ -1,6 +1,7 @@
 """``ts-modeling explain``: the compiled plan of a model for a mesh, from its configuration alone."""
 
 import argparse
+import difflib
 import json
 import os
 import sys
@@ -48,8 +49,13 @@ def named_config(model: str, *, vision: bool = False, draft: str | None = None) 
     path = NAMED.get(model, Path(model))
     if path.is_file():
         return config_from(read_json(path, ConfigError), vision=vision, draft=draft)
-    if not path.is_dir():
-        raise ConfigError(f"--model {model}: neither a folder nor one of {', '.join(NAMED)}; a config.json will do too")
+    if not model or not path.is_dir():
+        close = difflib.get_close_matches(model.lower(), NAMED, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(
+            f"--model {model!r}: no such folder or config.json; {meant}known are {', '.join(NAMED)}, of other models "
+            "give the config.json"
+        )
     return read_config(path, vision=vision, draft=draft)
 
 

@@ -12,6 +12,11 @@
 Programmer errors are assertions.
 """
 
+from typing import Final
+
+MOST_SHOWN: Final = 120
+"""Characters of a value in a message."""
+
 
 class ModelingError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -43,3 +48,9 @@ class PlacementError(ModelingError):
 
 class CompileError(PlacementError):
     """A model whose annotations do not fit together; the message names module, edge, placements and a fix."""
+
+
+def shown(value: object) -> str:
+    """What a message quotes of ``value``: its first characters, as a file may hold megabytes of it."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."

@@ -14,7 +14,7 @@ import torch
 from .checkpoint import Table, read_json
 from .compiler import Costs, Plans, compile_plans
 from .configuration import ModelConfig
-from .errors import ConfigError, MeshError
+from .errors import ConfigError, MeshError, shown
 from .families import installed, load
 from .kv import KvSpec
 from .layers import AnnotatedModel, CapturingModel, CutError, Survey
@@ -100,19 +100,20 @@ def read_config(folder: str | Path, *, vision: bool = False, draft: str | None =
 def config_from(raw: Mapping[str, Any], *, vision: bool = False, draft: str | None = None) -> ModelConfig:
     """Typed configuration from the content of ``config.json``: of the model, or of its draft ``mtp``."""
     named = raw.get("architectures")
+    told = f"config.json: architectures = {shown(named)}"
     names = [n for n in named if isinstance(n, str)] if isinstance(named, list) else []
     if names == ["LlamaForCausalLM"] and "draft_vocab_size" in raw:
         names = ["LlamaForCausalLMEagle3"]  # what the heads of EAGLE3's authors say
     known = _family(names)
     if known is None:
-        raise ConfigError(f"config.json: architectures = {named!r} is not supported{_nearest(names)}")
+        raise ConfigError(f"{told} is not supported{_nearest(names)}")
     if draft is not None:
         return _draft_config(known, raw, draft, vision)
     config: ModelConfig = known.parse_config(raw)
     if not vision:
         return config
     if known.vision is None:
-        raise ConfigError(f"config.json: architectures = {named!r} has no vision tower here; load it without vision")
+        raise ConfigError(f"{told} has no vision tower here; load it without vision")
     seeing: ModelConfig = known.vision.configure(config, raw)
     return seeing
 
@@ -227,7 +228,8 @@ def _draft_config(family: Family[Any], raw: Mapping[str, Any], draft: str, visio
         raise ConfigError(f"draft = {draft!r}; only 'mtp' lies in a model's own folder, other drafts have their own")
     if family.mtp is None:
         having = ", ".join(name for f in FAMILIES if f.mtp for name in f.architectures)
-        raise ConfigError(f"draft = 'mtp': architectures = {raw['architectures']!r} has none here; known are {having}")
+        asked = f"draft = 'mtp': architectures = {shown(raw['architectures'])}"
+        raise ConfigError(f"{asked} has none here; known are {having}")
     if vision:
         raise ConfigError("draft = 'mtp' has no vision tower; load it without vision")
     config: ModelConfig = family.mtp.parse_config(raw)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, shown
 from .safetensors import SafetensorsFile, TensorInfo, once
 
 INDEX: Final = "model.safetensors.index.json"
@@ -102,7 +102,8 @@ class CheckpointFolder:
     def _open_shard(self, file_name: str, index: Path) -> SafetensorsFile:
         plain = Path(file_name).name == file_name and "\\" not in file_name and "\0" not in file_name
         if not plain or not file_name.endswith(".safetensors"):
-            raise CheckpointError(f"{index}: names {file_name!r}, which is no safetensors file of this folder; refused")
+            named = shown(file_name)
+            raise CheckpointError(f"{index}: names {named}, which is no safetensors file of this folder; refused")
         path = self.folder / file_name
         if not path.is_file():
             if os.path.lexists(path):

@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 
 MAX_HEADER: Final = 100_000_000
 """Bytes; the format's own limit."""
@@ -116,10 +116,11 @@ def _read_header(file: Any, size: int, path: Path) -> tuple[dict[str, Any], int]
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, none of whose names comes twice: of two tensors of one name a reader would see either."""
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        again = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
-        raise ValueError(f"the name {again!r} comes twice")
+    out: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in out:
+            raise ValueError(f"the name {shown(name)} comes twice")
+        out[name] = value
     return out
 
 

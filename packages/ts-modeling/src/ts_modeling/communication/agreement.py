@@ -17,8 +17,8 @@ from ..errors import CommunicationError
 from .pending import lost
 
 ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
-SHOWN: Final = 160
-"""Characters of a text in an error."""
+SHOWN: Final = 120
+"""Characters of a text in an error, half of them before what differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,26 @@ def agree(facts: Sequence[Fact]) -> None:
         others = [rank for rank, number in enumerate(numbers) if number != numbers[0]]
         if others:
             ranks = f"rank{'s' * (len(others) > 1)} {', '.join(map(str, others))}"
-            shown = fact.text if len(fact.text) < SHOWN else f"{fact.text[:SHOWN]}..."
-            raise CommunicationError(f"{fact.name} of {ranks} is not that of rank 0; {fact.fix} (here it is {shown})")
+            here, there = _unlike(_text_of(0, fact.text, device), _text_of(others[0], fact.text, device))
+            told = f"rank 0 has {here!r}, rank {others[0]} {there!r}"
+            raise CommunicationError(f"{fact.name} of {ranks} is not that of rank 0; {fact.fix} ({told})")
+
+
+def _text_of(rank: int, mine: str, device: torch.device) -> str:
+    """The text of ``rank``, on every rank."""
+    sent = torch.tensor(list(mine.encode()), dtype=torch.uint8, device=device)
+    length = torch.tensor([len(sent)], device=device)
+    dist.broadcast(length, rank)
+    text = sent if dist.get_rank() == rank else sent.new_empty(int(length))
+    dist.broadcast(text, rank)
+    return bytes(text.tolist()).decode()
+
+
+def _unlike(one: str, other: str) -> tuple[str, str]:
+    """What two texts hold where they first differ."""
+    alike = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    start = max(0, alike - SHOWN // 2)
+    return one[start : start + SHOWN], other[start : start + SHOWN]
 
 
 def _modules(program: Program) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from ..kv import KvSpec
+from ..layers.moe import ExpertsWithShared
 from ..placement import Step
 from .cost import wire_bytes
 from .lower import section
@@ -119,7 +120,8 @@ def _lines(op: Operation, program: Program, itemsize: int) -> Iterator[str]:
     if call:
         outs = "; ".join(f"[{', '.join(map(str, v.dims))}] {_layout(v.layout)}" for v in call.outs)
         fused = f", one step with the {op.collect.kind}" if isinstance(op, FusedNorm) else ""
-        yield f"    {call.path} | {outs}{fused}"
+        joined = ", one call with the shared expert" if isinstance(call.leaf, ExpertsWithShared) else ""
+        yield f"    {call.path} | {outs}{fused}{joined}"
     if isinstance(op, Add):
         yield f"    + | {_layout(op.out.layout)}"
     if isinstance(op, Wait):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..layers.rotary import Rope
 from ..quantization import Quantization, Scheme, parse_quantization, scheme_of
 from .rope import parse_rope
@@ -125,7 +125,7 @@ def refuse(text: Mapping[str, Any], only: Mapping[str, tuple[Any, ...]], where: 
     for path, fields in places:
         for name, allowed in only.items():
             if name in fields and fields[name] not in allowed:
-                value = f"{path}{name} = {fields[name]!r}"
+                value = f"{path}{name} = {shown(fields[name])}"
                 raise ConfigError(f"config.json: {value} is not supported; only {allowed[0]!r} is")
 
 
@@ -183,12 +183,13 @@ def layer_kinds(
         raise ConfigError(f"config.json: {where}layer_types has {len(kinds)} entries for {layers} layers")
     wrong = sorted(set(kinds) - set(known))
     if wrong:
-        raise ConfigError(f"config.json: {where}layer_types holds {wrong[0]!r}; supported are {', '.join(known)}")
+        raise ConfigError(f"config.json: {where}layer_types holds {shown(wrong[0])}; supported are {', '.join(known)}")
     return kinds
 
 
 def _check_heads(config: GroupedConfig, where: str) -> None:
     heads, shared, turning = config.num_attention_heads, config.kv_heads, config.rotary_width
+    part = f" with partial_rotary_factor = {config.rope.partial:g}" if config.rope.partial != 1 else ""
     checks = (
         (heads % shared == 0, f"num_key_value_heads = {shared} must divide num_attention_heads = {heads}"),
         (
@@ -197,7 +198,7 @@ def _check_heads(config: GroupedConfig, where: str) -> None:
         ),
         (
             turning >= 2 and turning % 2 == 0,
-            f"head_dim = {config.head_width} leaves {turning} rotary columns; an even number is needed",
+            f"head_dim = {config.head_width}{part} leaves {turning} rotary columns; an even number is needed",
         ),
     )
     for holds, message in checks:

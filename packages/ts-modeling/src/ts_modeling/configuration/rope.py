@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..layers.rotary import LinearScaling, Llama3Scaling, Rope, Scaling, Yarn
 
 Factor = Annotated[float, msgspec.Meta(ge=1, le=1e6)]
@@ -83,13 +83,15 @@ def _one(raw: Mapping[str, Any], text: Mapping[str, Any], field: str, kind: Any,
     try:
         return float(msgspec.convert(value, kind))
     except msgspec.ValidationError as error:
-        raise ConfigError(f"config.json: {where}{field} = {value!r}: {error}") from None
+        raise ConfigError(f"config.json: {where}{field} = {shown(value)}: {error}") from None
 
 
 def _scaling(raw: Mapping[str, Any], name: str) -> Scaling | None:
-    kind = raw.get("rope_type", raw.get("type", "default"))
-    if any(isinstance(value, Mapping) for value in raw.values()):
-        raise ConfigError(f"{name} holds fields for each type of layer; only one rotary embedding for all is supported")
+    named = "rope_type" if "rope_type" in raw else "type"
+    kind = raw.get(named, "default")
+    parts = [field for field, value in raw.items() if isinstance(value, Mapping)]
+    if parts:
+        raise ConfigError(f"{name}.{parts[0]} is an object; only one rotary embedding for all layers is supported")
     given = {k: v for k, v in raw.items() if k not in ANY}
     if given and "rope_type" not in raw and "type" not in raw:
         raise ConfigError(f"{name} has {next(iter(given))} and no rope_type; give one of default, {', '.join(KINDS)}")
@@ -98,7 +100,7 @@ def _scaling(raw: Mapping[str, Any], name: str) -> Scaling | None:
         _only(given, (), name, kind)
         return None
     if not isinstance(kind, str) or kind not in KINDS:
-        raise ConfigError(f"{name}.type {kind!r} is not supported; supported are default, {', '.join(KINDS)}")
+        raise ConfigError(f"{name}.{named} = {shown(kind)} is not supported; supported are default, {', '.join(KINDS)}")
     fields, made = KINDS[kind]
     _only(given, fields.__struct_fields__, name, kind)
     try:
@@ -116,4 +118,5 @@ def _only(given: Mapping[str, Any], known: tuple[str, ...], name: str, kind: str
     """Refuse a field that the kind of scaling does not have."""
     unknown = sorted(given.keys() - set(known))
     if unknown:
-        raise ConfigError(f"{name}.{unknown[0]} = {given[unknown[0]]!r} is not supported with {kind}; leave it out")
+        value = f"{name}.{unknown[0]} = {shown(given[unknown[0]])}"
+        raise ConfigError(f"{value} is not supported with {kind}; leave it out")

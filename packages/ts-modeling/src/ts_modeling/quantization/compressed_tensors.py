@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from .config import NAME, Group, Quantization, cache_advice, expect, mapping, patterns
 from .fp4 import Mxfp4, Nvfp4
 from .fp8 import INPUT_SCALE, Fp8Block, Fp8Channel
@@ -33,7 +33,7 @@ def _group(raw: Mapping[str, Any], group: Any, where: str) -> Group:
     targets = patterns(group.get("targets"), f"{where}.targets")
     for target in targets:
         if target != "Linear" and "." not in target and not target.startswith("re:"):
-            raise ConfigError(f"{where}.targets: {target!r} is not supported; only Linear modules are quantized")
+            raise ConfigError(f"{where}.targets: {shown(target)} is not supported; only Linear modules are quantized")
     if group.get("output_activations"):
         raise ConfigError(f"{where}.output_activations: quantized results are not supported")
     stated = {"format": group.get("format") or raw.get("format")}
@@ -88,7 +88,7 @@ def block_sizes(raw: Any, where: str) -> tuple[int, int]:
     """Rows and columns of a block. Raises ``ConfigError``."""
     if isinstance(raw, list) and len(raw) == 2 and all(type(n) is int and 1 <= n <= MOST_BLOCK for n in raw):
         return raw[0], raw[1]
-    raise ConfigError(f"{where} = {raw!r} is not supported; give two sizes, as [128, 128]")
+    raise ConfigError(f"{where} = {shown(raw)} is not supported; give two sizes, as [128, 128]")
 
 
 def _fp4(weights: Mapping[str, Any], where: str, beside: Beside) -> Scheme:

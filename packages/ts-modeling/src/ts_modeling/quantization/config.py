@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from .scheme import PLAIN, Scheme
 
 NAME: Final = "config.json: quantization_config"
@@ -92,7 +92,7 @@ def cache_advice(raw: Mapping[str, Any]) -> str:
     """
     algorithm = raw.get("kv_cache_quant_algo")
     if algorithm not in (None, "FP8"):
-        raise ConfigError(f"{NAME}.kv_cache_quant_algo = {algorithm!r} is not supported; only 'FP8' is")
+        raise ConfigError(f"{NAME}.kv_cache_quant_algo = {shown(algorithm)} is not supported; only 'FP8' is")
     asked = f"kv_cache_quant_algo = {algorithm!r}" if algorithm else ""
     scheme = raw.get("kv_cache_scheme")
     if not scheme:
@@ -107,7 +107,7 @@ def expect(raw: Any, field: str, values: tuple[Any, ...], where: str) -> Any:
     value = mapping(raw, where).get(field)
     if value not in values:
         allowed = " or ".join(repr(v) for v in values)
-        raise ConfigError(f"{where}.{field} = {value!r} is not supported; only {allowed} is")
+        raise ConfigError(f"{where}.{field} = {shown(value)} is not supported; only {allowed} is")
     return value
 
 
@@ -127,7 +127,7 @@ def patterns(raw: Any, where: str) -> tuple[str, ...]:
             try:
                 re.compile(entry[3:])
             except re.error as error:
-                raise ConfigError(f"{where}: {entry!r} is no regular expression: {error}") from None
+                raise ConfigError(f"{where}: {shown(entry)} is no regular expression: {error}") from None
     return tuple(raw)
 
 

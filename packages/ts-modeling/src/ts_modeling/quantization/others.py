@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from .compressed_tensors import block_sizes
 from .config import NAME, Group, Quantization, cache_advice, expect, patterns
 from .fp4 import Mxfp4, Nvfp4
@@ -26,10 +26,10 @@ def parse_fp8(raw: Mapping[str, Any]) -> Quantization:
     The language model head is never quantized. Raises ``ConfigError`` naming the field.
     """
     if raw.get("fmt", "e4m3") not in ("e4m3", "float8_e4m3fn"):
-        raise ConfigError(f"{NAME}.fmt = {raw['fmt']!r} is not supported; only 'e4m3' is")
+        raise ConfigError(f"{NAME}.fmt = {shown(raw['fmt'])} is not supported; only 'e4m3' is")
     for field, allowed in (("expert_dtype", ("fp8",)), ("modules_to_convert", ([],))):
         if raw.get(field) is not None and raw[field] not in allowed:
-            raise ConfigError(f"{NAME}.{field} = {raw[field]!r} is not supported; only {allowed[0]!r} is")
+            raise ConfigError(f"{NAME}.{field} = {shown(raw[field])} is not supported; only {allowed[0]!r} is")
     static = expect({"activation_scheme": "dynamic", **raw}, "activation_scheme", ("dynamic", "static"), NAME)
     beside = (INPUT_SCALE,) if static == "static" else ()
     blocks = raw.get("weight_block_size")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 
 from ...configuration import Count, GroupedConfig, ModelConfig, Width, read_fields, refuse
-from ...errors import ConfigError
+from ...errors import ConfigError, shown
 
 ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     "num_hidden_layers": (1,),
@@ -24,7 +24,7 @@ ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     "use_aux_norm": (False, None),
     "norm_output": (False, None),
     "logit_scale": (1, None),
-    "rope_interleave": (True, None),
+    "rope_interleave": (True,),
     "eagle_aux_hidden_state_layer_ids": (None,),
 }
 """Fields with the only values that the model implements; a field left out is fine. Layers of features stand in
@@ -96,11 +96,8 @@ def parse_draft(cls: type[Draft], raw: Mapping[str, Any], names: Mapping[str, st
     if not isinstance(eagle, Mapping):
         raise ConfigError(f"config.json: eagle_config is a {type(eagle).__name__}; expected an object")
     refuse(eagle, EAGLE, "eagle_config.")
-    try:
-        layers = msgspec.convert(eagle.get(LAYERS) or (), tuple[Index, ...])
-        before = msgspec.convert(raw.get("norm_before_residual", eagle.get("norm_before_residual")) or False, bool)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"config.json: eagle_config: {error}") from None
+    before = _one(raw if "norm_before_residual" in raw else eagle, "norm_before_residual", bool, False)
+    layers = _one(eagle, LAYERS, tuple[Index, ...], ())
     fields = {name: value for name, value in raw.items() if name not in ("given_layers", "norm_before_residual")}
     config = read_fields(cls, raw, fields, "", theta=10000.0, names=names)
     config = msgspec.structs.replace(config, given_layers=layers, norm_before_residual=before)
@@ -110,6 +107,13 @@ def parse_draft(cls: type[Draft], raw: Mapping[str, Any], names: Mapping[str, st
     return config
 
 
+def _one(fields: Mapping[str, Any], name: str, kind: Any, default: Any) -> Any:
+    try:
+        return msgspec.convert(fields.get(name) or default, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"config.json: {name}: {error}") from None
+
+
 def _check(config: DraftConfig) -> None:
     layers, count = config.given_layers, config.num_aux_hidden_states
     checks = (
@@ -117,7 +121,7 @@ def _check(config: DraftConfig) -> None:
             config.columns <= config.vocab_size,
             f"draft_vocab_size = {config.columns} exceeds vocab_size = {config.vocab_size}, which is the target's",
         ),
-        (sorted(set(layers)) == list(layers), f"eagle_config.{LAYERS} = {list(layers)} must rise"),
+        (sorted(set(layers)) == list(layers), f"eagle_config.{LAYERS} = {shown(list(layers))} must rise"),
         (not layers or len(layers) == count, f"num_aux_hidden_states = {count} for {len(layers)} layers of features"),
         (
             config.feature_width != config.hidden_size,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from ...configuration import MOST_EXPERTS, Count, DecoderConfig, Positive, Width, read_fields, refuse, text_part
-from ...errors import ConfigError
+from ...errors import ConfigError, shown
 from ...layers import Yarn
 from ...quantization import Scheme, scheme_of
 from .vision import VisionConfig, parse_vision
@@ -18,7 +18,7 @@ ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     "moe_layer_freq": (1,),
     "tie_word_embeddings": (False,),
     "attention_bias": (False,),
-    "rope_interleave": (True, None),
+    "rope_interleave": (True,),
     "ep_size": (1, None),
     "partial_rotary_factor": (1, None),
 }
@@ -35,8 +35,9 @@ class KimiK25Config(DecoderConfig, frozen=True, kw_only=True):
     n_routed_experts: Count
     n_shared_experts: Annotated[int, msgspec.Meta(ge=1, le=64)]
     num_experts_per_tok: Count
-    n_group: Count | None = None
-    topk_group: Count | None = None
+    n_group: Count | None
+    """Must be given, as programs differ in what they take it for; None is one group. So must the next."""
+    topk_group: Count | None
     norm_topk_prob: bool = True
     routed_scaling_factor: Positive
     q_lora_rank: Width | None = None
@@ -82,7 +83,7 @@ def parse_config(raw: Mapping[str, Any]) -> KimiK25Config:
     text, where = text_part(raw)
     if text.get("model_type", MODEL_TYPES[0]) not in MODEL_TYPES:
         raise ConfigError(
-            f"config.json: {where}model_type {text['model_type']!r} is not supported; expected 'deepseek_v3'"
+            f"config.json: {where}model_type {shown(text['model_type'])} is not supported; expected 'deepseek_v3'"
         )
     refuse(text, ONLY, where)
     config = read_fields(KimiK25Config, raw, text, where)
@@ -114,7 +115,8 @@ def _check_together(config: KimiK25Config, text: Mapping[str, Any], where: str) 
         (config.groups[1] <= groups, f"topk_group = {config.groups[1]} exceeds n_group = {groups}"),
         (
             config.num_experts_per_tok <= config.groups[1] * (experts // groups),
-            f"num_experts_per_tok = {config.num_experts_per_tok} exceeds the experts that routing may choose from",
+            f"num_experts_per_tok = {config.num_experts_per_tok} exceeds the {config.groups[1] * (experts // groups)} "
+            f"experts of topk_group = {config.groups[1]} groups, which a token may choose from",
         ),
     )
     for holds, message in checks:

@@ -15,7 +15,7 @@ from ...configuration import (
     refuse,
     text_part,
 )
-from ...errors import ConfigError
+from ...errors import ConfigError, shown
 
 ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     "hidden_act": ("silu",),
@@ -63,7 +63,7 @@ def parse_config(raw: Mapping[str, Any]) -> Qwen35Config:
     config = read_fields(Qwen35Config, raw, text, where, theta=10000.0, partial=0.25)
     tied = raw.get("tie_word_embeddings", config.tie_word_embeddings)  # the outer one says it for the whole model
     if type(tied) is not bool:
-        raise ConfigError(f"config.json: tie_word_embeddings = {tied!r}; expected true or false")
+        raise ConfigError(f"config.json: tie_word_embeddings = {shown(tied)}; expected true or false")
     config = msgspec.structs.replace(config, tie_word_embeddings=tied)
     _check(config, where)
     return msgspec.structs.replace(config, inner="language_model." if where else "")

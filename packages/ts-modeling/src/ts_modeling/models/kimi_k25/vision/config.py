@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from ....errors import ConfigError
+from ....errors import ConfigError, shown
 
 Width = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 Grid = Annotated[int, msgspec.Meta(ge=1, le=512)]
@@ -83,7 +83,7 @@ def parse_vision(raw: Mapping[str, Any]) -> VisionConfig:
     for name, allowed in ONLY.items():
         if part.get(name) is not None and part[name] not in allowed:
             raise ConfigError(
-                f"config.json: vision_config.{name} = {part[name]!r} is not supported; only {allowed[0]!r} is"
+                f"config.json: vision_config.{name} = {shown(part[name])} is not supported; only {allowed[0]!r} is"
             )
     fields = {ours: part[name] for ours, names in NAMES.items() for name in reversed(names) if name in part}
     token = raw.get("media_placeholder_token_id", raw.get("image_token_id"))
@@ -112,14 +112,14 @@ def _check_together(config: VisionConfig, raw: Mapping[str, Any], part: Mapping[
             f"hidden size {config.hidden} over {config.heads} heads leaves no multiple of 4 a head, which the rotation "
             "by rows and columns needs",
         ),
-        (width in (None, config.hidden), f"mm_hidden_size = {width!r} must be the tower's width, {config.hidden}"),
+        (width in (None, config.hidden), f"mm_hidden_size = {shown(width)} must be the tower's width, {config.hidden}"),
         (
             part.get("qkv_hidden_size") in (None, config.hidden),
-            f"qkv_hidden_size = {part.get('qkv_hidden_size')!r} is not supported; only {config.hidden} is",
+            f"qkv_hidden_size = {shown(part.get('qkv_hidden_size'))} is not supported; only {config.hidden} is",
         ),
         (
             isinstance(rope, Mapping) and {**axial, **rope} == axial,
-            f"rope_parameters = {rope!r} is not supported; only {axial} is",
+            f"rope_parameters = {shown(rope)} is not supported; only {axial} is",
         ),
     )
     for holds, message in checks:
