@@ -74,7 +74,7 @@ def test_a_linear_weight_of_runs_is_that_of_all_rows(name: str, keep: bool) -> N
 def test_experts_of_runs_are_those_of_whole_stacks(name: str, interleaved: bool, keep: bool) -> None:
     experts, hidden, inter = 3, 256, 128
     gate_up, down = FORMATS[name](weight(experts, 2 * inter, hidden)), FORMATS[name](weight(experts, hidden, inter))
-    biases = {"gate_up_bias": weight(experts, 2 * inter), "down_bias": weight(experts, hidden)}
+    biases: dict[str, Any] = {"gate_up_bias": weight(experts, 2 * inter), "down_bias": weight(experts, hidden)}
     whole = moe.prepare_experts(gate_up, down, **biases, interleaved=interleaved, keep_source=keep)
     builder = moe.ExpertsBuilder(experts, hidden, inter, interleaved=interleaved, keep_source=keep)
     runs = [

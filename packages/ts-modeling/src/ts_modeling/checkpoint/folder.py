@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,21 +56,6 @@ class CheckpointFolder:
         """View of a tensor on its mapped file."""
         file, stored = self.find(name)
         return file.read(stored)
-
-    def ask_for(self, name: str) -> None:
-        """Have the system read a tensor's pages ahead."""
-        file, stored = self.find(name)
-        file.ask_for(stored)
-
-    def forget(self, name: str) -> None:
-        """Give the mapped pages of a tensor back; they are read again if anyone looks."""
-        file, stored = self.find(name)
-        file.forget(stored)
-
-    def forget_files(self, names: Iterable[str]) -> None:
-        """Give all mapped pages of the files of these tensors back."""
-        for file in {id(f): f for f, _ in map(self.find, names)}.values():
-            file.forget_all()
 
     def find(self, name: str) -> tuple[SafetensorsFile, str]:
         """The file that holds a tensor, and what it is called there."""

@@ -21,6 +21,8 @@ from ..errors import CheckpointError
 MAX_HEADER: Final = 100_000_000
 """Bytes; the format's own limit."""
 MAX_DIMENSIONS: Final = 8
+MAPPED: Final = 1 << 16
+"""Bytes that the system maps at a time where one of them is read."""
 DTYPES: Final[Mapping[str, torch.dtype]] = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
@@ -74,24 +76,18 @@ class SafetensorsFile:
         count = info.nbytes // info.dtype.itemsize
         return torch.frombuffer(self._map, dtype=info.dtype, count=count, offset=info.start).view(info.shape)
 
-    def ask_for(self, name: str) -> None:
-        """Have the system read the tensor's pages ahead."""
-        self._advise("MADV_WILLNEED", name)
+    def ask_for(self, start: int, end: int) -> None:
+        """Have the system read these bytes ahead."""
+        self._advise("MADV_WILLNEED", start - start % mmap.PAGESIZE, end)
 
-    def forget(self, name: str) -> None:
-        """Give the tensor's mapped pages back: they count as this process's memory. Reading maps them again."""
-        self._advise("MADV_DONTNEED", name)
+    def forget(self, start: int, end: int) -> None:
+        """Give the mapped pages of these bytes back, which count as this process's memory, and those around that the
+        system maps along with them. Reading maps them again."""
+        self._advise("MADV_DONTNEED", start - start % MAPPED, end + -end % MAPPED)
 
-    def forget_all(self) -> None:
-        """Give all mapped pages back, also those around tensors, which the system maps along with them."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-
-    def _advise(self, advice: str, name: str) -> None:
-        info = self.tensors[name]
-        if hasattr(mmap, advice) and info.nbytes:
-            start = info.start - info.start % mmap.PAGESIZE
-            self._map.madvise(getattr(mmap, advice), start, info.start + info.nbytes - start)
+    def _advise(self, advice: str, start: int, end: int) -> None:
+        if hasattr(mmap, advice) and end > start:
+            self._map.madvise(getattr(mmap, advice), start, min(end, len(self._map)) - start)
 
 
 def _read_header(file: Any, size: int, path: Path) -> tuple[dict[str, Any], int]:

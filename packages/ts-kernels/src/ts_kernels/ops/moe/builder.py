@@ -54,8 +54,9 @@ class ExpertsBuilder:
         Raises ``ContractError``.
         """
         rows = checked_source(_NAME, matrix, rows)
-        if rows.shape[1] != self._columns[matrix]:
-            contract.fail(_NAME, matrix, f"[.., {self._columns[matrix]}]", f"{list(rows.shape)}")
+        count, columns = rows.shape
+        if columns != self._columns[matrix]:
+            contract.fail(_NAME, matrix, f"[.., {self._columns[matrix]}]", f"[{count}, {columns}]")
         kind, dtype = (rows.kind, torch.bfloat16) if isinstance(rows, QuantizedWeight) else (DENSE, rows.dtype)
         with self._lock:
             if self._form is None:
@@ -68,7 +69,7 @@ class ExpertsBuilder:
         if not self._packs:
             put_run(self._whole[matrix], rows, first, expert)
             return
-        if rows.shape[0] == self._rows[matrix]:
+        if count == self._rows[matrix]:
             self._pack(matrix, expert, first, rows)
             return
         with self._lock:  # the first run of a matrix makes room for the others
