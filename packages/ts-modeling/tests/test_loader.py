@@ -179,9 +179,9 @@ def load_rank(folder: Path, mesh: Mesh) -> Loaded:
     looked: dict[str, int] = defaultdict(int)
 
     class Watched(CheckpointFolder):
-        def read(self, name: str) -> Tensor:
+        def read(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
             looked[name] += 1
-            return super().read(name)
+            return super().read(name, shape)
 
     config = read_config(folder)
     device = torch.device("cpu")

@@ -35,7 +35,7 @@ UNEVEN: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_moe-uneven": ("qwen3_moe", {**HEADS, "num_experts": 4, "moe_intermediate_size": 43}),
 }
 """Five blocks of 32 and of 128 for two and for four ranks; plain sizes of too few columns for sixteen each, and odd."""
-LINEARS = r"_proj$"
+EXPERTS, PLAIN = r"experts\.\d+\.\w+_proj$", ["lm_head", "model.layers.*.self_attn"]
 DENSE = ("llama", "qwen3", "qwen3_5")
 MESHES = {
     2: [
@@ -78,7 +78,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         if name.endswith("mxfp4"):
             mxfp4_experts(folder, raw)
         elif name.endswith("fp8"):
-            quantize_tiny(folder, raw, "fp8-block", LINEARS, modules_to_not_convert=["lm_head", "self_attn"])
+            quantize_tiny(folder, raw, "fp8-block", EXPERTS, modules_to_not_convert=PLAIN)
         else:
             write_tiny(folder, raw)
     return out

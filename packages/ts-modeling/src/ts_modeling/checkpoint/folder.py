@@ -52,10 +52,10 @@ class CheckpointFolder:
         """File that holds a tensor."""
         return self.find(name)[0].path
 
-    def read(self, name: str) -> Tensor:
-        """View of a tensor on its mapped file."""
+    def read(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        """View of a tensor (as ``shape``, where given) on its mapped file."""
         file, stored = self.find(name)
-        return file.read(stored)
+        return file.read(stored, shape)
 
     def find(self, name: str) -> tuple[SafetensorsFile, str]:
         """The file that holds a tensor, and what it is called there."""

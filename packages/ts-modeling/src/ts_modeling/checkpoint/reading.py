@@ -22,7 +22,7 @@ def fetched(
 ) -> Tensor:
     """The region, on ``device``."""
     if fetch.entire:
-        return folder.read(names[fetch.moves[0].number]).view(fetch.shape).to(device)
+        return folder.read(names[fetch.moves[0].number], fetch.shape).to(device)
     if fetch.lent:
         move = fetch.moves[0]
         return _stored(folder, names[move.number], slots[move.number])[move.take].expand(fetch.shape).to(device)
@@ -42,10 +42,7 @@ def new_memory(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device)
 
 def _stored(folder: CheckpointFolder, name: str, slot: Slot) -> Tensor:
     """A tensor in the file, of the shape that the slot has."""
-    tensor = folder.read(name)
-    if slot.transposed:
-        return tensor.transpose(-1, -2)
-    return tensor if tensor.shape == slot.shape else tensor.view(slot.shape)
+    return folder.read(name).transpose(-1, -2) if slot.transposed else folder.read(name, slot.shape)
 
 
 def _copy(to: Tensor, source: Tensor) -> None:

@@ -8,10 +8,9 @@ import json
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,8 +39,7 @@ DTYPES: Final[Mapping[str, torch.dtype]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """Where one tensor lies: ``start`` counts from the beginning of the file."""
 
     dtype: torch.dtype
@@ -65,16 +63,17 @@ class SafetensorsFile:
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
 
-    def read(self, name: str) -> Tensor:
-        """View of the tensor on the mapped file; copy what you keep."""
+    def read(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        """View of the tensor (as ``shape``, where given) on the mapped file; copy what you keep."""
         info = self.tensors[name]
+        shape = info.shape if shape is None else shape
         if info.nbytes == 0:
-            return torch.empty(info.shape, dtype=info.dtype)
+            return torch.empty(shape, dtype=info.dtype)
         if info.start % info.dtype.itemsize:
             raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.nbytes, offset=info.start)
-            return raw.clone().view(info.dtype).view(info.shape)
+            return raw.clone().view(info.dtype).view(shape)
         count = info.nbytes // info.dtype.itemsize
-        return torch.frombuffer(self._map, dtype=info.dtype, count=count, offset=info.start).view(info.shape)
+        return torch.frombuffer(self._map, dtype=info.dtype, count=count, offset=info.start).view(shape)
 
     def ask_for(self, start: int, end: int) -> None:
         """Have the system read these bytes ahead."""
@@ -140,9 +139,9 @@ def _check_entry(name: str, entry: Any, base: int, size: int, path: Path) -> Ten
         raise CheckpointError(
             f"{path}: {name} has a malformed header entry or an unknown dtype: {entry!r:.120}"
         ) from None
-    numbers = (*shape, begin, end)
-    if not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
-        raise CheckpointError(f"{path}: {name} has a shape or offset that is no size: {entry!r:.120}")
+    for n in (*shape, begin, end):
+        if type(n) is not int or not 0 <= n < 1 << 62:
+            raise CheckpointError(f"{path}: {name} has a shape or offset that is no size: {entry!r:.120}")
     if len(shape) > MAX_DIMENSIONS:
         raise CheckpointError(f"{path}: {name} has {len(shape)} dimensions; more than {MAX_DIMENSIONS} are refused")
     nbytes = prod(shape) * dtype.itemsize

@@ -58,12 +58,13 @@ class ExpertsBuilder:
         if columns != self._columns[matrix]:
             contract.fail(_NAME, matrix, f"[.., {self._columns[matrix]}]", f"[{count}, {columns}]")
         kind, dtype = (rows.kind, torch.bfloat16) if isinstance(rows, QuantizedWeight) else (DENSE, rows.dtype)
+        form = kind, dtype, rows.device
         with self._lock:
             if self._form is None:
                 self._packs = not self._keep and self._packs_in_runs(rows.device, dtype, kind)
-                self._form = kind, dtype, rows.device
-            if (kind, dtype, rows.device) != self._form:
-                contract.fail(_NAME, matrix, f"of one form, {self._form}", f"{(kind, dtype, rows.device)}")
+                self._form = form
+            if form != self._form:
+                contract.fail(_NAME, matrix, f"of one form, {self._form}", f"{form}")
             if not self._packs and matrix not in self._whole:
                 self._whole[matrix] = room_for(rows, self._rows[matrix], self.experts)
         if not self._packs:
