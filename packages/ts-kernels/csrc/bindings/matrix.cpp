@@ -92,9 +92,9 @@ std::shared_ptr<Linear> quantized_linear(Engine& engine, int format, i64 n, i64 
   if (run.into) {
     const WeightView& view = run.into->weight.view();
     const bool halves = source.scale_type == ScaleType::bf16 || source.scale_type == ScaleType::e8m0;
-    require(view.format == source.format && view.group == group &&
-                view.scale_type == (halves ? DType::bf16 : DType::f32),
-            "linear: runs must be of one type");
+    require(
+        view.format == source.format && view.group == group && view.scale_type == (halves ? DType::bf16 : DType::f32),
+        "linear: runs must be of one type");
   }
   return pack(engine, source, std::move(run));
 }
