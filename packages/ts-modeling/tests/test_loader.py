@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from ts_kernels import settings as kernel_settings
 from ts_modeling import CheckpointError, ConfigError, Mesh, load_model, read_config
 from ts_modeling.checkpoint import CheckpointFolder, SafetensorsFile, load_weights
-from ts_modeling.checkpoint.scratch import Scratch
 from ts_modeling.layers import Leaf
 from ts_modeling.registry import build, table_of
 from ts_modeling.testing import INT4, Sequences, dequantized, pack_int4, save_tensors, unpack_int4, write_checkpoint
@@ -181,9 +180,9 @@ def load_rank(folder: Path, mesh: Mesh) -> Loaded:
     looked: dict[str, int] = defaultdict(int)
 
     class Watched(CheckpointFolder):
-        def read(self, name: str) -> Tensor:
+        def read(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
             looked[name] += 1
-            return super().read(name)
+            return super().read(name, shape)
 
     config = read_config(folder)
     device = torch.device("cpu")
@@ -207,23 +206,17 @@ def test_each_rank_reads_its_part_once(tmp_path: Path) -> None:
         assert set(part.looked.values()) == {1}
 
 
-def test_raw_tensors_that_a_module_keeps_are_its_own() -> None:
-    scratch = Scratch(torch.device("cpu"))
-    wanted = {"a": ((300, 100), torch.float32), "b": ((7,), torch.bfloat16)}
-    first = scratch.tensors(int, wanted)
-    address = first["a"].data_ptr()
-    first.clear()
-    scratch.release(int)
-    again = scratch.tensors(str, wanted)
-    assert again["a"].data_ptr() == address
-    kept = again["a"][3:5]
-    kept.fill_(7)
-    again.clear()
-    scratch.release(str)
-    for owner in (str, int):
-        scratch.tensors(owner, wanted)["a"].fill_(1)
-        scratch.release(owner)
-    assert bool((kept == 7).all())
+@pytest.mark.parametrize("keep", [False, True])
+def test_nothing_that_is_kept_lies_in_the_file(folder: Path, keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces are lent where they are mapped, and the mapping shows what becomes of the file."""
+    monkeypatch.setattr(kernel_settings, "_current", [replace(kernel_settings.current(), keep_source=keep)])
+    rows = Sequences(1, 8)
+    model = load_model(folder, dtype="float32")
+    batch = rows.batch(prefills=[(0, [3, 1, 4, 1, 5])])
+    before = model.forward(batch, model.new_cache(rows.num_pages, 4))
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.write(b"\xff" * (folder / WEIGHTS).stat().st_size)
+    assert torch.equal(model.forward(batch, model.new_cache(rows.num_pages, 4)), before)
 
 
 def test_sources_that_are_kept_lie_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

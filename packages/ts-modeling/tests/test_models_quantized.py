@@ -64,7 +64,8 @@ def test_mxfp4_experts_equal_transformers(tmp_path: Path) -> None:
     assert relative(ours, oracle_logits(reference, PROMPT)) < 1e-4
 
 
-def test_a_mesh_that_cuts_blocks_of_mxfp4_is_refused(tmp_path: Path) -> None:
+def test_a_mesh_of_more_ranks_than_blocks_of_mxfp4_is_refused(tmp_path: Path) -> None:
     mxfp4_experts(tmp_path, tiny_config("gpt_oss", hidden_size=96, intermediate_size=96, num_hidden_layers=1))
-    with pytest.raises(MeshError, match="which cuts groups of 32"):
-        load_model(tmp_path, mesh=Mesh(2, {"attn_dp": 2, "moe_tp": 2}))
+    message = r"intermediate_size = 96 has 3 groups of 32 that share a scale, fewer than moe_tp=4; .*fit: "
+    with pytest.raises(MeshError, match=message + "1, 2, 3$"):
+        load_model(tmp_path, mesh=Mesh(4, {"attn_dp": 4, "moe_tp": 4}))

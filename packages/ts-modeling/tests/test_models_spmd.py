@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ts_modeling import Mesh
-from ts_modeling.testing import tiny_config, write_tiny
+from ts_modeling.testing import mxfp4_experts, quantize_tiny, tiny_config, write_tiny
 
 WORKER = Path(__file__).with_name("models_worker.py")
 HEADS: dict[str, Any] = {"num_attention_heads": 4, "hidden_size": 72}
@@ -28,6 +28,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen3_5_moe": {**HEADS, "num_experts": 8, "moe_intermediate_size": 48},
     "qwen3_moe": {**HEADS, "num_experts": 8, "moe_intermediate_size": 48, "mlp_only_layers": [1]},
 }
+UNEVEN: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt_oss-mxfp4": ("gpt_oss", {"num_attention_heads": 4, "hidden_size": 96, "intermediate_size": 160}),
+    "qwen3_moe-fp8": ("qwen3_moe", {**HEADS, "hidden_size": 128, "num_experts": 4, "moe_intermediate_size": 640}),
+    "llama-uneven": ("llama", {**HEADS, "intermediate_size": 70}),
+    "qwen3_moe-uneven": ("qwen3_moe", {**HEADS, "num_experts": 4, "moe_intermediate_size": 43}),
+}
+"""Five blocks of 32 and of 128 for two and for four ranks; plain sizes of too few columns for sixteen each, and odd."""
+EXPERTS, PLAIN = r"experts\.\d+\.\w+_proj$", ["lm_head", "model.layers.*.self_attn"]
 DENSE = ("llama", "qwen3", "qwen3_5")
 MESHES = {
     2: [
@@ -54,6 +62,8 @@ JOBS = {
     ]
     for world, meshes in MESHES.items()
 }
+for world, mesh in ((2, "attn_tp=2,moe_tp=2,dense_tp=2/"), (4, "attn_tp=4,moe_tp=4,dense_tp=4/cut")):
+    JOBS[world] += [(model, mesh) for model in UNEVEN]
 Worlds = dict[int, dict[tuple[str, str], np.ndarray]]
 
 
@@ -62,6 +72,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out = {model: tmp_path_factory.mktemp(model) for model in MODELS}
     for model, folder in out.items():
         write_tiny(folder, tiny_config(model, **MODELS[model]))
+    for name, (model, sizes) in UNEVEN.items():
+        out[name] = folder = tmp_path_factory.mktemp(name)
+        raw = tiny_config(model, **sizes)
+        if name.endswith("mxfp4"):
+            mxfp4_experts(folder, raw)
+        elif name.endswith("fp8"):
+            quantize_tiny(folder, raw, "fp8-block", EXPERTS, modules_to_not_convert=PLAIN)
+        else:
+            write_tiny(folder, raw)
     return out
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from ts_modeling import CheckpointError, ConfigError, MeshError
 from ts_modeling.checkpoint import linear_entries
-from ts_modeling.layers import MLP, Linear, Span, Stack
+from ts_modeling.layers import MLP, Linear, Span, Stack, inner_span
 from ts_modeling.layers.leaf import Leaf, Slot
 from ts_modeling.placement import Dim, Mesh
 from ts_modeling.quantization import Fp8Block, PackedInt, Scheme, dequantized, parse_quantization, scheme_of
@@ -178,3 +178,30 @@ def test_a_global_factor_of_zero_is_refused() -> None:
     tensors["global"][3] = 0
     with pytest.raises(CheckpointError, match="weight_global_scale is 0"):
         stack.source(tensors)
+
+
+@pytest.mark.parametrize(
+    ("size", "ranks", "unit", "parts"),
+    [
+        (2880, 4, 32, [736, 736, 704, 704]),  # GPT-OSS 120B: 90 blocks are 23, 23, 22, 22
+        (2880, 3, 32, [960] * 3),
+        (1408, 8, 128, [256, 256, 256, 128, 128, 128, 128, 128]),
+        (1400, 4, 128, [384, 384, 384, 248]),  # the last block is short
+        (2882, 4, 1, [736, 720, 720, 706]),
+        (44, 2, 1, [22, 22]),
+        (43, 4, 1, [11, 11, 11, 10]),
+    ],
+)
+def test_intermediate_sizes_are_cut_in_whole_groups(size: int, ranks: int, unit: int, parts: list[int]) -> None:
+    """The first rank has the most, which is what ``explain`` builds."""
+    meshes = [Mesh(ranks, {"attn_dp": ranks, "moe_tp": ranks}, rank) for rank in range(ranks)]
+    spans = [inner_span("moe_intermediate_size", size, mesh, "moe_tp", unit) for mesh in meshes]
+    assert [span.length for span in spans] == parts
+    assert [span.start for span in spans] == [sum(parts[:rank]) for rank in range(ranks)]
+    assert max(parts) == parts[0]
+
+
+def test_more_ranks_than_groups_are_refused() -> None:
+    message = r"= 300 has 3 groups of 128 that share a scale, fewer than moe_tp=4; .*fit: 1, 2, 3$"
+    with pytest.raises(MeshError, match=message):
+        inner_span("moe_intermediate_size", 300, Mesh(4, {"attn_dp": 4, "moe_tp": 4}), "moe_tp", 128)

@@ -42,39 +42,58 @@ PackedWeight::PackedWeight(Format format, i64 n, i64 k) {
            .row_stride = kPanel};
 }
 
-PackedWeight PackedWeight::dense(Pool* pool, const DenseSource& s) {
-  PackedWeight packed(s.dtype == DType::f32 ? Format::f32 : Format::bf16, s.n, s.k);
-  const i64 stride = packed.view_.panel_stride, units = stride / kPanel, size = size_of(s.dtype);
-  u32* words = packed.words_.as<u32>();
+PackedWeight PackedWeight::room(const DenseSource& s, i64 n) {
+  return {s.dtype == DType::f32 ? Format::f32 : Format::bf16, n, s.k};
+}
+
+void PackedWeight::fill(Pool* pool, const DenseSource& s, i64 first_row) {
+  const i64 stride = view_.panel_stride, units = stride / kPanel, size = size_of(s.dtype);
+  u32* words = words_.as<u32>() + first_row / kPanel * stride;
   if (s.column_stride != 1) {
     for_panels(pool, s.n, stride, [&](i64 panel) { pack_columns(s, panel, words + panel * stride); });
-  } else {
-    const RowSource rows{
-        static_cast<const unsigned char*>(s.values), s.row_stride * size, s.k * size, s.n, s.in_turn, 0};
-    for_panels(pool, s.n, stride, [&](i64 panel) { pack_panel(rows, panel, units, false, words + panel * stride); });
+    return;
   }
+  const RowSource rows{static_cast<const unsigned char*>(s.values), s.row_stride * size, s.k * size, s.n, s.in_turn, 0};
+  for_panels(pool, s.n, stride, [&](i64 panel) { pack_panel(rows, panel, units, false, words + panel * stride); });
+}
+
+PackedWeight PackedWeight::dense(Pool* pool, const DenseSource& s) {
+  PackedWeight packed = room(s, s.n);
+  packed.fill(pool, s, 0);
   return packed;
 }
 
-PackedWeight PackedWeight::quantized(Pool* pool, const QuantizedSource& s) {
-  PackedWeight packed(s.format, s.n, s.k);
+PackedWeight PackedWeight::room(const QuantizedSource& s, i64 n) {
+  PackedWeight packed(s.format, n, s.k);
   WeightView& view = packed.view_;
-  const i64 groups = ceil_div(s.k, s.group), count = ceil_div(s.n, kPanel) * groups * kPanel;
+  const i64 groups = ceil_div(s.k, s.group), count = ceil_div(n, kPanel) * groups * kPanel;
   view.scale_type = s.scale_type == ScaleType::bf16 || s.scale_type == ScaleType::e8m0 ? DType::bf16 : DType::f32;
   packed.scales_ = Buffer::for_weights(static_cast<std::size_t>(count * size_of(view.scale_type)));
   if (s.zeros) packed.zeros_ = Buffer::for_weights(static_cast<std::size_t>(count) * sizeof(float));
   view.scales = packed.scales_.as<void>(), view.zeros = packed.zeros_.as<float>();
   view.scale_panel_stride = groups * kPanel, view.group = s.group;
+  return packed;
+}
+
+void PackedWeight::fill(Pool* pool, const QuantizedSource& s, i64 first_row) {
+  const WeightView& view = view_;
   const RowSource rows{s.codes, s.code_stride, ceil_div(s.k * 4, unit_of(s.format)), s.n, s.in_turn, s.flip};
-  const i64 stride = view.panel_stride, units = stride / kPanel;
+  const i64 stride = view.panel_stride, units = stride / kPanel, first = first_row / kPanel;
+  const i64 groups = view.scale_panel_stride / kPanel;
   std::atomic<bool> nan{false};
   for_panels(pool, s.n, stride, [&](i64 panel) {
-    if (pack_panel(rows, panel, units, s.format == Format::fp8, packed.words_.as<u32>() + panel * stride)) nan = true;
-    const i64 at = panel * view.scale_panel_stride;
-    pack_scales(s, panel, groups, view.scale_type, ts::at(packed.scales_.as<void>(), view.scale_type, at));
-    if (s.zeros) pack_zeros(s, panel, groups, packed.zeros_.as<float>() + at);
+    u32* words = words_.as<u32>() + (first + panel) * stride;
+    if (pack_panel(rows, panel, units, s.format == Format::fp8, words)) nan = true;
+    const i64 at = (first + panel) * view.scale_panel_stride;
+    pack_scales(s, panel, groups, view.scale_type, ts::at(scales_.as<void>(), view.scale_type, at));
+    if (s.zeros) pack_zeros(s, panel, groups, zeros_.as<float>() + at);
   });
-  packed.has_nan_ = nan;
+  if (nan) std::atomic_ref(has_nan_).store(true, std::memory_order_relaxed);  // runs are packed by several threads
+}
+
+PackedWeight PackedWeight::quantized(Pool* pool, const QuantizedSource& s) {
+  PackedWeight packed = room(s, s.n);
+  packed.fill(pool, s, 0);
   return packed;
 }
 

@@ -82,6 +82,13 @@ class PackedWeight {
   static PackedWeight dense(Pool* pool, const DenseSource& source);
   static PackedWeight quantized(Pool* pool, const QuantizedSource& source);
 
+  // Memory for `n` rows, which `fill` packs a run at a time, in any order and by several threads at once. `like` is any
+  // run; a run begins at a multiple of kPanel rows, and all runs are of one type, of scales too.
+  static PackedWeight room(const DenseSource& like, i64 n);
+  static PackedWeight room(const QuantizedSource& like, i64 n);
+  void fill(Pool* pool, const DenseSource& source, i64 first_row);
+  void fill(Pool* pool, const QuantizedSource& source, i64 first_row);
+
   void set_bias(const float* bias);
   void unpack(float* out) const;  // [n, k], without the bias
   const WeightView& view() const { return view_; }

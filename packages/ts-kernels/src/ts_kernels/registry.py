@@ -119,7 +119,8 @@ class KernelSpec:
 
     ``load`` imports and returns the function on first use. ``dtypes`` gives the dtypes each argument may have (an
     argument that is not named may have any); ``formats`` the weight formats; ``traits`` the sizes. ``prepare`` packs a
-    weight for this kernel, None where it reads plain tensors. ``direct`` loads a shortcut that takes the public
+    weight for this kernel, None where it reads plain tensors; ``in_runs``: a run of rows at a time too, as the native
+    kernels' form is (``gemm.cpu.pack_run``). ``direct`` loads a shortcut that takes the public
     function's arguments, checks them itself and gives ``NotImplemented`` where it cannot serve them; see
     ``Operation.direct``.
     """
@@ -133,6 +134,7 @@ class KernelSpec:
     formats: frozenset[str] = frozenset({"dense"})
     traits: tuple[Trait, ...] = ()
     prepare: Kernel | None = None
+    in_runs: bool = False
     direct: Callable[[], Kernel] | None = None
     origin: str = OWN
 

@@ -39,11 +39,12 @@ def native(
     formats: frozenset[str] = DENSE,
     traits: tuple[Trait, ...] = (),
     prepare: str | None = None,
+    in_runs: bool = False,
     direct: str | None = None,
 ) -> None:
     """Register the C++ CPU implementation at ``path`` ("family.module:function"), imported on first use.
 
-    ``direct`` is its shortcut, likewise.
+    ``direct`` is its shortcut, likewise; see ``KernelSpec`` for ``in_runs``.
     """
     spec = KernelSpec(
         operation=operation.name,
@@ -55,6 +56,7 @@ def native(
         formats=formats,
         traits=traits,
         prepare=None if prepare is None else functools.partial(_call, prepare),
+        in_runs=in_runs,
         direct=None if direct is None else functools.partial(_resolve, direct),
     )
     REGISTRY.register(spec)

@@ -1,21 +1,18 @@
 """A checkpoint against a model's table, both ways, before anything is read; and its scales once they are."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..layers.leaf import Buffer, Leaf, Slot
+from ..layers.leaf import Buffer, Slot
 from .folder import CheckpointFolder
-from .scratch import words
-from .table import Entry, Table
+from .safetensors import TensorInfo
+from .table import Table
+from .words import words
 
-Part = tuple[Entry, Slot]
-Plan = Mapping[str, list[Part]]
-"""What fills each leaf."""
 SHOWN: Final = 5
 NO_NUMBER: Final = {
     torch.float32: 0x7F800000,
@@ -43,49 +40,57 @@ def check_names(folder: CheckpointFolder, table: Table) -> None:
         raise CheckpointError(f"{folder.folder}: {'; '.join(problems)}: {hint}")
 
 
-def plan_of(leaves: Mapping[str, Leaf], folder: CheckpointFolder, entries: Iterable[Entry]) -> Plan:
-    """Entries of each leaf with their slots. Raises ``CheckpointError`` naming wrong shapes, types and numbers."""
-    plan: dict[str, list[Part]] = defaultdict(list)
-    problems: list[str] = []
-    wanted = {path: leaf.buffers_wanted() for path, leaf in leaves.items()}
-    for entry in entries:
-        if not entry.module:
-            continue
-        slot = leaves[entry.module].slot(entry.part)
-        found = _problem(entry, slot, wanted[entry.module].get(slot.buffer), folder)
-        if found:
-            problems.append(found)
-        elif slot.says is None:
-            plan[entry.module].append((entry, slot))
-    if problems:
-        raise CheckpointError(f"{folder.folder}: {_list(problems)}")
-    return plan
-
-
-def _problem(entry: Entry, slot: Slot, buffer: Buffer | None, folder: CheckpointFolder) -> str:
-    """What is wrong with a tensor, or nothing."""
-    info = folder.info(entry.name)
+def problem_of(slot: Slot, buffer: Buffer | None, info: TensorInfo) -> str:
+    """What is wrong with a tensor's shape or type, or nothing."""
     shape = (*slot.shape[:-2], slot.shape[-1], slot.shape[-2]) if slot.transposed else slot.shape
     if _trimmed(info.shape) != _trimmed(shape):
-        return f"{entry.name} has shape {list(info.shape)}, config.json asks for {list(shape)}"
-    if slot.says is not None:
-        if info.dtype.is_floating_point:
-            return f"{entry.name} is {_name(info.dtype)}, expected integers"
-        found = folder.read(entry.name).tolist()
-        return "" if found == list(slot.says) else f"{entry.name} says {found}, config.json asks for {list(slot.says)}"
+        return f"has shape {list(info.shape)}, config.json asks for {list(shape)}"
+    if slot.says is not None and info.dtype.is_floating_point:
+        return f"is {_name(info.dtype)}, expected integers"
     if buffer and info.dtype not in buffer.dtypes:
-        return f"{entry.name} is {_name(info.dtype)}, expected {' or '.join(map(_name, buffer.dtypes))}"
+        return f"is {_name(info.dtype)}, expected {' or '.join(map(_name, buffer.dtypes))}"
     return ""
 
 
-def check_scales(
-    wanted: Mapping[str, Buffer], parts: Iterable[Part], folder: CheckpointFolder, tensors: Mapping[str, Tensor]
-) -> None:
-    """Refuse factors that are no numbers: one of them spoils every token, and they are few enough to look at all."""
-    for key, buffer in wanted.items():
-        if buffer.scale and not _finite(tensors[key]):
-            bad = (e.name for e, slot in parts if slot.buffer == key and not _finite(folder.read(e.name)))
-            raise CheckpointError(f"{folder.folder}: {next(bad)} holds scales that are not finite; copy the file again")
+def types_of(
+    wanted: Mapping[str, Buffer],
+    names: Sequence[str],
+    slots: Sequence[Slot],
+    infos: Sequence[TensorInfo],
+    dtype: torch.dtype,
+) -> dict[str, torch.dtype]:
+    """Type of each buffer: that of the tensors which fill it, but fp16 weights become ``dtype``.
+
+    Raises ``CheckpointError`` naming one that differs from those stacked with it.
+    """
+    out: dict[str, torch.dtype] = {}
+    for name, slot, info in zip(names, slots, infos, strict=True):
+        if slot.moves:
+            held = dtype if info.dtype == torch.float16 and not wanted[slot.buffer].half else info.dtype
+            if out.setdefault(slot.buffer, held) != held:
+                raise CheckpointError(f"{name} is {held}, but tensors that are stacked with it are {out[slot.buffer]}")
+    return out
+
+
+def check_says(folder: CheckpointFolder, name: str, numbers: tuple[int, ...]) -> None:
+    """Refuse a tensor that holds other numbers than these."""
+    found = folder.read(name).tolist()
+    if found != list(numbers):
+        raise CheckpointError(f"{folder.folder}: {name} says {found}, config.json asks for {list(numbers)}")
+
+
+def check_scale(folder: CheckpointFolder, scales: Tensor, names: Iterable[str]) -> None:
+    """Refuse factors that are no numbers, of one of these tensors: one of them spoils every token, and they are few
+    enough to look at all."""
+    if not _finite(scales):
+        bad = next(name for name in names if not _finite(folder.read(name)))
+        raise CheckpointError(f"{folder.folder}: {bad} holds scales that are not finite; copy the file again")
+
+
+def refuse_misfits(folder: CheckpointFolder, problems: list[str]) -> None:
+    """Raise ``CheckpointError`` where tensors do not fit."""
+    if problems:
+        raise CheckpointError(f"{folder.folder}: {_list(problems)}")
 
 
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:

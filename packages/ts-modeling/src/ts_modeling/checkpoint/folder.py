@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,25 +52,10 @@ class CheckpointFolder:
         """File that holds a tensor."""
         return self.find(name)[0].path
 
-    def read(self, name: str) -> Tensor:
-        """View of a tensor on its mapped file."""
+    def read(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        """View of a tensor (as ``shape``, where given) on its mapped file."""
         file, stored = self.find(name)
-        return file.read(stored)
-
-    def ask_for(self, name: str) -> None:
-        """Have the system read a tensor's pages ahead."""
-        file, stored = self.find(name)
-        file.ask_for(stored)
-
-    def forget(self, name: str) -> None:
-        """Give the mapped pages of a tensor back; they are read again if anyone looks."""
-        file, stored = self.find(name)
-        file.forget(stored)
-
-    def forget_files(self, names: Iterable[str]) -> None:
-        """Give all mapped pages of the files of these tensors back."""
-        for file in {id(f): f for f, _ in map(self.find, names)}.values():
-            file.forget_all()
+        return file.read(stored, shape)
 
     def find(self, name: str) -> tuple[SafetensorsFile, str]:
         """The file that holds a tensor, and what it is called there."""

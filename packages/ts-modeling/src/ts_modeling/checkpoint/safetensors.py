@@ -8,10 +8,9 @@ import json
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +20,8 @@ from ..errors import CheckpointError, shown
 MAX_HEADER: Final = 100_000_000
 """Bytes; the format's own limit."""
 MAX_DIMENSIONS: Final = 8
+MAPPED: Final = 1 << 16
+"""Bytes that the system maps at a time where one of them is read."""
 DTYPES: Final[Mapping[str, torch.dtype]] = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
@@ -38,8 +39,7 @@ DTYPES: Final[Mapping[str, torch.dtype]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """Where one tensor lies: ``start`` counts from the beginning of the file."""
 
     dtype: torch.dtype
@@ -63,35 +63,30 @@ class SafetensorsFile:
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
 
-    def read(self, name: str) -> Tensor:
-        """View of the tensor on the mapped file; copy what you keep."""
+    def read(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        """View of the tensor (as ``shape``, where given) on the mapped file; copy what you keep."""
         info = self.tensors[name]
+        shape = info.shape if shape is None else shape
         if info.nbytes == 0:
-            return torch.empty(info.shape, dtype=info.dtype)
+            return torch.empty(shape, dtype=info.dtype)
         if info.start % info.dtype.itemsize:
             raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.nbytes, offset=info.start)
-            return raw.clone().view(info.dtype).view(info.shape)
+            return raw.clone().view(info.dtype).view(shape)
         count = info.nbytes // info.dtype.itemsize
-        return torch.frombuffer(self._map, dtype=info.dtype, count=count, offset=info.start).view(info.shape)
+        return torch.frombuffer(self._map, dtype=info.dtype, count=count, offset=info.start).view(shape)
 
-    def ask_for(self, name: str) -> None:
-        """Have the system read the tensor's pages ahead."""
-        self._advise("MADV_WILLNEED", name)
+    def ask_for(self, start: int, end: int) -> None:
+        """Have the system read these bytes ahead."""
+        self._advise("MADV_WILLNEED", start - start % mmap.PAGESIZE, end)
 
-    def forget(self, name: str) -> None:
-        """Give the tensor's mapped pages back: they count as this process's memory. Reading maps them again."""
-        self._advise("MADV_DONTNEED", name)
+    def forget(self, start: int, end: int) -> None:
+        """Give the mapped pages of these bytes back, which count as this process's memory, and those around that the
+        system maps along with them. Reading maps them again."""
+        self._advise("MADV_DONTNEED", start - start % MAPPED, end + -end % MAPPED)
 
-    def forget_all(self) -> None:
-        """Give all mapped pages back, also those around tensors, which the system maps along with them."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-
-    def _advise(self, advice: str, name: str) -> None:
-        info = self.tensors[name]
-        if hasattr(mmap, advice) and info.nbytes:
-            start = info.start - info.start % mmap.PAGESIZE
-            self._map.madvise(getattr(mmap, advice), start, info.start + info.nbytes - start)
+    def _advise(self, advice: str, start: int, end: int) -> None:
+        if hasattr(mmap, advice) and end > start:
+            self._map.madvise(getattr(mmap, advice), start, min(end, len(self._map)) - start)
 
 
 def _read_header(file: Any, size: int, path: Path) -> tuple[dict[str, Any], int]:
@@ -145,9 +140,9 @@ def _check_entry(name: str, entry: Any, base: int, size: int, path: Path) -> Ten
         raise CheckpointError(
             f"{path}: {name} has a malformed header entry or an unknown dtype: {entry!r:.120}"
         ) from None
-    numbers = (*shape, begin, end)
-    if not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
-        raise CheckpointError(f"{path}: {name} has a shape or offset that is no size: {entry!r:.120}")
+    for n in (*shape, begin, end):
+        if type(n) is not int or not 0 <= n < 1 << 62:
+            raise CheckpointError(f"{path}: {name} has a shape or offset that is no size: {entry!r:.120}")
     if len(shape) > MAX_DIMENSIONS:
         raise CheckpointError(f"{path}: {name} has {len(shape)} dimensions; more than {MAX_DIMENSIONS} are refused")
     nbytes = prod(shape) * dtype.itemsize

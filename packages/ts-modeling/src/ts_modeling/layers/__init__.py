@@ -21,7 +21,7 @@ from .packed_attention import GridRotary, PackedAttention
 from .patches import JoinRows, PatchEmbed, PoolPatches
 from .rotary import Rope, RotaryTable, Yarn
 from .rows import SelectRows
-from .stack import Span, Stack, local_size, span
+from .stack import Span, Stack, inner_span, local_size, span
 
 __all__ = [
     "MLP",
@@ -72,6 +72,7 @@ __all__ = [
     "Stack",
     "Survey",
     "Yarn",
+    "inner_span",
     "kv_group",
     "local_size",
     "span",

@@ -11,7 +11,7 @@ from ts_kernels import activation, gemm
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Spec
 from .leaf import Buffer, Leaf, Slot, cut
 from .linear import product_boundary
-from .stack import local_size
+from .stack import inner_span, local_size
 
 
 class BiasedLinear(Leaf):
@@ -83,8 +83,7 @@ class GeluMLP(Leaf):
         assert takes.size is not None
         assert gives.size is not None
         self.d_in, self.d_out, self.intermediate, self.tanh = takes.size, gives.size, intermediate, tanh
-        self.inner = local_size("the vision tower's intermediate size", intermediate, mesh, axis)
-        self.index = mesh.index(mesh.atoms(axis))
+        self.inner = inner_span("the vision tower's intermediate size", intermediate, mesh, axis)
         before, after = Spec(TOKENS, takes, **{axis: Replicate()}), Spec(TOKENS, gives, **{axis: Partial()})
         self.boundary = Boundary((before,), (after,))
 
@@ -94,16 +93,17 @@ class GeluMLP(Leaf):
 
     def buffers_wanted(self) -> dict[str, Buffer]:
         """Both matrices and their biases."""
+        inner = self.inner.length
         return {
-            "up.weight": Buffer((self.inner, self.d_in)),
-            "up.bias": Buffer((self.inner,), init="zeros"),
-            "down.weight": Buffer((self.d_out, self.inner)),
+            "up.weight": Buffer((inner, self.d_in)),
+            "up.bias": Buffer((inner,), init="zeros"),
+            "down.weight": Buffer((self.d_out, inner)),
             "down.bias": Buffer((self.d_out,), init="zeros"),
         }
 
     def slot(self, part: str) -> Slot:
         """This rank's rows of ``up``, columns of ``down``; ``down``'s bias is read whole by all."""
-        mine = cut(self.index * self.inner, self.inner)
+        mine = cut(self.inner.start, self.inner.length)
         shapes: dict[str, tuple[tuple[int, ...], tuple[slice, ...]]] = {
             "up.weight": ((self.intermediate, self.d_in), (mine,)),
             "up.bias": ((self.intermediate,), (mine,)),
@@ -116,4 +116,4 @@ class GeluMLP(Leaf):
         """Bring both matrices to the form that the kernels want, the biases within them."""
         self.up = gemm.prepare(tensors.pop("up.weight"), bias=tensors.pop("up.bias"))
         bias = tensors.pop("down.bias")
-        self.down = gemm.prepare(tensors.pop("down.weight"), bias=None if self.index else bias)
+        self.down = gemm.prepare(tensors.pop("down.weight"), bias=None if self.inner.start else bias)

@@ -3,14 +3,14 @@
 Legend: T tokens, D hidden, F features (several hidden states side by side).
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ..placement import TOKENS, Boundary, Dim, Mesh, Spec
 from ..quantization import PLAIN, Scheme
-from .leaf import Buffer, Leaf, Slot
+from .leaf import Buffer, Builder, Leaf, Piece, Slot
 from .linear import Linear
 
 
@@ -51,6 +51,18 @@ class FuseFeatures(Leaf):
     def slot(self, part: str) -> Slot:
         """Rows of the projection."""
         return self.parts[0].slot(part)
+
+    def layout(self) -> Hashable:
+        """The projection's."""
+        return type(self), self.parts[0].layout()
+
+    def pieces(self, types: Mapping[str, torch.dtype]) -> Sequence[Piece]:
+        """The projection's."""
+        return self.parts[0].pieces(types)
+
+    def builder(self) -> Builder:
+        """The projection's."""
+        return self.parts[0].builder()
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Bring the projection to the form that the kernels want."""

@@ -3,13 +3,16 @@
 Legend: T tokens, S sampled rows, D hidden, V vocabulary.
 """
 
+from collections.abc import Hashable, Mapping, Sequence
+
 import torch
 from torch import Tensor
 from ts_kernels import contract, gemm
 
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Shard, Spec
 from ..quantization import PLAIN, Scheme
-from .leaf import Buffer, SharedLeaf, Slot, cut
+from .builders import WeightBuilder
+from .leaf import Buffer, Builder, Piece, SharedLeaf, Slot, cut
 from .stack import Span, Stack, local_size, span
 
 
@@ -81,6 +84,18 @@ class LMHead(SharedLeaf):
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Bring the weight to the form that the kernels want."""
         self.weight = gemm.prepare(self.stack.source(tensors))
+
+    def layout(self) -> Hashable:
+        """The stack's."""
+        return type(self), self.stack.layout()
+
+    def pieces(self, types: Mapping[str, torch.dtype]) -> Sequence[Piece]:
+        """Runs of rows."""
+        return tuple(self.stack.pieces())
+
+    def builder(self) -> Builder:
+        """Packs runs of rows."""
+        return WeightBuilder(self, self.stack)
 
     def form(self) -> Scheme:
         """How the matrix is stored."""

@@ -1,6 +1,7 @@
 """What the compiler and the loader know about a module that they do not look into."""
 
-from collections.abc import Hashable, Mapping
+import abc
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar, Literal
@@ -13,7 +14,8 @@ from ..quantization.scheme import FLOATS
 
 Init = Literal["normal", "ones", "zeros", "codes", "fill"]
 Memory = Literal["own", "arguments", "any"]
-Moves = tuple[tuple[tuple[slice, ...], tuple[int | slice, ...]], ...]
+Region = tuple[int | slice, ...]
+Moves = tuple[tuple[tuple[slice, ...], Region], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,31 @@ class Slot:
         return () if self.take is None else ((self.take, self.put), *self.more)
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a ``Builder`` takes at a time: ``regions`` of buffers by name.
+
+    They make the rows from ``first`` on of ``matrix``, of one ``expert`` where there are several.
+    """
+
+    regions: Mapping[str, Region]
+    matrix: str = ""
+    expert: int = 0
+    first: int = 0
+
+
+class Builder(abc.ABC):
+    """Makes the weights of one leaf of its pieces, so that all of its buffers are never in memory."""
+
+    @abc.abstractmethod
+    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+        """Take the regions of ``piece``, which are lent: they may lie in a file. Several threads call it at once."""
+
+    @abc.abstractmethod
+    def finish(self) -> None:
+        """Give the leaf its weights, all pieces of which have come."""
+
+
 class Leaf(nn.Module):
     """A module with an annotated boundary; ``forward`` is one device's plain code.
 
@@ -87,6 +114,18 @@ class Leaf(nn.Module):
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Take the filled buffers, each one gone from ``tensors`` once it is no longer needed."""
+
+    def layout(self) -> Hashable:
+        """What decides slots, buffers and pieces: leaves that agree in it have the same. None: nothing is known."""
+        return None
+
+    def pieces(self, types: Mapping[str, torch.dtype]) -> Sequence[Piece]:
+        """What ``builder`` wants, for buffers of these types; nothing where ``prepare`` has to take all at once."""
+        return ()
+
+    def builder(self) -> Builder:
+        """Takes the pieces, in place of ``prepare``."""
+        raise NotImplementedError
 
 
 class SharedLeaf(Leaf):

@@ -3,14 +3,16 @@
 Legend: T tokens, K inputs, N outputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 from ts_kernels import gemm
 
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Shard, Spec
 from ..quantization import PLAIN, Scheme
-from .leaf import Buffer, Leaf, Slot
+from .builders import WeightBuilder
+from .leaf import Buffer, Builder, Leaf, Piece, Slot
 from .stack import Stack, span
 
 
@@ -80,6 +82,18 @@ class Linear(Leaf):
         """Bring the weight to the form that the kernels want."""
         bias = self.stack.bias(tensors)
         self.weight = gemm.prepare(self.stack.source(tensors), bias=bias)
+
+    def layout(self) -> Hashable:
+        """The stack's."""
+        return type(self), self.stack.layout()
+
+    def pieces(self, types: Mapping[str, torch.dtype]) -> Sequence[Piece]:
+        """Runs of rows, and the bias."""
+        return (*self.stack.pieces(), *self.stack.bias_piece())
+
+    def builder(self) -> Builder:
+        """Packs runs of rows."""
+        return WeightBuilder(self, self.stack)
 
     def extra_repr(self) -> str:
         """Shape, for printing."""

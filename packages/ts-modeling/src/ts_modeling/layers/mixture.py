@@ -3,12 +3,14 @@
 Legend: T tokens, D hidden, E experts, k experts a token.
 """
 
+from collections.abc import Hashable, Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 from ts_kernels import gemm, moe
 
 from ..placement import TOKENS, Boundary, Dim, Partial, Replicate, Spec
-from .leaf import Buffer, Leaf, Slot
+from .leaf import Buffer, Builder, Leaf, Piece, Slot
 from .mlp import MLP
 from .moe import Experts, MoEShape, Router
 
@@ -76,10 +78,41 @@ class GatedShared(Leaf):
         """Place in the MLP, or the row of the score."""
         return Slot("score", (1, self.hidden)) if part == "score" else self.parts[0].slot(part)
 
+    def layout(self) -> Hashable:
+        """The MLP's."""
+        return type(self), self.parts[0].layout()
+
+    def pieces(self, types: Mapping[str, torch.dtype]) -> Sequence[Piece]:
+        """The MLP's, and the score."""
+        mlp = self.parts[0].pieces(types)
+        return (*mlp, Piece({"score": ()}, "score")) if mlp else ()
+
+    def builder(self) -> Builder:
+        """Builds the MLP, and takes the score beside it."""
+        return GatedSharedBuilder(self)
+
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Bring all of it to the form that the kernels want."""
         self.score = gemm.prepare(tensors.pop("score"))
         self.parts[0].prepare(tensors)
+
+
+class GatedSharedBuilder(Builder):
+    """Builds the MLP of a ``GatedShared``, and takes the score beside it."""
+
+    def __init__(self, leaf: GatedShared) -> None:
+        self.leaf, self.mlp = leaf, leaf.parts[0].builder()
+
+    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+        """The score, or a piece of the MLP."""
+        if piece.matrix == "score":
+            self.leaf.score = gemm.prepare(tensors["score"].clone())
+        else:
+            self.mlp.take(piece, tensors)
+
+    def finish(self) -> None:
+        """Give the MLP its weight."""
+        self.mlp.finish()
 
 
 class Mixture(nn.Module):

@@ -1,14 +1,17 @@
 """Gated MLP. Legend: T tokens, D hidden, I intermediate of this rank."""
 
 import math
+from collections.abc import Hashable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 from ts_kernels import gemm
 
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Spec
 from ..quantization import PLAIN, Scheme, of_one_format
-from .leaf import Buffer, Leaf, Slot
-from .stack import Span, Stack, span
+from .builders import StackBuilder
+from .leaf import Buffer, Builder, Leaf, Piece, Slot
+from .stack import Span, Stack, alike, inner_span
 
 
 class MLP(Leaf):
@@ -34,7 +37,8 @@ class MLP(Leaf):
         assert hidden.size is not None
         down = down_scheme or scheme
         unit = math.lcm(scheme.row_unit, down.column_unit)
-        inner, width = span("intermediate_size", intermediate, mesh, axis, unit), Span.whole(hidden.size, "hidden_size")
+        inner = inner_span("intermediate_size", intermediate, mesh, axis, unit)
+        width = Span.whole(hidden.size, "hidden_size")
         self.gate_up = Stack("gate_up.", scheme, {"gate": inner, "up": inner}, width)
         self.down = Stack("down.", down, {"down": width}, inner)
         takes, gives = Spec(TOKENS, hidden, **{axis: Replicate()}), Spec(TOKENS, hidden, **{axis: Partial()})
@@ -52,6 +56,36 @@ class MLP(Leaf):
         """This rank's rows of ``gate`` or ``up``, or columns of ``down``."""
         return (self.down if part.startswith("down.") else self.gate_up).slot(part)
 
+    def layout(self) -> Hashable:
+        """Those of both stacks."""
+        return type(self), self.gate_up.layout(), self.down.layout()
+
+    def pieces(self, types: Mapping[str, torch.dtype]) -> Sequence[Piece]:
+        """Runs of rows of both, where both stay in one format."""
+        if not alike(self.gate_up, self.down, types):
+            return ()
+        return (*self.gate_up.pieces(), *self.down.pieces())
+
+    def builder(self) -> Builder:
+        """Packs runs of rows."""
+        return MLPBuilder(self)
+
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Bring both matrices to the form that the kernels want."""
         self.weight = gemm.prepare_mlp(*of_one_format(self.gate_up.source(tensors), self.down.source(tensors)))
+
+
+class MLPBuilder(Builder):
+    """Packs both matrices of a gated MLP."""
+
+    def __init__(self, mlp: MLP) -> None:
+        self.mlp = mlp
+        self.stacks = {stack.name: StackBuilder(stack) for stack in (mlp.gate_up, mlp.down)}
+
+    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+        """A run of rows of one of them."""
+        self.stacks[piece.matrix].take(piece, tensors)
+
+    def finish(self) -> None:
+        """Give the MLP its weight."""
+        self.mlp.weight = gemm.prepare_mlp(*(stack.finish() for stack in self.stacks.values()))

@@ -4,6 +4,7 @@ Legend: T tokens, D hidden, E experts, I intermediate of one expert, k experts a
 """
 
 import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from ts_kernels import gemm, moe
 
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Routed, Spec
-from ..quantization import PLAIN, Scheme, of_one_format
-from .leaf import Buffer, Leaf, Slot
+from ..quantization import BIAS, PLAIN, Scheme, of_one_format
+from .builders import kept_bias
+from .leaf import Buffer, Builder, Leaf, Piece, Slot
 from .mlp import MLP
-from .stack import Span, Stack, span
+from .stack import Span, Stack, alike, inner_span, span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ class Experts(Leaf):
         experts = span(shape.names[0], shape.experts, mesh, "moe_ep")
         scheme, down = shape.scheme, shape.down_scheme or shape.scheme
         unit = math.lcm(scheme.row_unit, down.column_unit)
-        inner = span(shape.names[1], shape.intermediate, mesh, "moe_tp", unit)
+        inner = inner_span(shape.names[1], shape.intermediate, mesh, "moe_tp", unit)
         width, bias = Span.whole(shape.hidden, "hidden_size"), shape.bias
         parts = {"gate": inner, "up": inner}
         if shape.interleaved:
@@ -131,6 +133,24 @@ class Experts(Leaf):
         slot = (self.down if part.rsplit(".", 2)[-2] == "down" else self.gate_up).slot(part)
         return replace(slot, transposed=self.shape.transposed and part.endswith(".weight"))
 
+    def layout(self) -> Hashable:
+        """Those of both stacks, and how the file lays them."""
+        return type(self), self.gate_up.layout(), self.down.layout(), self.shape.transposed, self.shape.interleaved
+
+    def pieces(self, types: Mapping[str, torch.dtype]) -> Sequence[Piece]:
+        """Runs of rows of each matrix where both stay in one format, else an expert at a time; and the biases."""
+        whole = self.shape.interleaved
+        biases = (*self.gate_up.bias_piece(), *self.down.bias_piece())
+        if alike(self.gate_up, self.down, types):
+            runs = (*self.gate_up.pieces(whole=whole), *self.down.pieces())
+            return (*sorted(runs, key=lambda piece: piece.expert), *biases)  # as they lie in the file
+        both = zip(self.gate_up.pieces(whole=True), self.down.pieces(whole=True), strict=True)
+        return (*(Piece({**a.regions, **b.regions}, expert=a.expert) for a, b in both), *biases)
+
+    def builder(self) -> Builder:
+        """Packs matrices one by one."""
+        return ExpertsLeafBuilder(self)
+
     def prepare(self, tensors: dict[str, Tensor]) -> None:
         """Bring the stacks to the form that the kernels want."""
         biases = self.gate_up.bias(tensors), self.down.bias(tensors)
@@ -142,6 +162,41 @@ class Experts(Leaf):
             down_bias=biases[1],
             activation=self.shape.activation,
             interleaved=self.shape.interleaved,
+        )
+
+
+class ExpertsLeafBuilder(Builder):
+    """Packs the matrices of a layer's experts one run of rows after another."""
+
+    def __init__(self, leaf: Experts) -> None:
+        self.leaf, shape = leaf, leaf.shape
+        count, inter = leaf.gate_up.experts, leaf.down.k.length
+        assert count
+        self.experts = moe.ExpertsBuilder(
+            count.length, shape.hidden, inter, interleaved=shape.interleaved, activation=shape.activation
+        )
+        self.biases: dict[str, Tensor | None] = {}
+
+    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+        """Rows of one matrix, both matrices of an expert, or a bias."""
+        gate_up, down = self.leaf.gate_up, self.leaf.down
+        stacks = {stack.name: stack for stack in (gate_up, down)}
+        if piece.matrix == BIAS.key:
+            for stack in (gate_up, down):
+                if stack.name + BIAS.key in tensors:
+                    self.biases[stack.name] = kept_bias(stack, tensors)
+        elif piece.matrix in stacks:
+            source = stacks[piece.matrix].source(tensors)
+            self.experts.put(piece.matrix.removesuffix("."), piece.expert, piece.first, source)
+        else:
+            both = of_one_format(gate_up.source(tensors), down.source(tensors))
+            for stack, source in zip((gate_up, down), both, strict=True):
+                self.experts.put(stack.name.removesuffix("."), piece.expert, 0, source)
+
+    def finish(self) -> None:
+        """Give the leaf its weights."""
+        self.leaf.weights = self.experts.finish(
+            gate_up_bias=self.biases.get(self.leaf.gate_up.name), down_bias=self.biases.get(self.leaf.down.name)
         )
 
 

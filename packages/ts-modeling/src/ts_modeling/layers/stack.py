@@ -3,18 +3,26 @@
 Legend: E experts, N outputs, K inputs.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
+from ts_kernels import gemm
 
 from ..errors import ConfigError
 from ..placement import Mesh
 from ..quantization import BIAS, Field, Scheme, dequantized
 from ..quantization.scheme import Source
 from .cuts import check_cut
-from .leaf import Buffer, Init, Slot, cut
+from .leaf import Buffer, Init, Piece, Region, Slot, cut
+
+WIDTH: Final = 16
+"""Columns that kernels read together: panels of the CPU's have 16, tiles of a GPU's no fewer."""
+PIECE: Final = 2 << 20
+"""Bytes of a run of rows, about: what is read and packed at a time, and mapped meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,28 @@ def span(what: str, size: int, mesh: Mesh, axis: str | None, unit: int = 1, copi
     local = local_size(what, size, mesh, axis, unit)
     index = mesh.index(mesh.atoms(axis)) if axis else 0
     return Span(size // copies, index // copies * local, local, what)
+
+
+def inner_span(what: str, size: int, mesh: Mesh, axis: str, unit: int = 1) -> Span:
+    """This rank's part of an intermediate size, which no other module sees, so that parts need not be equal.
+
+    It is cut in whole groups of ``unit``: equal parts where they are, else the first ranks have one group more, of
+    ``WIDTH`` too if there are enough. Raises ``MeshError`` where there are fewer groups than ranks.
+    """
+    ranks, index = mesh.size(axis), mesh.index(mesh.atoms(axis))
+    groups = -(-size // unit)
+    problem = f"{what} = {size} is less than {axis}={ranks}"
+    if unit > 1:
+        problem = f"{what} = {size} has {groups} groups of {unit} that share a scale, fewer than {axis}={ranks}"
+    check_cut(mesh, axis, lambda n: groups >= n, problem)
+    if size % (ranks * unit) == 0:
+        return Span(size, index * size // ranks, size // ranks, what)
+    wide = math.lcm(unit, WIDTH)
+    step = wide if -(-size // wide) >= ranks else unit
+    each, more = divmod(-(-size // step), ranks)
+    start = (index * each + min(index, more)) * step
+    end = start + (each + (index < more)) * step
+    return Span(size, start, min(end, size) - start, what)
 
 
 class Stack:
@@ -127,18 +157,53 @@ class Stack:
         return tensors.pop(self.name + BIAS.key).squeeze(-1) if self.adds_bias else None
 
     def source(self, tensors: dict[str, Tensor]) -> Source:
-        """The kernels' weight of the filled buffers, which leave ``tensors``.
+        """The kernels' weight of the filled buffers, which leave ``tensors``; or of regions of them, as pieces have.
 
         Parts that do not end at a block's bound cannot share blocks, and are dequantized to bf16.
         """
         mine = {field.key: tensors.pop(self.name + field.key) for field in self.scheme.fields}
         if self.joined:
             return self.scheme.source(mine, self.k.length)
-        pieces, lead = [], (_ALL,) if self.experts else ()
+        pieces = []
         for name in self.parts:
-            piece = {f.key: mine[f.key][(*lead, self._held(f, name))] for f in self.scheme.fields}
+            piece = {f.key: mine[f.key][..., self._held(f, name), :] for f in self.scheme.fields}
             pieces.append(dequantized(self.scheme.source(piece, self.k.length)))
         return torch.cat(pieces, dim=-2)
+
+    def layout(self) -> Hashable:
+        """What decides slots, buffers and pieces."""
+        return self.name, self.scheme, tuple(self.parts.items()), self.k, self.experts, self.has_bias
+
+    def pieces(self, *, whole: bool = False) -> Iterator[Piece]:
+        """Runs of rows that make a source of their own; ``whole``: all rows of a matrix at once, as where parts do not
+        begin where a run may."""
+        unit = math.lcm(gemm.RUN, self.scheme.row_unit)
+        *first, _ = self.parts.values()
+        whole = whole or not self.joined or any(part.length % unit for part in first)
+        lengths = {"": self.rows} if whole else {name: part.length for name, part in self.parts.items()}
+        bytes_ = sum(buffer.nbytes for buffer in self.buffers().values()) // (
+            self.experts.length if self.experts else 1
+        )
+        step = self.rows if whole else max(1, PIECE * self.rows // bytes_ // unit) * unit
+        for expert in range(self.experts.length) if self.experts else (None,):
+            at = 0
+            for length in lengths.values():
+                for row in range(0, length, step):
+                    yield self._piece(expert, at + row, min(step, length - row))
+                at += length
+
+    def bias_piece(self) -> Iterator[Piece]:
+        """The bias, where this rank adds it."""
+        if self.adds_bias:
+            yield Piece({self.name + BIAS.key: ()}, BIAS.key)
+
+    def _piece(self, expert: int | None, first: int, rows: int) -> Piece:
+        lead = () if expert is None else (expert,)
+        regions: dict[str, Region] = {}
+        for field in self.scheme.fields:
+            stored = _units(first, rows, field.rows) if field.rows else cut(first, rows)
+            regions[self.name + field.key] = (*lead, stored if self.joined else _ALL)
+        return Piece(regions, self.name, expert or 0, first)
 
     def _buffer(self, field: Field) -> Buffer:
         shape = (self._offset(field, None), *field.shape(0, self.k.length)[1:])
@@ -170,6 +235,12 @@ class Stack:
         names = list(self.parts)
         before = names if name is None else names[: names.index(name)]
         return sum(_stored(self.parts[other].length, field) for other in before)
+
+
+def alike(first: Stack, second: Stack, types: Mapping[str, torch.dtype]) -> bool:
+    """Whether both become one format without a look at the other, for buffers of these types."""
+    same = [types[first.name + field.key] == types[second.name + field.key] for field in first.scheme.fields[:1]]
+    return first.scheme == second.scheme and first.joined and second.joined and all(same)
 
 
 _ALL = slice(None)

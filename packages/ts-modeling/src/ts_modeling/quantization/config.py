@@ -1,6 +1,8 @@
 """``quantization_config`` of a ``config.json``: which Linear module is stored how."""
 
+import functools
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,7 +56,7 @@ class Quantization:
             return
         for matrix in matrices:
             schemes = [self._one(f"{name}.{expert}.{matrix}") for expert in range(count)]
-            usual = max(schemes, key=schemes.count)
+            usual = Counter(schemes).most_common(1)[0][0]
             other = next((expert for expert, scheme in enumerate(schemes) if scheme != usual), None)
             if other is not None:
                 raise ConfigError(
@@ -138,8 +140,14 @@ def _tells_apart(pattern: str, name: str) -> bool:
     return f"{name.removeprefix('model.')}." in pattern
 
 
+@functools.cache
+def _regular(pattern: str) -> re.Pattern[str]:
+    """Compiled once: ``re`` looks each up among those that it knows."""
+    return re.compile(pattern)
+
+
 def _matches(pattern: str, module: str) -> bool:
     names = (module, *(outer + module.removeprefix(own) for own, outer in OUTER))
     if pattern.startswith("re:"):
-        return any(re.match(pattern[3:], name) for name in names)
+        return any(map(_regular(pattern[3:]).match, names))
     return pattern in names

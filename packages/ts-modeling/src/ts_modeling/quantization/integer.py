@@ -95,13 +95,11 @@ class Int8(_Integers):
 
 
 def _unpacked(words: Tensor) -> Tensor:
-    """int32 [..., W] to int8 [..., 4W]: the bytes in memory are the values in order, plus 128. Overwrites ``words``."""
+    """int32 [..., W] to int8 [..., 4W]: the bytes in memory are the values in order, plus 128."""
     values = words.contiguous().view(torch.uint8)
     if values.device.type == "cpu":
-        values.numpy()[...] ^= 128  # in this thread: torch's wait for one another
-    else:
-        values.bitwise_xor_(128)
-    return values.view(torch.int8)
+        return torch.from_numpy(values.numpy() ^ 128).view(torch.int8)  # in this thread: torch's wait for one another
+    return (values ^ 128).view(torch.int8)
 
 
 def _shifted(values: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:

@@ -4,14 +4,27 @@ import torch
 from torch import Tensor
 
 from ... import contract, settings
+from ...registry import KernelSpec
 from ...selection import Operation
 from .. import _register
 from .._public import public
 from ..quantize.formats import QuantizedWeight
 from . import reference
+from .builder import RUN, LinearBuilder
 from .weights import DENSE, LinearWeight, MlpWeight, Source, checked_bias, checked_source, forms
 
-__all__ = ["LinearWeight", "MlpWeight", "Source", "gather_rows", "linear", "mlp", "prepare", "prepare_mlp"]
+__all__ = [
+    "RUN",
+    "LinearBuilder",
+    "LinearWeight",
+    "MlpWeight",
+    "Source",
+    "gather_rows",
+    "linear",
+    "mlp",
+    "prepare",
+    "prepare_mlp",
+]
 
 _LINEAR = Operation("gemm.linear", dtypes=("x", "weight", "out"), dims=("N", "K"), summary="x @ weight.T")
 _MLP = Operation("gemm.mlp", dtypes=("x", "weight"), dims=("D", "I"), summary="down(silu(gate(x)) * up(x)) in one call")
@@ -37,11 +50,21 @@ def _prepare(
     kind, dtype = (weight.kind, torch.float32) if isinstance(weight, QuantizedWeight) else (DENSE, weight.dtype)
     n, k = weight.shape
     bias = checked_bias(operation, bias, n, weight.device)
-    format = "dense+packed" if kind == DENSE else f"{kind}:source+packed"
-    packs = _LINEAR.choose(weight.device, (torch.float32, dtype, torch.float32), (n, k), format).prepare
+    packs = _spec(weight.device, dtype, (n, k), kind).prepare
     packed = None if packs is None else packs(weight, bias)
     keep = packed is None or keep_source or settings.current().keep_source
     return LinearWeight(n, k, kind, dtype, weight.device, weight if keep else None, packed, bias)
+
+
+def packs_in_runs(device: torch.device, dtype: torch.dtype, sizes: tuple[int, int], kind: str) -> bool:
+    """Whether the kernel of such a weight packs it a run of rows at a time."""
+    return _spec(device, dtype, sizes, kind).in_runs
+
+
+def _spec(device: torch.device, dtype: torch.dtype, sizes: tuple[int, int], kind: str) -> KernelSpec:
+    """The kernel that a weight is prepared for."""
+    format = "dense+packed" if kind == DENSE else f"{kind}:source+packed"
+    return _LINEAR.choose(device, (torch.float32, dtype, torch.float32), sizes, format)
 
 
 @public
@@ -141,6 +164,7 @@ _register.native(
     {"x": contract.FLOATS, "weight": contract.FLOATS, "out": contract.FLOATS},
     formats=_HELD | forms("packed", "source+packed"),
     prepare="gemm.cpu:pack",
+    in_runs=True,
     direct="gemm.cpu:direct_linear",
 )
 _register.native(

@@ -33,6 +33,39 @@ def pack_matrix(operation: str, argument: str, weight: Source, *, in_turn: bool 
     return packed
 
 
+def pack_run(
+    operation: str,
+    argument: str,
+    rows_: Source,
+    first: int,
+    total: int,
+    into: _native.PackedLinear | None,
+    *,
+    in_turn: bool = False,
+) -> _native.PackedLinear:
+    """Pack the rows from ``first`` on of a weight of ``total``, on the calling thread; see ``PackedLinear.from_rows``.
+
+    Those that lie in turn come all at once. Raises ``ContractError`` as ``pack_matrix`` does.
+    """
+    if not isinstance(rows_, QuantizedWeight):
+        plain = rows(rows_)
+        return _native.PackedLinear.from_rows(
+            weight=plain.data_ptr(),
+            weight_stride=plain.stride(0),
+            weight_dtype=CODE[plain.dtype],
+            n=plain.shape[0],
+            k=plain.shape[1],
+            in_turn=in_turn,
+            first=first,
+            total=total,
+            into=into,
+        )
+    packed = packing.pack_quantized(rows_, in_turn=in_turn, first=first, total=total, into=into)
+    if packed.has_nan:
+        contract.fail(operation, argument, "finite", "FP8 codes of NaN")
+    return packed
+
+
 def join_mlp(gate_up: _native.PackedLinear, down: _native.PackedLinear) -> _native.PackedMlp:
     """Two packed weights as one gated MLP; shares both."""
     return _native.PackedMlp(gate_up, down)

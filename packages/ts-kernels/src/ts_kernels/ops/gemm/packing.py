@@ -39,8 +39,18 @@ class Parts:
     zeros: Tensor | None = None
 
 
-def pack_quantized(weight: QuantizedWeight, *, in_turn: bool = False) -> _native.PackedLinear:
-    """One matrix, packed; ``in_turn``: its rows are those of two matrices in turn, which become one after the other."""
+def pack_quantized(
+    weight: QuantizedWeight,
+    *,
+    in_turn: bool = False,
+    first: int = 0,
+    total: int = 0,
+    into: _native.PackedLinear | None = None,
+) -> _native.PackedLinear:
+    """One matrix, packed; ``in_turn``: its rows are those of two matrices in turn, which become one after the other.
+
+    ``total`` above 0: a run of rows of a matrix of so many, from ``first`` on, packed ``into`` what holds the others.
+    """
     n, k = weight.shape
     parts = parts_of(weight)
     codes, scales, by_row = rows(parts.codes.flatten(1)), rows(parts.scales), parts.row_scales
@@ -62,6 +72,9 @@ def pack_quantized(weight: QuantizedWeight, *, in_turn: bool = False) -> _native
         row_scale_stride=0 if by_row is None else by_row.stride(0),
         zeros=0 if zeros is None else zeros.data_ptr(),
         zero_stride=0 if zeros is None else zeros.stride(0),
+        first=first,
+        total=total,
+        into=into,
     )
 
 

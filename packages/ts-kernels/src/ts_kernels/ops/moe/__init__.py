@@ -2,6 +2,7 @@
 
 from ..activation.gates import Gated
 from ..quantize.formats import Int4Weight, quantize_int4
+from .builder import ExpertsBuilder
 from .layer import experts, prepare_experts
 from .permutation import Permutation
 from .pieces import combine, grouped_linear, permute
@@ -10,6 +11,7 @@ from .weights import ExpertWeights
 
 __all__ = [
     "ExpertWeights",
+    "ExpertsBuilder",
     "Gated",
     "Int4Weight",
     "Permutation",

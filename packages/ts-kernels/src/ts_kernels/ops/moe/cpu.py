@@ -1,5 +1,7 @@
 """Native routing and experts (csrc/ops/route.cpp, experts.cpp). Arguments have passed the public functions' checks."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -49,10 +51,18 @@ def route_softmax(logits: Tensor, top_k: int, scale: float, normalize: bool) -> 
 def pack(layer: ExpertWeights) -> _native.PackedExperts:
     """Copy a layer's experts into the kernels' layout, in the format that they have, one matrix at a time."""
     gate_up, down = layer.sources()
-    packed = _native.PackedExperts(
+    return join(
+        layer,
         [_matrix("gate_up", gate_up, expert, layer.interleaved) for expert in range(layer.experts)],
         [_matrix("down", down, expert, False) for expert in range(layer.experts)],
     )
+
+
+def join(
+    layer: ExpertWeights, gate_up: Sequence[_native.PackedLinear], down: Sequence[_native.PackedLinear]
+) -> _native.PackedExperts:
+    """The packed matrices of a layer's experts together, with its activation and biases."""
+    packed = _native.PackedExperts(gate_up, down)
     gate, biases = layer.activation, (layer.gate_up_bias, layer.down_bias)
     packed.configure(gate.code, gate.alpha, gate.limit, *(0 if b is None else b.data_ptr() for b in biases))
     return packed

@@ -1,11 +1,14 @@
 """A layer's routed experts in one call. Legend: T tokens, E experts, k experts a token, D hidden, I intermediate."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ... import contract, settings
+from ...registry import KernelSpec
 from ...selection import Operation
 from .. import _register
 from .._public import public
@@ -56,12 +59,31 @@ def prepare_experts(
         activation=activation or Gated(),
         packed=None,
     )
-    packs = _EXPERTS.choose(device, (torch.float32, dtype), dims, f"{kind}:source+packed", impl).prepare
+    packs = _spec(device, dtype, dims, kind, impl).prepare
     if packs is None:
         return layer
     if keep_source or settings.current().keep_source:
         return replace(layer, packed=packs(layer))
     return replace(layer, packed=packs(layer), gate_up=None, down=None)
+
+
+def packs_in_runs(device: torch.device, dtype: torch.dtype, dims: tuple[int, int, int], kind: str) -> bool:
+    """Whether the kernel of such experts packs their matrices a run of rows at a time."""
+    return _spec(device, dtype, dims, kind).in_runs
+
+
+def with_matrices(layer: ExpertWeights, packed: Mapping[str, Sequence[Any]]) -> ExpertWeights:
+    """``layer`` with the matrices of its experts, packed each by itself."""
+    from . import cpu
+
+    return replace(layer, packed=cpu.join(layer, packed["gate_up"], packed["down"]))
+
+
+def _spec(
+    device: torch.device, dtype: torch.dtype, dims: tuple[int, int, int], kind: str, impl: str | None = None
+) -> KernelSpec:
+    """The kernel that experts are prepared for."""
+    return _EXPERTS.choose(device, (torch.float32, dtype), dims, f"{kind}:source+packed", impl)
 
 
 @public
@@ -135,6 +157,7 @@ _register.native(
     _FLOATS,
     formats=_formats(ALL_KINDS, {"packed", "source+packed"}, {"packed", "dense+packed"}),
     prepare="moe.cpu:pack",
+    in_runs=True,
     direct="moe.cpu:direct_experts",
 )
 _register.triton(

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from typing import ClassVar, Self
 
 import torch
@@ -23,8 +24,8 @@ class QuantizedWeight(abc.ABC):
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor held, by field."""
-        held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: tensor for name, tensor in held.items() if tensor is not None}
+        held = ((name, getattr(self, name)) for name in _fields(type(self)))
+        return {name: tensor for name, tensor in held if tensor is not None}
 
     # What each format states; a class attribute or a property.
     kind: ClassVar[str]
@@ -46,7 +47,8 @@ class QuantizedWeight(abc.ABC):
     @property
     def device(self) -> torch.device:
         """Where the tensors are."""
-        return next(iter(self.tensors().values())).device
+        first: Tensor = getattr(self, _fields(type(self))[0])
+        return first.device
 
     @property
     def nbytes(self) -> int:
@@ -57,6 +59,12 @@ class QuantizedWeight(abc.ABC):
         if len(self.shape) < 3:
             raise IndexError(f"{type(self).__name__} {list(self.shape)} is one matrix: there is no stack to index")
         return type(self)(**{name: tensor[index] for name, tensor in self.tensors().items()})
+
+
+@functools.cache
+def _fields(form: type[QuantizedWeight]) -> tuple[str, ...]:
+    """Names of a format's tensors: a checkpoint has a hundred thousand weights."""
+    return tuple(field.name for field in dataclasses.fields(form))
 
 
 def check_scale(name: str, argument: str, scale: Tensor, *sizes: int, dtypes: tuple[torch.dtype, ...] = SCALES) -> None:

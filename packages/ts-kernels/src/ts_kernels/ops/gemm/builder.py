@@ -1,0 +1,96 @@
+"""A linear layer's weight made of runs of its rows, so that its source is never whole in memory.
+
+Legend: N outputs, K inputs.
+"""
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ... import contract, settings
+from ..quantize.formats import QuantizedWeight
+from ..quantize.runs import put_run, room_for
+from .weights import DENSE, LinearWeight, Source, checked_bias, checked_source
+
+if TYPE_CHECKING:
+    from ..._native import PackedLinear
+
+_NAME = "gemm.LinearBuilder"
+RUN = 16
+"""Rows that a run begins at a multiple of, and ends at one unless it is the last: the native form has panels of 16."""
+
+
+class LinearBuilder:
+    """Makes a ``LinearWeight`` of ``n`` rows, of which ``put`` brings runs in any order, also from several threads at
+    once.
+
+    Where the kernel packs, each run is packed by the thread that brings it, and may go after the call. Elsewhere runs
+    are copied into a source of the whole.
+    """
+
+    def __init__(self, n: int, *, keep_source: bool = False) -> None:
+        self.n = n
+        self._keep = keep_source or settings.current().keep_source
+        self._lock = Lock()
+        self._first: tuple[str, torch.dtype, torch.device, int] | None = None
+        self._packs = False
+        self._packed: PackedLinear | None = None
+        self._whole: Source | None = None
+
+    def put(self, first: int, rows: Source) -> None:
+        """Rows from ``first`` (a multiple of 16) on, [.., K], of one form and type in all calls.
+
+        A run ends at a multiple of 16, or at the last row. Raises ``ContractError``.
+        """
+        rows = checked_source(_NAME, "rows", rows)
+        count, k = rows.shape
+        end = first + count
+        if first % RUN or (end % RUN and end != self.n) or not 0 <= first < end <= self.n:
+            contract.fail(_NAME, "rows", f"from a multiple of {RUN} to one, or to {self.n}", f"{first} to {end}")
+        kind, dtype = (rows.kind, torch.float32) if isinstance(rows, QuantizedWeight) else (DENSE, rows.dtype)
+        form = kind, dtype, rows.device, k
+        with self._lock:
+            begins = self._first is None
+            if begins:
+                self._begin(form, first, rows)
+        if form != self._first:
+            contract.fail(_NAME, "rows", f"of one form, {self._first}", f"{form}")
+        if not self._packs:
+            assert self._whole is not None
+            put_run(self._whole, rows, first)
+        elif not begins:
+            self._pack(first, rows)
+
+    def finish(self, *, bias: Tensor | None = None) -> LinearWeight:
+        """The weight, all of whose rows have come; ``bias`` as in ``gemm.prepare``. Raises ``ContractError``."""
+        assert self._first is not None, "no rows have come"
+        if not self._packs:
+            from . import prepare
+
+            assert self._whole is not None
+            return prepare(self._whole, bias=bias, keep_source=self._keep)
+        kind, dtype, device, k = self._first
+        assert self._packed is not None
+        bias = checked_bias(_NAME, bias, self.n, device)
+        if bias is not None:
+            self._packed.set_bias(bias.data_ptr())
+        return LinearWeight(self.n, k, kind, dtype, device, None, self._packed, bias)
+
+    def _begin(self, form: tuple[str, torch.dtype, torch.device, int], first: int, rows: Source) -> None:
+        """Decide by the first run how the rest is taken."""
+        from . import packs_in_runs
+
+        kind, dtype, device, k = form
+        self._packs = not self._keep and packs_in_runs(device, dtype, (self.n, k), kind)
+        if self._packs:
+            self._pack(first, rows)
+        else:
+            self._whole = room_for(rows, self.n)
+        self._first = form
+
+    def _pack(self, first: int, rows: Source) -> None:
+        from . import cpu
+
+        self._packed = cpu.pack_run(_NAME, "rows", rows, first, self.n, self._packed)

@@ -1,0 +1,42 @@
+"""A weight that is put together from runs of its rows. Legend: E experts, N outputs, K inputs."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from .formats import QuantizedWeight
+from .fp8 import BLOCK
+
+ROWS: Final[Mapping[str, int]] = {"scale_inv": BLOCK, "zero_point": 8}
+"""Rows of the weight that one row of a tensor stands for, where it is not one."""
+Source = Tensor | QuantizedWeight
+
+
+def room_for(run: Source, rows: int, *lead: int) -> Source:
+    """Memory for [*lead, rows, K] in the form of ``run`` [n, K]; what it holds is unspecified."""
+    if isinstance(run, Tensor):
+        return run.new_empty((*lead, rows, *run.shape[1:]))
+    tensors = {
+        name: t.new_empty((*lead, -(-rows // ROWS.get(name, 1)), *t.shape[1:])) for name, t in run.tensors().items()
+    }
+    return type(run)(**tensors)
+
+
+def put_run(whole: Source, run: Source, first: int, *lead: int) -> None:
+    """Copy ``run`` [n, K] to the rows of ``whole`` from ``first`` on, at ``lead`` of its leading sizes."""
+    if isinstance(run, Tensor):
+        assert isinstance(whole, Tensor)
+        whole[lead][first : first + run.shape[0]].copy_(run)
+        return
+    assert isinstance(whole, QuantizedWeight)
+    held = whole.tensors()
+    for name, tensor in run.tensors().items():
+        start = first // ROWS.get(name, 1)
+        held[name][lead][start : start + tensor.shape[0]].copy_(tensor)
+
+
+def dtype_of(run: Source) -> torch.dtype:
+    """What ``prepare`` calls the type of such a weight: of a tensor its own."""
+    return run.dtype if isinstance(run, Tensor) else torch.float32

@@ -1,0 +1,115 @@
+"""Weights made of runs of their rows are those made of all rows at once, in every format, packed or kept."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from ts_kernels import ContractError, gemm, moe, quantize
+from ts_kernels.ops.quantize.base import QuantizedWeight
+
+FORMATS: dict[str, Any] = {
+    "bf16": lambda w: w.bfloat16(),
+    "fp32": lambda w: w,
+    "int4": quantize.quantize_int4,
+    "int4-zp": lambda w: quantize.quantize_int4(w, 64, zero_point=True),
+    "int8": quantize.quantize_int8,
+    "fp8-block": quantize.quantize_fp8_block,
+    "fp8-channel": quantize.quantize_fp8_channel,
+    "mxfp4": quantize.quantize_mxfp4,
+    "nvfp4": lambda w: by_row(quantize.quantize_nvfp4(w)),
+}
+BOTH = pytest.mark.parametrize("keep", [False, True], ids=["packed", "kept"])
+EVERY = pytest.mark.parametrize("name", FORMATS)
+
+
+def by_row(weight: quantize.Nvfp4Weight) -> quantize.Nvfp4Weight:
+    return quantize.Nvfp4Weight(weight.packed, weight.scale, weight.row_scale().contiguous())
+
+
+def weight(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def run_of(source: gemm.Source, first: int, last: int) -> gemm.Source:
+    """Rows of a source, as views."""
+    if not isinstance(source, QuantizedWeight):
+        return source[first:last]
+    units = {"scale_inv": 128, "zero_point": 8}
+    tensors = {}
+    for name, tensor in source.tensors().items():
+        unit = units.get(name, 1)
+        tensors[name] = tensor[first // unit : -(-last // unit)]
+    return type(source)(**tensors)
+
+
+def bounds(rows: int) -> list[tuple[int, int]]:
+    """Runs that blocks of 128 divide, in no order."""
+    edges = [*range(0, rows, 128), rows]
+    runs = list(pairwise(edges))
+    random.Random(0).shuffle(runs)
+    return runs
+
+
+@BOTH
+@EVERY
+def test_a_linear_weight_of_runs_is_that_of_all_rows(name: str, keep: bool) -> None:
+    source = FORMATS[name](weight(600, 128))
+    whole = gemm.prepare(source, bias=weight(600), keep_source=keep)
+    builder = gemm.LinearBuilder(600, keep_source=keep)
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda run: builder.put(run[0], run_of(source, *run)), bounds(600)))
+    made = builder.finish(bias=weight(600))
+    assert (made.shape, made.kind, made.format, made.nbytes) == (whole.shape, whole.kind, whole.format, whole.nbytes)
+    assert torch.equal(made.dequantize(), whole.dequantize())
+    x = weight(3, 128)
+    assert torch.equal(gemm.linear(x, made), gemm.linear(x, whole))
+
+
+@BOTH
+@EVERY
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_experts_of_runs_are_those_of_whole_stacks(name: str, interleaved: bool, keep: bool) -> None:
+    experts, hidden, inter = 3, 256, 128
+    gate_up, down = FORMATS[name](weight(experts, 2 * inter, hidden)), FORMATS[name](weight(experts, hidden, inter))
+    biases: dict[str, Any] = {"gate_up_bias": weight(experts, 2 * inter), "down_bias": weight(experts, hidden)}
+    whole = moe.prepare_experts(gate_up, down, **biases, interleaved=interleaved, keep_source=keep)
+    builder = moe.ExpertsBuilder(experts, hidden, inter, interleaved=interleaved, keep_source=keep)
+    runs = [
+        (matrix, expert, *run)
+        for expert in (2, 0, 1)
+        for matrix, rows in (("gate_up", 2 * inter), ("down", hidden))
+        for run in ([(0, rows)] if interleaved and matrix == "gate_up" else bounds(rows))
+    ]
+    stacks = {"gate_up": gate_up, "down": down}
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda r: builder.put(r[0], r[1], r[2], run_of(stacks[r[0]][r[1]], *r[2:])), runs))
+    made = builder.finish(**biases)
+    assert (made.format, made.inter, made.dtype) == (whole.format, whole.inter, whole.dtype)
+    x, ids = weight(4, hidden), torch.tensor([[0, 1], [2, 0], [1, 2], [2, 1]], dtype=torch.int32)
+    weights = torch.rand(4, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(moe.experts(x, weights, ids, made), moe.experts(x, weights, ids, whole))
+
+
+def test_runs_that_do_not_fit_are_refused() -> None:
+    builder = gemm.LinearBuilder(100)
+    for first, rows in ((8, 16), (0, 17), (96, 16)):
+        with pytest.raises(ContractError, match="multiple of 16"):
+            builder.put(first, weight(rows, 32))
+    builder.put(0, weight(32, 32))
+    for other in (weight(16, 64), weight(16, 32).bfloat16(), quantize.quantize_int4(weight(16, 32))):
+        with pytest.raises(ContractError, match="of one form"):
+            builder.put(32, other)
+    with pytest.raises(ContractError, match="gate_up"):
+        moe.ExpertsBuilder(2, 64, 32).put("gate_up", 0, 0, weight(64, 32))
+
+
+def test_codes_of_nan_are_refused_in_any_run() -> None:
+    source = quantize.quantize_fp8_channel(weight(64, 32))
+    source.values.view(torch.uint8)[40, 3] = 0x7F
+    builder = gemm.LinearBuilder(64)
+    builder.put(0, run_of(source, 0, 32))
+    with pytest.raises(ContractError, match="NaN"):
+        builder.put(32, run_of(source, 32, 64))
