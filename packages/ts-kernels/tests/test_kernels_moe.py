@@ -181,7 +181,7 @@ def test_wrong_pieces() -> None:
     ids, weight = torch.zeros((2, 1), dtype=torch.int32), torch.zeros(3, 8, 16)
     for call, message in [
         (lambda: moe.permute(ids.long(), 3), "ids must be int32"),
-        (lambda: moe.permute(ids, 3, block=0), "1 or more"),
+        (lambda: moe.permute(ids, 3, block=0), "block must be from 1 to 4096"),
         (lambda: moe.grouped_linear(torch.zeros(2, 15), ids, weight), r"x must be \[T, 16\]"),
         (lambda: moe.grouped_linear(torch.zeros(2, 16), ids, weight[0]), r"weight must be \[E, N, K\]"),
         (lambda: moe.combine(torch.zeros(2, 1, 8), torch.zeros(2, 2), ids, 3), r"weights must be \[2, 1\]"),
