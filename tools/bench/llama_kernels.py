@@ -7,8 +7,8 @@ llama.cpp's way is taken where it has several: weights both as they are and rear
 is faster. The two take turns of a few calls, with a pause between them. Both results are compared with torch's before
 anything is timed: a wrong graph would be fast too. bf16 is both sides' bf16; INT4 is groups of 32 with a 16-bit scale
 here and Q4_0 there; the latent cache is bf16 here and f16 there. Activations come as fp32; inside, llama.cpp rounds
-them to bf16 for bf16 weights and to 8 bits for Q4_0, ts-kernels does not. In "bf16 rows" ours come as bf16. Run it on
-an idle machine.
+them to bf16 for bf16 weights and to 8 bits for Q4_0; ts-kernels keeps them for bf16 weights, and 23 bits of them in
+blocks of 32 for INT4. In "bf16 rows" ours come as bf16. Run it on an idle machine.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Bars of what the kernel benchmarks measured on a CPU: ratios to torch and llama.cpp, shares of the read bandwidth.
 
-Usage: uv run python -m tools.bench.plot_kernels FOLDER PLOT.png
+Usage: uv run python -m tools.bench.plot_kernels FOLDER PLOT.png [MACHINE]
 FOLDER holds kernels-gemv.json (one row), kernels-gemm.json, kernels-attention.json and kernels-llama.json, as the
-benchmarks' --json writes them.
+benchmarks' --json writes them; with MACHINE kernels-gemv-MACHINE.json and so on.
 """
 
 import json
@@ -13,21 +13,21 @@ from typing import Any
 Bars = list[tuple[str, float]]
 
 
-def plot(folder: Path, target: Path) -> None:
-    """Three charts: faster than torch, faster than llama.cpp, share of what memory gives."""
+def plot(folder: Path, target: Path, machine: str = "") -> None:
+    """Three charts: faster than torch, faster than llama.cpp, share of what memory or arithmetic give."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    names = ("gemv", "gemm", "attention", "llama")
-    gemv, gemm, attention, llama = (json.loads((folder / f"kernels-{name}.json").read_text()) for name in names)
-    to_torch = [(case["case"], case["torch_us"] / case["us"]) for case in attention if "torch_us" in case]
-    of_memory = [(case["case"], case["gb_s"] / case["bandwidth"]) for case in attention if "gb_s" in case]
+    files = [f"kernels-{name}{machine and '-'}{machine}.json" for name in ("gemv", "gemm", "attention", "llama")]
+    gemv, gemm, attention, llama = (json.loads((folder / file).read_text()) for file in files)
+    to_torch = [(case["case"], case["torch_us"] / case["us"]) for case in attention if case.get("torch_us")]
+    of_floor = [(case["case"], share(case)) for case in attention if "gb_s" in case]
     charts = (
         ("times torch's speed", products(gemv, "torch_ratio") + products(gemm, "torch_ratio", 512) + to_torch),
         ("times llama.cpp's speed", [(line["what"], line["ratio"]) for line in llama["lines"]]),
-        ("share of the read bandwidth, one token", products(gemv, "share_of_read") + of_memory),
+        ("share of the bandwidth (MLA: of the floor)", products(gemv, "share_of_read") + of_floor),
     )
     figure, axes = plt.subplots(1, 3, figsize=(17, 9))
     for axis, (title, bars) in zip(axes, charts, strict=True):
@@ -42,6 +42,12 @@ def plot(folder: Path, target: Path) -> None:
     figure.savefig(target, dpi=100)
 
 
+def share(case: dict[str, Any]) -> float:
+    """Of the floor, where arithmetic can be it, else of the bandwidth."""
+    percent = case.get("percent_of_floor")
+    return float(case["gb_s"] / case["bandwidth"] if percent is None else percent / 100)
+
+
 def products(gemm: dict[str, Any], figure: str, only: int | None = None) -> Bars:
     """A figure of every linear layer, torch's own left out."""
     rows = [row for row in gemm["rows"] if row["weights"] != "torch" and only in (None, row["rows"])]
@@ -49,4 +55,4 @@ def products(gemm: dict[str, Any], figure: str, only: int | None = None) -> Bars
 
 
 if __name__ == "__main__":
-    plot(Path(sys.argv[1]), Path(sys.argv[2]))
+    plot(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
