@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from . import platform, plugins, settings
-from .errors import NoKernelError, PluginError, SelectionError, SettingsError, UnknownKernelError
+from .errors import ContractError, NoKernelError, PluginError, SelectionError, SettingsError, UnknownKernelError
 from .explanation import Candidate, Explanation
 from .registry import OWN, REGISTRY, Kernel, KernelSpec, OperationInfo, Query
 
@@ -209,7 +209,13 @@ class Operation:
         dims: tuple[int, ...],
         format: str = "dense",
     ) -> Query:
-        """The query that describes such calls, on a device at hand or on one described."""
+        """The query that describes such calls, on a device at hand or on one described.
+
+        Raises ``ContractError`` for complex numbers, of which torch's conversions would drop the imaginary part.
+        """
+        for argument, dtype in zip(self.info.dtypes, dtypes, strict=True):
+            if dtype.is_complex:
+                raise ContractError(self.name, argument, "real numbers", dtype)
         info = device if isinstance(device, platform.DeviceInfo) else platform.device_info(device)
         named = dict(zip(self.info.dtypes, dtypes, strict=True))
         return Query(self.name, info, named, dict(zip(self.info.dims, dims, strict=True)), format)

@@ -76,7 +76,9 @@ def check_scale(name: str, argument: str, scale: Tensor, *sizes: int, dtypes: tu
 
 
 def check_rank(name: str, argument: str, tensor: Tensor, least: int, expected: str) -> None:
-    """``tensor`` has at least this rank, and none of its last two sizes is 0."""
+    """``tensor`` has real numbers, at least this rank, and none of its last two sizes is 0."""
+    if tensor.is_complex():
+        contract.fail(name, argument, "real numbers", tensor)
     if tensor.dim() < least or 0 in tensor.shape[-least:]:
         contract.fail(name, argument, f"{expected} with N and K of 1 or more", tensor)
 
