@@ -8,9 +8,10 @@ stands absorbed attention in plain torch, on keys gathered from their pages and 
 
 Paged decode must read every key and value once; its share is those bytes over its time, against the bandwidth of a
 streaming sum of as many bytes with as many threads. Each call takes other rows, and each sum another part, of 192 MB,
-so that neither finds its data in a cache. Torch's attention gets keys and values gathered from their pages and repeated
-for every head beforehand. Kernel and baseline are timed in turn, so that what else the machine does meets both; figures
-are the fastest tenth's end (``--quantile``). Run it on an idle machine.
+so that neither finds its data in a cache; all of them lie in large pages, as ts-modeling's caches do. Torch's attention
+gets keys and values gathered from their pages and repeated for every head beforehand. Kernel and baseline are timed in
+turn, so that what else the machine does meets both; figures are the fastest tenth's end (``--quantile``). Run it on an
+idle machine.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,6 +34,12 @@ from ts_kernels.cases.mla import paged_cache
 MODELS = {"llama-8b": (32, 8, 128), "gpt-oss": (64, 8, 64), "minimax": (48, 8, 128), "mha": (16, 16, 128)}
 BYTES = 192 << 20  # larger than the caches
 CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
+
+
+def in_large_pages(tensor: Tensor) -> Tensor:
+    """A copy in memory that comes in pages of 2 MB, as the caches that ts-modeling makes do."""
+    raw = torch.from_numpy(np.zeros(tensor.nbytes, np.uint8))
+    return raw.view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 def in_turn(calls: dict[str, Callable[[int], object]], options: argparse.Namespace) -> dict[str, float]:
@@ -60,11 +68,12 @@ def decode(model: str, dtype: torch.dtype, queries: int, options: argparse.Names
     read = options.context * shared * width * 2 * 2
     rows = BYTES // read
     batch, maker = make(model, [options.context] * rows, torch.bfloat16)
-    q, parts = maker(queries, heads, width).to(dtype), torch.ones(BYTES // 4).view(rows, -1)
+    q, parts = maker(queries, heads, width).to(dtype), in_large_pages(torch.ones(BYTES // 4)).view(rows, -1)
+    k_cache, v_cache = in_large_pages(batch.k_cache), in_large_pages(batch.v_cache)
     tables, lengths = [batch.tables[i : i + 1] for i in range(rows)], batch.lengths[:1]
     calls: dict[str, Callable[[int], object]] = {
         "sum": lambda i: parts[i % rows].sum(),
-        "decode": lambda i: attention.decode(q, batch.k_cache, batch.v_cache, tables[i % rows], lengths, width**-0.5),
+        "decode": lambda i: attention.decode(q, k_cache, v_cache, tables[i % rows], lengths, width**-0.5),
     }
     taken = in_turn(calls, options)
     bandwidth, reached = parts[0].nbytes / taken["sum"] / 1e9, read / taken["decode"] / 1e9
@@ -134,14 +143,14 @@ def latent_decode(case: Latents, options: argparse.Namespace) -> dict[str, objec
     sets = max(1, BYTES // read)
     maker = Maker(torch.float32, 0, torch.device("cpu"))
     cache, tables = paged_cache(s, maker, rows=sets * case.batch, length=case.context)
-    cache, tables = cache.to(case.stored), tables.view(sets, case.batch, -1)
+    cache, tables = in_large_pages(cache.to(case.stored)), tables.view(sets, case.batch, -1)
     keys = torch.stack([cache[table.long()].flatten(0, 1) for table in tables[0]]).float()
     lengths, scale = torch.full((case.batch,), case.context, dtype=torch.int32), s.head**-0.5
     latents, ropes = maker(tokens, s.heads, s.latent, scale=s.nope**-0.5), maker(tokens, s.heads, s.rope)
     whole, wide = maker(tokens, s.heads, s.head), torch.cat((latents, ropes), -1).view(case.batch, -1, width)
     up = maker.weight(s.heads * (s.nope + s.v), s.latent)
     weight, with_weights = mla.prepare_kv_b(up, s.heads, s.nope, s.v), case.operation == "decode"
-    parts, square = torch.ones(BYTES // 4).view(4, -1), torch.ones(1024, 1024)
+    parts, square = in_large_pages(torch.ones(BYTES // 4)).view(4, -1), torch.ones(1024, 1024)
 
     def kernel(number: int) -> object:
         table = tables[number % sets]

@@ -51,6 +51,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.clock == "cpu" and options.threads != 1:
         parser.error("--clock cpu counts one thread: use it with --threads 1")
+    unknown = [name for name in options.formats.split(",") if name not in FORMATS]
+    if unknown:
+        parser.error(f"--formats {unknown[0]}: known are {', '.join(FORMATS)}")
     isa = settle(options.threads)
     bandwidth = read_bandwidth(options)
     print(f"{isa}, {options.threads} threads, reads {bandwidth:.1f} GB/s, clock {options.clock}")

@@ -149,7 +149,7 @@ def test_decode_absorbed(
 def test_a_row_depends_on_itself_alone(isa: str, request: pytest.FixtureRequest, stored: torch.dtype) -> None:
     """Not on its batch, nor on threads; and a position not on the queries beside it, a task's end between them or not.
 
-    Kimi K2.5's widths. Native tasks end at multiples of 384 keys.
+    Kimi K2.5's widths. Native tasks end at multiples of 192 keys.
     """
     _native = pytest.importorskip("ts_kernels._native")
     request.addfinalizer(partial(_native.set_threads, _native.threads()))

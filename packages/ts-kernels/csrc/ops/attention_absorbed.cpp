@@ -12,7 +12,7 @@
 namespace ts::TS_ISA {
 namespace {
 
-constexpr i64 kSplit = 4 * kKeys;  // keys of a task
+constexpr i64 kSplit = 2 * kKeys;  // keys of a task
 constexpr i64 kQueryRows = 64;     // queries x heads at a time
 
 struct Block {
