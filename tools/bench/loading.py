@@ -4,10 +4,11 @@ Usage: uv run python tools/bench/loading.py [--formats plain,int4,fp8-block] [--
 
 Makes a random DeepSeek V3 of about 20 MB (bf16) a layer in a temporary folder (``--wide`` W: W times as wide, so W * W
 times the bytes), and loads it in a fresh process: with the file dropped from the page cache (cold; the system may
-ignore that) and with it there (warm). It is held against two plain reads: 8 MiB at a time into one buffer, and into new
-memory of the file's size, which whoever keeps the weights cannot do without. CPU is that of all threads, which a busy
-machine changes less. Peak is the process's largest resident set above that before loading, mapped pages of the file
-included; held is what is resident above it afterwards, so the prepared weights.
+ignore that) and with it there (warm). It is held against two plain reads: 8 MiB at a time into one buffer, and, in a
+fresh process as well, into new memory of the file's size, which whoever keeps the weights cannot do without (in a
+virtual machine its price depends on whether the host has it at hand, so runs alternate). CPU is that of all threads,
+which a busy machine changes less. Peak is the process's largest resident set above that before loading, mapped pages
+of the file included; held is what is resident above it afterwards, so the prepared weights.
 """
 
 import argparse
@@ -16,10 +17,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -51,6 +53,7 @@ WIDTHS = (
     "num_attention_heads",
 )
 CHUNK = 8 << 20
+T = TypeVar("T")
 
 
 def resident(field: str) -> int:
@@ -78,6 +81,12 @@ def plain_read(path: Path, *, keep: bool) -> tuple[float, float]:
     return perf_counter() - start, process_time() - cpu
 
 
+def kept_read(path: Path) -> dict[str, float]:
+    """A plain read into new memory, in this process."""
+    seconds, cpu = plain_read(path, keep=True)
+    return {"seconds": seconds, "cpu_s": cpu}
+
+
 def load(folder: Path) -> dict[str, float]:
     """Seconds, and bytes read, held and at the peak, of loading in this process."""
     config = read_config(folder)
@@ -96,11 +105,18 @@ def load(folder: Path) -> dict[str, float]:
     return {"seconds": seconds, "cpu_s": cpu, "read_bytes": done, "peak_bytes": peak, "held_bytes": held}
 
 
-def in_fresh_process(folder: Path) -> dict[str, float]:
-    """``load`` elsewhere."""
-    command = [sys.executable, __file__, "--child", str(folder)]
+def in_fresh_process(path: Path) -> dict[str, float]:
+    """``load`` of a folder elsewhere, or ``plain_read`` of a file into memory that is kept."""
+    command = [sys.executable, __file__, "--child", str(path)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return dict(json.loads(out))
+
+
+def _after(path: Path, state: str, call: Callable[[], T]) -> T:
+    """What ``call`` gives, the file dropped before if it is to be cold."""
+    if state == "cold":
+        forget(path)
+    return call()
 
 
 def measure(kind: str, layers: int, wide: int, repeats: int) -> dict[str, Any]:
@@ -113,20 +129,15 @@ def measure(kind: str, layers: int, wide: int, repeats: int) -> dict[str, Any]:
         path = folder / "model.safetensors"
         row: dict[str, Any] = {"format": kind, "file_bytes": path.stat().st_size}
         for state in ("cold", "warm"):
-            reads: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
-            runs = []
+            reads, kept, runs = [], [], []
             for _ in range(repeats):
-                for keep, seconds in reads.items():
-                    if state == "cold":
-                        forget(path)
-                    seconds.append(plain_read(path, keep=keep))
-                if state == "cold":
-                    forget(path)
-                runs.append(in_fresh_process(folder))
+                reads.append(_after(path, state, lambda: plain_read(path, keep=False)[0]))
+                kept.append(_after(path, state, lambda: in_fresh_process(path)))
+                runs.append(_after(path, state, lambda: in_fresh_process(folder)))
             row[state] = {
-                "read_s": min(seconds for seconds, _ in reads[False]),
-                "kept_s": min(seconds for seconds, _ in reads[True]),
-                "kept_cpu_s": min(cpu for _, cpu in reads[True]),
+                "read_s": min(reads),
+                "kept_s": min(run["seconds"] for run in kept),
+                "kept_cpu_s": min(run["cpu_s"] for run in kept),
                 "load_s": min(run["seconds"] for run in runs),
                 "load_cpu_s": min(run["cpu_s"] for run in runs),
             }
@@ -146,7 +157,7 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(load(options.child)))
+        print(json.dumps(load(options.child) if options.child.is_dir() else kept_read(options.child)))
         return
     rows = [measure(kind, options.layers, options.wide, options.repeats) for kind in options.formats.split(",")]
     print(f"{'':16} {'':8} | {'cold, seconds':^46} | {'warm, seconds':^46} |")
