@@ -4,7 +4,8 @@ from outside of the package: by an entry point (``families``), or ``register``ed
 
 import difflib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -84,6 +85,18 @@ def register(family: Family[Any]) -> None:
         raise ConfigError(f"{family.config.__name__} is another family's; derive a configuration of its own from it")
     FAMILIES.append(family)
     ARCHITECTURES.update(dict.fromkeys(family.architectures, family))
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """What is registered within the block is taken back at its end."""
+    families, architectures = list(FAMILIES), dict(ARCHITECTURES)
+    try:
+        yield
+    finally:
+        FAMILIES[:] = families
+        ARCHITECTURES.clear()
+        ARCHITECTURES.update(architectures)
 
 
 def read_config(folder: str | Path, *, vision: bool = False, draft: str | None = None) -> ModelConfig:
