@@ -182,6 +182,11 @@ def test_a_port_of_several_files_registers_itself(tmp_path: Path, config: Path) 
         ([("self.boundary = Boundary((takes,), (Spec(TOKENS, INNER", "self.border = Boundary((takes,), "
           "(Spec(TOKENS, INNER")],
          "@.up: Up has no annotation; set self.boundary = Boundary(takes=(...), gives=(...)) in its __init__\n"),
+        ([(MLP_FORWARD, "self.down(self.up(x))")],
+         "layers.1.input_norm: is passed None, its boundary takes [tokens, hidden=72]{}; does what comes before it "
+         "return?\n"),
+        ([('Dim("inner", 20)', 'Dim("inner", 20.0)')],
+         "@.up: gives[0]: inner=20.0 has no size; give a whole number from 1 on, or None if batches differ\n"),
         # what belongs in a leaf
         ([("Up(hidden), Down", "nn.Linear(72, 20), Down")], "@.up.weight: is read between modules; weights and "
          "buffers belong to leaves: take one of ts_modeling.layers, or write a Leaf with an annotation that has it\n"),
@@ -234,6 +239,12 @@ def test_a_missing_sum_is_told_on_any_mesh(
         ([('"PortForCausalLM"', '"Qwen3ForCausalLM"')], "{file}: architectures Qwen3ForCausalLM are another family's"),
         ([("config=PortConfig", "config=llama.LlamaConfig")], "{file}: LlamaConfig is another family's; derive"),
         ([("layer.mlp = MLP(", "layer.mlp = MLP(config.nothing, ")], "{file}, line 50: AttributeError: "),
+        ([("x: Tensor) -> Tensor:\n        return self", "x, y):\n        return self")],
+         "{file}: TypeError: MLP.forward() missing 1 required positional argument: 'y' (raised in models/decoder.py, "),
+        ([("kv_spec=llama.model.kv_spec", "kv_spec=None")], "{file}, line 53: Family: kv_spec = None; give a function"),
+        ([("kv_spec=llama.model.kv_spec", "kv_spec=lambda *of: 0")], "PortConfig: the kv_spec of its family gives 0; "),
+        ([("model=Port,", "model=lambda *of, **options: nn.Linear(1, 1),")],
+         "PortConfig: its family's model is a Linear without annotations; derive it from AnnotatedModel, and say "),
         ([("hidden, dense_tp=Partial()", "hidden, Partial()")],
          "layers.0.mlp.down: gives[0]: Partial(op='sum') is no dimension"),
     ],

@@ -1,6 +1,6 @@
 """A family that lies in one Python file, as a port does while it is written: ``ts-modeling explain --family FILE``."""
 
-import linecache
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -40,8 +40,6 @@ def family_of_file(path: Path) -> Iterator[Family[Any]]:
         except ModelingError:
             raise
         except Exception as error:
-            if not _frames(path, error):
-                raise  # none of the file's doing
             raise ConfigError(_told(path, error)) from error
 
 
@@ -60,23 +58,17 @@ def _importable(path: Path) -> Iterator[ModuleType]:
 
 
 def _told(path: Path, error: BaseException) -> str:
-    """``error`` with the last line of ``path`` on its way, and the line that raised where that is another file's."""
+    """``error`` with the last line of ``path`` on its way, and the line that raised where that is another file's (of
+    torch's, the line that called it)."""
     ours = isinstance(error, ModelingError)
     said = str(error) if ours else f"{type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"--family {path}, line {error.lineno}: {type(error).__name__}: {error.msg}"
-    frames = _frames(path, error)
-    if not frames:
-        return f"--family {path}: {said}"
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    here = ours or last.filename == str(path)
-    raised = "" if here else f" (raised in {_short(last.filename)}, line {last.lineno}: {last.line})"
-    return f"--family {path}, line {frames[-1].lineno}: {said}{raised}"
-
-
-def _frames(path: Path, error: BaseException) -> list[traceback.FrameSummary]:
-    linecache.checkcache(str(path))
-    return [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f"{os.sep}torch{os.sep}" not in f.filename]
+    mine = [frame.lineno for frame in frames if frame.filename == str(path)]
+    here = ours or not frames or frames[-1].filename in (str(path), __file__)
+    raised = "" if here else f" (raised in {_short(frames[-1].filename)}, line {frames[-1].lineno}: {frames[-1].line})"
+    return f"--family {path}{f', line {mine[-1]}' if mine else ''}: {said}{raised}"
 
 
 def _short(filename: str) -> str:

@@ -86,6 +86,9 @@ def check_spec(label: str, spec: Any) -> None:
     for dim in spec.dims:
         if not isinstance(dim, Dim) or not isinstance(dim.name, str):
             raise CompileError(f"{label}: {dim!r} is no dimension; write Dim(name, size)")
+        size: Any = dim.size
+        if size is not None and (type(size) is not int or size < 1):
+            raise CompileError(f"{label}: {dim} has no size; give a whole number from 1 on, or None if batches differ")
     names = [dim.name for dim in spec.dims]
     if len(set(names)) < len(names):
         raise CompileError(f"{label}: {spec} has two dimensions of one name; call them differently")

@@ -203,6 +203,8 @@ class _Propagator:
                 f"{result[0].producer} -> {path}: gives {_shown(result)} but the next module takes the one {spec}; "
                 f"unpack them, or give one Spec in the gives of {result[0].producer}"
             )
+        if result == "None":
+            raise CompileError(f"{path}: is passed None, its boundary takes {spec}; does what comes before it return?")
         if not isinstance(result, Value):
             raise CompileError(
                 f"{path}: its boundary takes {spec} but the argument has no placement ({_shown(result)}); annotate the "

@@ -80,7 +80,8 @@ def told(arg: Any, depth: int = 3) -> str:
         return repr(arg)
     if arg.op in ("placeholder", "get_attr", "call_module"):
         return str(arg.target)
-    of = [told(each, depth - 1) if depth else "..." for each in arg.args]
+    reads = arg.target in (getattr, operator.getitem)
+    of = [told(each, depth - (not reads)) if depth else "..." for each in arg.args]
     if arg.target is getattr:
         return f"{of[0]}.{arg.args[1]}"
     if arg.target is operator.getitem:

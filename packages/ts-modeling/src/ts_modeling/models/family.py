@@ -33,7 +33,8 @@ class VisionPart(Generic[C]):
 class Family(Generic[C]):
     """One model: what its checkpoints are called, and how to read, build, fill and cache it.
 
-    Raises ``ConfigError`` for architectures that are no tuple of names, and a configuration that is no class.
+    Raises ``ConfigError`` for architectures that are no tuple of names, a configuration that is no class, and functions
+    that are none.
     """
 
     architectures: tuple[str, ...]
@@ -62,3 +63,6 @@ class Family(Generic[C]):
         config: object = self.config
         if not isinstance(config, type):
             raise ConfigError(f"Family: config = {config!r}; give the class of its configurations")
+        for name in ("parse_config", "model", "checkpoint_table", "kv_spec"):
+            if not callable(getattr(self, name)):
+                raise ConfigError(f"Family: {name} = {getattr(self, name)!r}; give a function")
