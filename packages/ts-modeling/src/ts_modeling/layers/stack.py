@@ -246,8 +246,9 @@ class Stack:
 
 def alike(first: Stack, second: Stack, types: Mapping[str, torch.dtype]) -> bool:
     """Whether both become one format without a look at the other, for buffers of these types."""
-    same = [types[first.name + field.key] == types[second.name + field.key] for field in first.scheme.fields[:1]]
-    return first.scheme == second.scheme and first.joined and second.joined and all(same)
+    if first.scheme != second.scheme or not (first.joined and second.joined):
+        return False
+    return all(types[first.name + field.key] == types[second.name + field.key] for field in first.scheme.fields[:1])
 
 
 _ALL = slice(None)
