@@ -231,6 +231,7 @@ def test_a_missing_sum_is_told_on_any_mesh(
         ([("FAMILY = Family(", "FAMILY = dict(")], "{file}: its FAMILY is a dict; write"),
         ([("INNER = Dim(", "INNER = Dimm(")], "{file}, line 10: NameError: name 'Dimm' is not defined"),
         ([("INNER = Dim(", "INNER = Dim((")], "{file}, line 10: SyntaxError: '(' was never closed"),
+        ([("INNER = Dim(", "raise ValueError('1\\n2')\nINNER = Dim(")], "{file}, line 10: ValueError: 1 2"),
         ([("INNER = Dim(", "raise SystemExit\nINNER = Dim(")], "{file}, line 10: SystemExit"),
         ([('("PortForCausalLM",)', '("PortForCausalLM")')],
          "{file}, line 53: Family: architectures = 'PortForCausalLM'; give a tuple of names"),

@@ -49,19 +49,20 @@ def _importable(path: Path) -> Iterator[ModuleType]:
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     sys.modules[path.stem] = module
+    before = list(sys.path)
     sys.path.insert(0, str(path.parent))
     try:
         yield module
     finally:
-        sys.path.remove(str(path.parent))
-        del sys.modules[path.stem]
+        sys.path[:] = before
+        sys.modules.pop(path.stem, None)
 
 
 def _told(path: Path, error: BaseException) -> str:
     """``error`` with the last line of ``path`` on its way, and the line that raised where that is another file's (of
     torch's, the line that called it)."""
     ours = isinstance(error, ModelingError)
-    said = str(error) if ours else f"{type(error).__name__}: {error}".rstrip(": ")
+    said = " ".join((str(error) if ours else f"{type(error).__name__}: {error}".rstrip(": ")).split())
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"--family {path}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f"{os.sep}torch{os.sep}" not in f.filename]

@@ -62,8 +62,8 @@ class LMHead(SharedLeaf):
         super().__init__()
         assert vocabulary.size is not None
         assert hidden.size is not None
-        cut = uneven_span if scheme.row_unit == 1 else partial(span, unit=scheme.row_unit)
-        rows = cut(vocabulary.name, vocabulary.size, mesh, axis)
+        part = uneven_span if scheme.row_unit == 1 else partial(span, unit=scheme.row_unit)
+        rows = part(vocabulary.name, vocabulary.size, mesh, axis)
         self.stack = Stack("", scheme, {"head": rows}, Span.whole(hidden.size, "hidden_size"))
         self.boundary = Boundary(
             (Spec(TOKENS, hidden, **{axis: Replicate()}),),
