@@ -233,6 +233,58 @@ def test_a_sum_of_sums_is_not_told_again_in_an_error() -> None:
     assert message.startswith("b + ... -> c: b + ... gives Replicate() on ")
 
 
+PART, ADDEND, WHOLE, OTHER = (
+    Spec(TOKENS, HIDDEN, attn_tp=Shard("hidden")),
+    Spec(TOKENS, HIDDEN, attn_tp=Partial()),
+    Spec(TOKENS, HIDDEN, attn_tp=Replicate()),
+    Spec(TOKENS, HIDDEN),
+)
+
+
+class Pair(Step):
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return x, y
+
+
+class Joined(nn.Module):
+    """A step of two values, one of two results of which is used."""
+
+    def __init__(self, takes: tuple[Spec, Spec], gives: tuple[Spec, Spec]) -> None:
+        super().__init__()
+        self.part, self.addend, self.whole = (Step(OTHER, spec) for spec in (PART, ADDEND, WHOLE))
+        self.step = Pair(takes, gives)
+
+    def forward(self, batch: Any) -> Any:
+        given = [
+            next(s for s in (self.part, self.addend, self.whole) if s.boundary.gives[0] in (spec, WHOLE))
+            for spec in self.step.boundary.takes
+        ]
+        first, _ = self.step(*(step(batch.x) for step in given))
+        return first
+
+
+@pytest.mark.parametrize("gives", [WHOLE, OTHER])
+@pytest.mark.parametrize(("takes", "has"), [(PART, "its part of hidden"), (ADDEND, "its addend")])
+def test_no_rank_gives_the_whole_of_what_it_has_a_part_of(takes: Spec, gives: Spec, has: str) -> None:
+    """A sum or a gather that nobody makes; axes that are not named are whole."""
+    message = error(Chain(a=Step(OTHER, takes), b=Step(takes, gives), c=Step(OTHER, OTHER)))
+    assert message.startswith(
+        f"a -> b: b takes {takes.axes['attn_tp']} on attn_tp and gives Replicate(): a rank has {has}"
+    )
+    for fine in (PART, ADDEND):
+        compiled(Chain(a=Step(OTHER, takes), b=Step(takes, fine), c=Step(OTHER, OTHER)))
+
+
+def test_one_of_several_results_may_come_of_what_is_whole() -> None:
+    for gives in ((WHOLE, PART), (OTHER, ADDEND), (PART, PART)):
+        compiled(Joined((PART, WHOLE), gives))
+    assert error(Joined((PART, WHOLE), (WHOLE, WHOLE))).startswith("part -> step: step takes Shard(hidden) on attn_tp")
+    assert error(Joined((OTHER, ADDEND), (WHOLE, OTHER))).startswith(
+        "addend -> step: step takes Partial(sum) on attn_tp"
+    )
+    assert error(Joined((ADDEND, PART), (WHOLE, PART))).startswith("addend -> step: step takes Partial(sum) on attn_tp")
+
+
 def test_an_unplaced_input_needs_an_annotation() -> None:
     class Other(Chain):
         def forward(self, batch: Any) -> Any:

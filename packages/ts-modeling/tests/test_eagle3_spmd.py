@@ -32,7 +32,7 @@ HEAD: dict[str, Any] = {
 LATENT = {"q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10}
 HEADS = {
     "llama": {**HEAD, "architectures": ["LlamaForCausalLMEagle3"], "num_key_value_heads": 2},
-    "mla": {**HEAD, **LATENT, "architectures": ["Eagle3DeepseekV2ForCausalLM"]},
+    "mla": {**HEAD, **LATENT, "draft_vocab_size": 97, "architectures": ["Eagle3DeepseekV2ForCausalLM"]},
 }
 DENSE = ["attn_tp=2/", "attn_dp=2,dense_tp=2/", "attn_tp=2/cut"]
 MIXED = ["attn_tp=2,moe_tp=2/", "attn_dp=2,moe_ep=2/dispatch", "attn_tp=2,moe_ep=2/cut"]

@@ -100,7 +100,7 @@ def test_the_cache_of_a_rank_has_its_own_heads_alone(tmp_path: Path, capsys: pyt
     [
         (
             "attn_tp=3,moe_tp=3",
-            "vocabulary = 163840 does not divide over attn_tp=3; sizes of attn_tp that fit: 1, 2, 4, 8, 16, 32, 64\n",
+            "heads = 64 does not divide over attn_tp=3; sizes of attn_tp that fit: 1, 2, 4, 8, 16, 32, 64\n",
         ),
         (
             "attn_dp=7,moe_ep=7",

@@ -56,7 +56,7 @@ CASES: dict[str, dict[str, Any]] = {
     "qwen3": {},
     "qwen3-windows": {**WINDOWS, "max_window_layers": 1, "rope_scaling": YARN},
     "qwen3-types": {**WINDOWS, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
-    "qwen3-tied-biases": {"tie_word_embeddings": True, "attention_bias": True, **EVERY_HEAD},
+    "qwen3-tied-biases": {"tie_word_embeddings": True, "attention_bias": True, "vocab_size": 321, **EVERY_HEAD},
     "qwen3_5": {},
     "qwen3_5-tied": {"tie_word_embeddings": True, "linear_conv_kernel_dim": 2, "linear_num_key_heads": 4},
     "qwen3_5-types": {"layer_types": ["full_attention", "linear_attention", "linear_attention"], **ONE_KEY},

@@ -23,6 +23,24 @@ DELTA = {"linear_key_head_dim": 64, "linear_value_head_dim": 64, "full_attention
 LINEARS = r"_proj$|experts\.\d+\.w\d$"
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, list[str]]]] = {
     "llama-int4": ("int4-128", LINEARS, {}, {"ignore": ["lm_head"]}),
+    "llama-int4-but-down": (
+        "int4-128",
+        r"(?<!down)_proj$",
+        {},
+        {"ignore": ["lm_head", "re:.*down_proj"]},
+    ),
+    "qwen3-fp8-but-up": (
+        "fp8-block",
+        r"(?<!gate)(?<!up)_proj$",
+        {},
+        {"modules_to_not_convert": ["gate_proj", "up_proj", "lm_head"]},
+    ),
+    "qwen3_5_moe-int4-but-shared-down": (
+        "int4-32",
+        r"(expert\w*\.(\d+\.)?(gate|up)|experts\.\d+\.down)_proj$",
+        {**MOE, **DELTA},
+        {"ignore": ["re:.*_attn.*", "re:.*shared_expert.down_proj", "re:.*expert_gate$", "lm_head"]},
+    ),
     "llama-fp8": ("fp8-channel", LINEARS, {"tie_word_embeddings": True}, {"ignore": ["lm_head"]}),
     "qwen3-fp8": ("fp8-block", LINEARS, {}, {}),
     "qwen3_moe-fp8": ("fp8-block", LINEARS, MOE, {"modules_to_not_convert": ["lm_head", "model.layers.0.mlp.gate"]}),
@@ -55,6 +73,21 @@ def test_logits_equal_transformers(tmp_path: Path, name: str) -> None:
     reference = quantize_tiny(tmp_path, raw, format, modules, **lists)
     ours = run_chunked(load_model(tmp_path, dtype="float32"), PROMPT)
     assert relative(ours, oracle_logits(reference, PROMPT)) < 1e-4
+
+
+def test_experts_in_two_formats_are_held_in_bf16_which_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No kernel takes two formats at once: INT4 is rounded to bf16, once, and never without a word."""
+    raw = tiny_config("qwen3_moe", **SIZES)
+    raw |= {field: value for field, value in MOE.items() if field in raw}
+    lists = {"ignore": ["lm_head", "re:.*self_attn.*", "re:.*mlp.gate$", "re:.*down_proj"]}
+    reference = quantize_tiny(tmp_path, raw, "int4-128", r"experts\.\d+\.(gate|up)_proj$", **lists)
+    ours = run_chunked(load_model(tmp_path, dtype="float32"), PROMPT)
+    assert 1e-6 < relative(ours, oracle_logits(reference, PROMPT)) < 1e-2
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert ": layers.0.mlp.experts (and 1 more) has gate and up in " in said
+    assert "down in plain: no kernel takes two formats, so what is quantized of them is rounded to bf16" in said
 
 
 def test_mxfp4_experts_equal_transformers(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from ts_modeling.testing import mxfp4_experts, quantize_tiny, tiny_config, write
 
 WORKER = Path(__file__).with_name("models_worker.py")
 HEADS: dict[str, Any] = {"num_attention_heads": 4, "hidden_size": 72}
-"""On two key heads, so that four ranks share them (MiniMax: on one, which two ranks share)."""
+"""On two key heads, so that four ranks share them (MiniMax: on one, which two share); two vocabularies are odd."""
 MODELS: dict[str, dict[str, Any]] = {
     "deepseek_v3": {**HEADS, "num_key_value_heads": 4, "intermediate_size": 96, "moe_intermediate_size": 48},
-    "gpt_oss": {**HEADS, "num_local_experts": 8, "intermediate_size": 48},
-    "llama": {**HEADS, "attention_bias": True, "tie_word_embeddings": True},
+    "gpt_oss": {**HEADS, "num_local_experts": 8, "intermediate_size": 48, "vocab_size": 323},
+    "llama": {**HEADS, "attention_bias": True, "tie_word_embeddings": True, "vocab_size": 321},
     "minimax_m2": {**HEADS, "num_key_value_heads": 1, "num_local_experts": 8, "intermediate_size": 48},
     "qwen3": HEADS,
     "qwen3_5": HEADS,

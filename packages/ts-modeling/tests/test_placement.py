@@ -23,6 +23,7 @@ from ts_modeling.placement import (
     Shard,
     Step,
     convert,
+    part_of,
     refusal,
     token_extent,
 )
@@ -291,6 +292,23 @@ def test_parts_of_a_fast_atom_add_up_to_the_part_that_they_were_cut_from(case: t
             for rank in range(mesh.world):
                 parts = [token_extent(mesh, cut, r).of(sizes) for r in mesh.group(fast, rank)]
                 assert sum(parts) == token_extent(mesh, slow, rank).of(sizes)
+
+
+@given(worlds(), st.integers(0, 100))
+def test_an_uneven_dimension_is_held_once_in_parts_that_differ_by_one(
+    case: tuple[Mesh, tuple[int, ...]], size: int
+) -> None:
+    """In rank order, and cut by a fast atom within the part that the slower ones cut."""
+    mesh, _ = case
+    for cut in cuts(mesh):
+        for rank in range(mesh.world):
+            parts = [part_of(mesh, cut, size, r) for r in mesh.group(cut, rank)]
+            assert [start for start, _ in parts] == [sum(n for _, n in parts[:i]) for i in range(len(parts))]
+            assert sum(n for _, n in parts) == size
+            assert all(n in (size // len(parts), -(-size // len(parts))) for _, n in parts)
+            slow, fast = cut[:-1], cut[-1:]
+            within = [part_of(mesh, cut, size, r)[1] for r in mesh.group(fast, rank)]
+            assert sum(within) == part_of(mesh, slow, size, rank)[1]
 
 
 @settings(deadline=None, max_examples=25)

@@ -406,7 +406,7 @@ def test_memory_that_is_read_again_is_left_alone(monkeypatch: pytest.MonkeyPatch
         tokens = torch.zeros(3)
 
     rows_held = torch.arange(6.0).view(3, 2)
-    sizes = Sizes(ranks=2, extents=tuple(token_extent(PAIR, (0,), rank) for rank in (0, 1)))
+    sizes = Sizes(extents=tuple(token_extent(PAIR, (0,), rank) for rank in (0, 1)))
     part = collectives.local_slice(0, sizes, 1, reuse=reuse)(rows_held, Batch())
     part.zero_()
     assert rows_held[2].tolist() == ([0, 0] if reuse else [4, 5])
@@ -431,7 +431,7 @@ def test_a_wrong_annotation_of_a_real_model_names_the_edge_and_the_fix() -> None
 
 def test_a_batch_that_leaves_out_a_group_is_refused() -> None:
     mesh = Mesh(4, {"attn_dp": 2, "attn_tp": 2})
-    sizes = Sizes(ranks=2, extents=tuple(token_extent(mesh, (0,), rank) for rank in (0, 2)), groups=2)
+    sizes = Sizes(extents=tuple(token_extent(mesh, (0,), rank) for rank in (0, 2)), groups=2)
     assert sizes.of((3, 0)) == [3, 0]
     with pytest.raises(MeshError, match="tells the tokens of 1 groups, the mesh has attn_dp=2"):
         sizes.of((3,))

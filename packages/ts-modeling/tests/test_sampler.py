@@ -12,23 +12,23 @@ from ts_modeling import ConfigError, LoadedSampler, SampledRows, load_model
 from ts_modeling.cli import main
 from ts_modeling.compiler import Plans, compile_plans
 from ts_modeling.layers.candidates import VocabularySampler
-from ts_modeling.placement import SAMPLES, Dim, Mesh, Spec
+from ts_modeling.placement import SAMPLES, Dim, Mesh, Spec, part_of
 from ts_modeling.testing import write_checkpoint
 from ts_modeling.testing.simulated import run_simulated
 from ts_modeling.testing.worlds import run_world
 
 WORKER = Path(__file__).with_name("sampler_worker.py")
-VOCABULARY, COUNT, ROWS = 96, 8, 400
+VOCABULARY, COUNT, ROWS = 99, 8, 400
 
 
 def plans_of(mesh: Mesh) -> Plans:
-    model = VocabularySampler(Spec(SAMPLES, Dim("vocabulary", VOCABULARY)), COUNT, mesh, axis="attn_tp")
+    model = VocabularySampler(Spec(SAMPLES, Dim("vocabulary", VOCABULARY, uneven=True)), COUNT, mesh, axis="attn_tp")
     return compile_plans(model, mesh, inputs=model.inputs, gives=model.gives)
 
 
 def drawn(logits: Tensor, ranks: int, **rows: Tensor) -> tuple[Tensor, Tensor]:
-    meshes = [Mesh(ranks, {"attn_tp": ranks}, rank) for rank in range(ranks)]
-    parts = logits.chunk(ranks, dim=1)
+    meshes = [Mesh(ranks, {"attn_tp": ranks, "moe_tp": min(ranks, 2)}, rank) for rank in range(ranks)]
+    parts = [logits.narrow(1, *part_of(mesh, mesh.atoms("attn_tp"), VOCABULARY)) for mesh in meshes]
     results = run_simulated([plans_of(mesh) for mesh in meshes], [SampledRows(part, **rows) for part in parts])
     for tokens, _ in results:
         assert torch.equal(tokens, results[0][0])
@@ -93,7 +93,7 @@ def test_explain_tells_what_the_draw_sends(capsys: pytest.CaptureFixture[str]) -
 
 def check(tmp_path: Path, world: int, meshes: list[str]) -> None:
     checkpoint = tmp_path / "checkpoint"
-    write_checkpoint(checkpoint, moe_intermediate_size=128)
+    write_checkpoint(checkpoint, moe_intermediate_size=128, vocab_size=323)
     ((alone,),) = ([np.load(f) for f in files] for files in run_world(WORKER, checkpoint, 1, [""], tmp_path / "one"))
     assert (alone[:, 1:3, 0] >= 160).any(), "some tokens are of the other half"
     for files in run_world(WORKER, checkpoint, world, meshes, tmp_path / "many"):

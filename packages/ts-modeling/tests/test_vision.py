@@ -87,6 +87,23 @@ def test_features_of_a_mixed_batch_equal_transformers(pair: tuple[LoadedModel, A
     assert [len(rows) for rows in expected] == [media_tokens(c, model.vision.config.merge) for c in chunks]
 
 
+def test_features_of_thin_images_equal_transformers(pair: tuple[LoadedModel, Any]) -> None:
+    """One merged row or column, longer than the learned table, and one merged patch alone."""
+    model, reference = pair
+    assert model.vision is not None
+    shape = model.vision.config
+    high, wide = shape.merge
+    grids = (
+        (1, high, 31 * wide),
+        (shape.frames, 33 * high, wide),
+        (2, high, wide),
+        (1, high, wide),
+        (1, 17 * high, wide),
+    )
+    chunks = random_chunks(shape.patch, grids)
+    assert_close(model.vision.encode(chunks), torch.cat([oracle_rows(reference, chunk) for chunk in chunks]))
+
+
 def test_no_images_give_no_rows(pair: tuple[LoadedModel, Any]) -> None:
     model, _ = pair
     assert model.vision is not None

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +16,11 @@ from .checkpoint import read_json
 from .compiler import Costs, Plans, difference, explain, lower, summarize
 from .configuration import ModelConfig
 from .errors import ConfigError, ModelingError
+from .family_file import family_of_file
 from .load import DTYPES
+from .models.family import Family
 from .placement import Mesh
-from .registry import Built, build, config_from, kv_spec, read_config
+from .registry import Built, build, config_from, family_of, kv_spec, read_config
 
 HERE: Final = Path(__file__).parent
 NAMED: Final = {
@@ -34,7 +37,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if args.diff is not None and (args.code or args.all):
         parser.error("--diff compares figures: leave --code and --all out")
     try:
-        print(_explain(args), end="", flush=True)
+        with family_of_file(args.family) if args.family else nullcontext() as family:
+            told = _explain(args, family)
+        print(told, end="", flush=True)
     except ModelingError as error:
         print(f"ts-modeling: {error}", file=sys.stderr)
         return 2
@@ -59,8 +64,11 @@ def named_config(model: str, *, vision: bool = False, draft: str | None = None) 
     return read_config(path, vision=vision, draft=draft)
 
 
-def _explain(args: argparse.Namespace) -> str:
+def _explain(args: argparse.Namespace, family: Family[Any] | None) -> str:
     config = named_config(args.model, vision=args.vision, draft=args.draft)
+    if family and family_of(config) not in (family, family.mtp):
+        having = ", ".join(family.architectures)
+        raise ConfigError(f"--model {args.model!r} is none of --family {args.family}, which has {having}")
     itemsize = DTYPES[args.dtype].itemsize
     plans = _plans(config, args.mesh, args)
     program = plans.at(args.tokens)
@@ -121,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(name, **options)
 
     add("--model", required=True, help=f"{', '.join(NAMED)}, a checkpoint folder, or a config.json")
+    add("--family", type=Path, metavar="FILE", help="a Python file to run, whose FAMILY has the model's architecture")
     add("--mesh", default="", help="for example attn_tp=4,moe_tp=4; one rank by default")
     add("--diff", metavar="MESH", help="compare with the plan for another mesh")
     add("--tokens", type=_count, default=1, help="of the whole batch in a step: which of the plans to print (1)")

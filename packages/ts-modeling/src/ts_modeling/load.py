@@ -16,6 +16,7 @@ from .compiler import Costs, Forward, Plans, lower_plans
 from .configuration import ModelConfig
 from .errors import CheckpointError, ConfigError
 from .kv import KvSpec, LayerCache
+from .layers import AnnotatedModel, Experts
 from .placement import Mesh
 from .registry import Built, build, check_mesh, family_of, kv_spec, read_config, table_of
 from .sampler import LoadedSampler
@@ -133,6 +134,7 @@ def load_model(
         if weights is None:
             fill_with_dummies(built.model, device=place)
         else:
+            _tell_rounded(built.model, folder)
             table = table_of(config)
             load_weights(built.model, weights, table, device=place, progress=progress, dtype=activations, pool=pool)
     code, forward = _lowered(built.plans, communicator)
@@ -166,6 +168,19 @@ def _weights(folder: Path, config: ModelConfig, target: Path | None) -> Checkpoi
     if missing:
         raise CheckpointError(f"{folder}: {missing[0]} missing: the draft takes it from its target; give target=FOLDER")
     return weights
+
+
+def _tell_rounded(model: AnnotatedModel, folder: Path) -> None:
+    """Say of which experts more is rounded than their formats do: kernels take both matrices in one."""
+    leaves = ((path, leaf) for path, leaf in model.named_modules() if isinstance(leaf, Experts))
+    mixed = [(path, leaf) for path, leaf in leaves if leaf.gate_up.scheme != leaf.down.scheme]
+    if mixed:
+        (path, first), others = mixed[0], len(mixed) - 1
+        LOG.warning(
+            "%s: %s (and %d more) has gate and up in %s, down in %s: no kernel takes two formats, so what is quantized "
+            "of them is rounded to bf16",
+            *(folder, path, others, first.gate_up.scheme, first.down.scheme),
+        )
 
 
 def _lowered(plans: Plans, communicator: Communicator) -> tuple[str, Forward]:

@@ -4,7 +4,8 @@ from outside of the package: by an entry point (``families``), or ``register``ed
 
 import difflib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ import torch
 from .checkpoint import Table, read_json
 from .compiler import Costs, Plans, compile_plans
 from .configuration import ModelConfig
-from .errors import ConfigError, MeshError, shown
+from .errors import CompileError, ConfigError, MeshError, shown
 from .families import installed, load
 from .kv import KvSpec
 from .layers import AnnotatedModel, CapturingModel, CutError, Survey
@@ -84,6 +85,18 @@ def register(family: Family[Any]) -> None:
         raise ConfigError(f"{family.config.__name__} is another family's; derive a configuration of its own from it")
     FAMILIES.append(family)
     ARCHITECTURES.update(dict.fromkeys(family.architectures, family))
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """What is registered within the block is taken back at its end."""
+    families, architectures = list(FAMILIES), dict(ARCHITECTURES)
+    try:
+        yield
+    finally:
+        FAMILIES[:] = families
+        ARCHITECTURES.clear()
+        ARCHITECTURES.update(architectures)
 
 
 def read_config(folder: str | Path, *, vision: bool = False, draft: str | None = None) -> ModelConfig:
@@ -165,7 +178,13 @@ def _model(config: ModelConfig, mesh: Mesh, **options: Any) -> AnnotatedModel:
     """The model on ``mesh``; an axis that does not fit is told the sizes that fit the whole model."""
     make = family_of(config).model
     try:
-        return make(config, mesh, **options)
+        model: object = make(config, mesh, **options)
+        if not isinstance(model, AnnotatedModel) or not all(hasattr(model, end) for end in ("inputs", "gives")):
+            raise CompileError(
+                f"{type(config).__name__}: its family's model is a {type(model).__name__} without annotations; derive "
+                "it from AnnotatedModel, and say its inputs and what it gives"
+            )
+        return model
     except CutError as error:
         survey = Survey()
         make(config, survey, **options)
@@ -191,7 +210,10 @@ def kv_spec(config: ModelConfig, mesh: Mesh, *, dtype: torch.dtype) -> KvSpec:
     check_mesh(mesh)
     if not isinstance(dtype, torch.dtype):
         raise ConfigError(f"dtype = {dtype!r}; give a torch.dtype, as torch.bfloat16")
-    return family_of(config).kv_spec(config, mesh, dtype)
+    spec: object = family_of(config).kv_spec(config, mesh, dtype)
+    if not isinstance(spec, KvSpec):
+        raise ConfigError(f"{type(config).__name__}: the kv_spec of its family gives {spec!r}; return a KvSpec")
+    return spec
 
 
 def family_of(config: ModelConfig) -> Family[Any]:

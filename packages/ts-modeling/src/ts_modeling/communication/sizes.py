@@ -1,5 +1,6 @@
 """How much of one dimension each rank of a group holds."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from torch import Tensor
@@ -7,7 +8,7 @@ from torch import Tensor
 from ..compiler import Forward
 from ..compiler.program import Collect, edge_of
 from ..errors import CompileError, MeshError
-from ..placement import Extent, Layout, Mesh, Shard, token_extent
+from ..placement import Extent, Layout, Mesh, Shard, part_of, token_extent
 
 _WRONG_COUNT: Final = (
     "batch.dp_sizes tells the tokens of {} groups, the mesh has attn_dp={}; give one number for each group, 0 where a "
@@ -16,15 +17,15 @@ _WRONG_COUNT: Final = (
 
 
 class Sizes:
-    """Extent of each rank's part of one dimension, in group order: equal ones, or parts of the batch's tokens."""
+    """Extent of each rank's part of one dimension, in group order: known ones, or parts of the batch's tokens."""
 
-    def __init__(self, *, ranks: int, even: int = 0, extents: tuple[Extent, ...] = (), groups: int = 1) -> None:
-        self.even, self.extents, self.groups = [even] * ranks, extents, groups
+    def __init__(self, known: Sequence[int] = (), *, extents: tuple[Extent, ...] = (), groups: int = 1) -> None:
+        self.known, self.extents, self.groups = list(known), extents, groups
 
     def of(self, sizes: tuple[int, ...]) -> list[int]:
         """Extents where the ``attn_dp`` groups have ``sizes`` tokens. Raises ``MeshError`` where a group is missing."""
         if not self.extents:
-            return self.even
+            return self.known
         if len(sizes) != self.groups:
             raise MeshError(_WRONG_COUNT.format(len(sizes), self.groups))
         return [extent.of(sizes) for extent in self.extents]
@@ -36,16 +37,16 @@ def sizes_of(collect: Collect, dim: str | None, mesh: Mesh) -> Sizes:
     layout = collect.source.layout if dim == step.gather else collect.out.layout
     cut = _cut(layout, str(dim))
     size = next(d.size for d in collect.source.dims if d.name == dim)
+    ranks = mesh.group(step.atoms)
     if size is not None:
-        return Sizes(even=size // mesh.group_size(cut), ranks=mesh.group_size(step.atoms))
+        return Sizes([part_of(mesh, cut, size, rank)[1] for rank in ranks])
     if dim != "tokens":
         raise CompileError(
             f"{edge_of(collect)}: {dim} would be moved over {mesh.axis_of(step.atoms)}, but how many each rank holds "
             "is known for tokens alone; annotate a cut of another dimension there"
         )
-    ranks = mesh.group(step.atoms)
     extents = tuple(token_extent(mesh, cut, rank) for rank in ranks)
-    return Sizes(ranks=len(ranks), extents=extents, groups=mesh.size("attn_dp"))
+    return Sizes(extents=extents, groups=mesh.size("attn_dp"))
 
 
 def _cut(layout: Layout, dim: str) -> tuple[int, ...]:

@@ -1,12 +1,14 @@
-"""What is wrong with an annotation before it meets its neighbours: misspelt axes, no placements, no boundary."""
+"""What is wrong with an annotation whatever its neighbours are: misspelt axes, no boundary, a whole made of a part."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, get_args
 
 from ..errors import CompileError
 from ..layers.leaf import Leaf
-from ..placement import AXES, Boundary, Dim, Opaque, Partial, Placement, Shard, Spec
+from ..placement import AXES, REPLICATE, Boundary, Dim, Opaque, Partial, Placement, Shard, Spec
 from ..placement.placements import ReduceOp
 
 
@@ -36,6 +38,47 @@ def check_boundary(path: str, leaf: Leaf) -> None:
         raise CompileError(f"{path}: routed: {_unknown('axis', boundary.routed.axis, AXES)}")
 
 
+def check_arity(path: str, leaf: Leaf) -> None:
+    """Raise ``CompileError`` where the leaf at ``path`` cannot be called with what its boundary takes."""
+    forward, takes = type(leaf).forward, len(leaf.boundary.takes)
+    if not _callable_with(forward, takes + 1):
+        raise CompileError(
+            f"{path}: its boundary takes {takes}, but its forward is {type(leaf).__name__}.forward"
+            f"{inspect.signature(forward)}: make the two agree"
+        )
+
+
+@lru_cache(maxsize=1024)
+def _callable_with(function: Callable[..., Any], count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def check_whole(path: str, boundary: Boundary, sources: Sequence[str]) -> None:
+    """Raise ``CompileError`` where the leaf at ``path`` takes parts or addends and says that it gives the whole.
+
+    ``sources`` are what gives its placed arguments. No rank can make a whole of its own part; of several results one
+    may be made of the arguments that are whole.
+    """
+    placed = [spec for spec in boundary.takes if isinstance(spec, Spec)]
+    for axis in AXES:
+        taken, given = ([spec.axes.get(axis, REPLICATE) for spec in specs] for specs in (placed, boundary.gives))
+        parts, wholes = [p for p in taken if p != REPLICATE], given.count(REPLICATE)
+        if not parts or not wholes or (len(parts) < len(taken) and wholes < len(given)):
+            continue
+        part, source = parts[0], sources[taken.index(parts[0])]
+        addend = isinstance(part, Partial)
+        has = "its addend" if addend else f"its part of {part.dim}"  # type: ignore[union-attr]
+        instead = f"{part} if it is linear" if addend else "Partial() if it gives addends, Shard(dim) if columns"
+        raise CompileError(
+            f"{source} -> {path}: {path} takes {part} on {axis} and gives {REPLICATE}: a rank has {has} alone, and "
+            f"cannot give the whole. Declare that {path} takes {REPLICATE}, or that it gives {instead}"
+        )
+
+
 def check_spec(label: str, spec: Any) -> None:
     """Raise ``CompileError`` where ``spec`` names what is not there; ``label`` says whose it is."""
     if not isinstance(spec, Spec):
@@ -43,6 +86,9 @@ def check_spec(label: str, spec: Any) -> None:
     for dim in spec.dims:
         if not isinstance(dim, Dim) or not isinstance(dim.name, str):
             raise CompileError(f"{label}: {dim!r} is no dimension; write Dim(name, size)")
+        size: Any = dim.size
+        if size is not None and (type(size) is not int or size < 1):
+            raise CompileError(f"{label}: {dim} has no size; give a whole number from 1 on, or None if batches differ")
     names = [dim.name for dim in spec.dims]
     if len(set(names)) < len(names):
         raise CompileError(f"{label}: {spec} has two dimensions of one name; call them differently")

@@ -58,7 +58,7 @@ class Edges:
         for dim in dims:
             cut = tuple(i for i, p in enumerate(layout) if p == Shard(dim.name))
             parts = self.mesh.group_size(cut)
-            if self.check_sizes and dim.size is not None and dim.size % parts:
+            if self.check_sizes and dim.size is not None and (dim.size < parts if dim.uneven else dim.size % parts):
                 raise CompileError(
                     f"{name}: {dim} cannot be cut into {parts} parts over {self.mesh.axis_of(cut)}; "
                     f"choose a size that divides {dim.size}"

@@ -30,12 +30,12 @@ from ..placement import (
     Shard,
     Spec,
 )
-from .annotations import check_boundary, check_spec
+from .annotations import check_arity, check_boundary, check_spec, check_whole
 from .edges import Edges, named_atoms
 from .policy import Policy
 from .program import Add, Arg, Call, Dispatch, Program, Value
 from .routing import before_dispatch, check_routed, combine, dispatch, dispatched, may_dispatch
-from .trace import where
+from .trace import told, where
 
 Result = Arg | tuple[Value, ...]
 
@@ -100,13 +100,18 @@ class _Propagator:
             return self._item(node)
         if node.op == "call_function" and node.target is operator.add:
             return self._add(node)
+        if node.op == "get_attr":
+            raise CompileError(
+                f"{told(node)}: is read between modules; weights and buffers belong to leaves: take one of "
+                "ts_modeling.layers, or write a Leaf with an annotation that has it"
+            )
         raise CompileError(
-            f"{where(node)}: the model computes {node.format_node()} between modules; only module calls, + and "
-            "reading inputs are compiled: move it into an annotated module"
+            f"{where(node)}: the model computes {told(node)} between modules; only module calls, + and reading inputs "
+            "are compiled: move it into an annotated module"
         )
 
     def _text(self, node: fx.Node) -> str:
-        base = self.results[_node_of(node.args[0])]
+        base = self.results[_node_of(node.args[0], where(node))]
         if not isinstance(base, str):
             raise CompileError(f"{where(node)}: reads an attribute of a tensor; move it into an annotated module")
         return base
@@ -124,12 +129,16 @@ class _Propagator:
         return self.read[expr]
 
     def _item(self, node: fx.Node) -> Result:
-        base, index = self.results[_node_of(node.args[0])], node.args[1]
+        base, index = self.results[_node_of(node.args[0], where(node))], node.args[1]
         if isinstance(base, str):
             return f"{base}[{self._written(index, where(node))}]"
+        several = base if isinstance(base, tuple) else (base,)
         if isinstance(base, tuple) and isinstance(index, int) and index < len(base):
             return base[index]
-        raise CompileError(f"{where(node)}: indexes a tensor; move the indexing into an annotated module")
+        raise CompileError(
+            f"{where(node)}: reads [{index}] of what {several[0].producer} gives, which by its annotation is "
+            f"{_shown(base)}; give as many Specs in its gives as it has results, or index within an annotated module"
+        )
 
     def _call(self, node: fx.Node) -> Result:
         path = str(node.target)
@@ -142,10 +151,13 @@ class _Propagator:
                 f"{path}: called with {len(node.args)} positional and {len(node.kwargs)} named arguments, but its "
                 f"boundary takes {len(takes)} positional ones: make the call and the annotation agree"
             )
+        check_arity(path, leaf)
         check_routed(path, leaf.boundary, self.mesh, check_sizes=self.edges.check_sizes)
         args: list[Arg] = [self._argument(a, spec, path) for a, spec in zip(node.args, takes, strict=True)]
+        sources = [value.producer for value, _ in _placed(args, leaf.boundary)]
         if not (self.policy.dispatch and may_dispatch(leaf.boundary, self.mesh)):
             outs = self._placed_call(path, leaf, leaf.boundary, args)
+            check_whole(path, leaf.boundary, sources)
             return outs if len(outs) > 1 else outs[0]
         sent = self._dispatch(path, leaf.boundary, args)
         outs = self._placed_call(path, leaf, dispatched(leaf.boundary), list(sent.outs[:-1]))
@@ -184,8 +196,15 @@ class _Propagator:
         result = self.results[arg] if isinstance(arg, fx.Node) else self._written(arg, path)
         if isinstance(spec, Opaque):
             if isinstance(result, tuple):
-                raise CompileError(f"{path}: is passed a tuple of tensors; unpack it and annotate each")
+                raise CompileError(f"{path}: is passed {_told(result)}; unpack it, annotate each")
             return result
+        if isinstance(result, tuple):
+            raise CompileError(
+                f"{result[0].producer} -> {path}: gives {_shown(result)} but the next module takes the one {spec}; "
+                f"unpack them, or give one Spec in the gives of {result[0].producer}"
+            )
+        if result == "None":
+            raise CompileError(f"{path}: is passed None, its boundary takes {spec}; does what comes before it return?")
         if not isinstance(result, Value):
             raise CompileError(
                 f"{path}: its boundary takes {spec} but the argument has no placement ({_shown(result)}); annotate the "
@@ -194,7 +213,8 @@ class _Propagator:
         if not _same_dims(result.dims, spec.dims):
             raise CompileError(
                 f"{result.producer} -> {path}: gives [{_dims(result.dims)}] but the next module takes "
-                f"[{_dims(spec.dims)}]; the dimension names and sizes of the two annotations must agree"
+                f"[{_dims(spec.dims)}]; {_unlike(result.dims, spec.dims)}: names and sizes of the two annotations "
+                "must agree"
             )
         return result
 
@@ -238,10 +258,15 @@ class _Propagator:
         return self.policy.cut_tokens and isinstance(have, Partial) and value.dims[0] == TOKENS
 
     def _add(self, node: fx.Node) -> Value:
-        left, right = (self.results[_node_of(a)] for a in node.args)
         name = where(node)
-        if not isinstance(left, Value) or not isinstance(right, Value) or left.dims != right.dims:
-            raise CompileError(f"{name}: + of {_shown(left)} and {_shown(right)}, which have not the same dimensions")
+        left, right = (self.results[_node_of(a, name)] for a in node.args)
+        if not isinstance(left, Value) or not isinstance(right, Value):
+            raise CompileError(f"{name}: + of {_told(left)} and {_told(right)}; both have to be annotated tensors")
+        if left.dims != right.dims:
+            raise CompileError(
+                f"{name}: + of {_told(left)} and {_told(right)}; {_unlike(left.dims, right.dims)}: names and sizes "
+                "must agree"
+            )
         want = tuple(self._sum(a, b) for a, b in zip(left.layout, right.layout, strict=True))
         a, b = self.edges.convert(left, want, name), self.edges.convert(right, want, name)
         producer = f"{self._addend(left)} + {self._addend(right)}"
@@ -266,7 +291,7 @@ class _Propagator:
         returned = node.args[0] if isinstance(node.args[0], tuple) else (node.args[0],)
         if len(returned) != len(self.gives):
             raise CompileError(f"the model returns {len(returned)} values, its annotation says {len(self.gives)}")
-        given = [self._given(_node_of(arg), spec) for arg, spec in zip(returned, self.gives, strict=True)]
+        given = [self._given(_node_of(arg, "output"), spec) for arg, spec in zip(returned, self.gives, strict=True)]
         self.program.result, self.program.extras = given[0], tuple(given[1:])
 
     def _given(self, node: fx.Node, spec: Spec) -> Value:
@@ -291,9 +316,11 @@ def _of_batch(spec: Spec, batches: Mapping[str | None, Dim]) -> Spec:
     return spec.of_rows(actual) if actual else spec
 
 
-def _node_of(arg: Any) -> fx.Node:
+def _node_of(arg: Any, name: str) -> fx.Node:
     if not isinstance(arg, fx.Node):
-        raise CompileError(f"the model computes with the constant {arg!r} between modules; move it into a module")
+        raise CompileError(
+            f"{name}: computes with the constant {arg!r} between modules; move it into an annotated module"
+        )
     return arg
 
 
@@ -326,7 +353,21 @@ def _dims(dims: tuple[Dim, ...]) -> str:
     return ", ".join(map(str, dims))
 
 
+def _unlike(have: tuple[Dim, ...], want: tuple[Dim, ...]) -> str:
+    """In what dimensions differ."""
+    if len(have) != len(want):
+        return f"{len(have)} dimensions are not {len(want)}"
+    differ = (f"{a} is not {b}" for a, b in zip(have, want, strict=True) if not _same_dims((a,), (b,)))
+    return " and ".join(differ)
+
+
 def _shown(result: Result) -> str:
     if isinstance(result, Value):
         return f"[{_dims(result.dims)}]"
     return f"a tuple of {len(result)}" if isinstance(result, tuple) else result
+
+
+def _told(result: Result) -> str:
+    """A result, and what gives it."""
+    of = result[0] if isinstance(result, tuple) else result
+    return f"{_shown(result)} of {of.producer}" if isinstance(of, Value) else _shown(result)

@@ -11,7 +11,7 @@ from ts_kernels import sampling
 
 from ..placement import OPAQUE, SAMPLES, Boundary, Dim, Gives, Mesh, Replicate, Shard, Spec
 from .leaf import AnnotatedModel, Leaf
-from .stack import local_size
+from .stack import uneven_span
 
 
 class Candidates(Leaf):
@@ -25,8 +25,8 @@ class Candidates(Leaf):
     def __init__(self, vocabulary: Dim, count: int, mesh: Mesh, *, axis: str) -> None:
         super().__init__()
         assert vocabulary.size is not None
-        columns, self.ranks = local_size("vocabulary", vocabulary.size, mesh, axis), mesh.size(axis)
-        self.count, self.start = min(count, columns), mesh.index(mesh.atoms(axis)) * columns
+        self.ranks, part = mesh.size(axis), uneven_span(vocabulary.name, vocabulary.size, mesh, axis)
+        self.count, self.start = min(count, vocabulary.size // self.ranks), part.start  # as many on every rank
         self.numbers = Dim("candidates", self.ranks * (2 * self.count + 1))
         takes = Spec(SAMPLES, vocabulary, **{axis: Shard(vocabulary.name)}).sized(4)
         self.boundary = Boundary((takes,), (Spec(SAMPLES, self.numbers, **{axis: Shard("candidates")}).sized(4),))

@@ -4,6 +4,7 @@ Legend: T tokens, S sampled rows, D hidden, V vocabulary.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Shard, 
 from ..quantization import PLAIN, Scheme
 from .builders import WeightBuilder
 from .leaf import Buffer, Builder, Piece, SharedLeaf, Slot, cut
-from .stack import Span, Stack, local_size, span
+from .stack import Span, Stack, span, uneven_span
 
 
 class Embedding(SharedLeaf):
@@ -26,8 +27,8 @@ class Embedding(SharedLeaf):
         assert vocabulary.size is not None
         assert hidden.size is not None
         self.shape, self.dtype = (vocabulary.size, hidden.size), dtype
-        self.rows = local_size("vocabulary", vocabulary.size, mesh, axis)
-        self.start = mesh.index(mesh.atoms(axis)) * self.rows
+        part = uneven_span(vocabulary.name, vocabulary.size, mesh, axis)
+        self.start, self.rows = part.start, part.length
         self.boundary = Boundary((Spec(TOKENS, **{axis: Replicate()}),), (Spec(TOKENS, hidden, **{axis: Partial()}),))
 
     def forward(self, tokens_T: Tensor) -> Tensor:
@@ -61,7 +62,8 @@ class LMHead(SharedLeaf):
         super().__init__()
         assert vocabulary.size is not None
         assert hidden.size is not None
-        rows = span("vocabulary", vocabulary.size, mesh, axis, scheme.row_unit)
+        part = uneven_span if scheme.row_unit == 1 else partial(span, unit=scheme.row_unit)
+        rows = part(vocabulary.name, vocabulary.size, mesh, axis)
         self.stack = Stack("", scheme, {"head": rows}, Span.whole(hidden.size, "hidden_size"))
         self.boundary = Boundary(
             (Spec(TOKENS, hidden, **{axis: Replicate()}),),

@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from ts_kernels import gemm
+from ts_kernels import activation, gemm
 
 from ..placement import TOKENS, Boundary, Dim, Mesh, Partial, Replicate, Spec
 from ..quantization import PLAIN, Scheme, of_one_format
 from .builders import StackBuilder
 from .leaf import Buffer, Builder, Leaf, Piece, Slot
 from .stack import Span, Stack, alike, inner_span
+
+Weights: TypeAlias = gemm.MlpWeight | tuple[gemm.LinearWeight, gemm.LinearWeight]
+"""Of gate and up, and of down: joined where a kernel takes both, which it does in one format."""
 
 
 class MLP(Leaf):
@@ -22,6 +26,7 @@ class MLP(Leaf):
     """
 
     memory = "own"
+    weight: Weights
 
     def __init__(
         self,
@@ -46,7 +51,12 @@ class MLP(Leaf):
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """[T, D] -> [T, D]."""
-        return gemm.mlp(x_TD, self.weight)
+        weight = self.weight
+        if isinstance(weight, gemm.MlpWeight):
+            return gemm.mlp(x_TD, weight)
+        gate_up, down = weight
+        inner_TI = activation.silu_mul(gemm.linear(x_TD, gate_up, out_dtype=torch.float32))
+        return gemm.linear(inner_TI, down, out_dtype=x_TD.dtype)
 
     def buffers_wanted(self) -> dict[str, Buffer]:
         """Gate rows then up rows, and down."""
@@ -71,8 +81,15 @@ class MLP(Leaf):
         return MLPBuilder(self)
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
-        """Bring both matrices to the form that the kernels want."""
-        self.weight = gemm.prepare_mlp(*of_one_format(self.gate_up.source(tensors), self.down.source(tensors)))
+        """Bring both matrices to the form that the kernels want; those of two formats stay as they are."""
+        gate_up, down = self.gate_up.source(tensors), self.down.source(tensors)
+        if isinstance(gate_up, Tensor) and isinstance(down, Tensor):
+            gate_up, down = of_one_format(gate_up, down)
+        self.weight = _joined(gemm.prepare(gate_up), gemm.prepare(down))
+
+
+def _joined(gate_up: gemm.LinearWeight, down: gemm.LinearWeight) -> Weights:
+    return gemm.prepare_mlp(gate_up, down) if gate_up.kind == down.kind else (gate_up, down)
 
 
 class MLPBuilder(Builder):

@@ -213,9 +213,10 @@ class ExpertsWithShared(Leaf):
     def forward(self, x_TD: Tensor, weights_Tk: Tensor, ids_Tk: Tensor) -> Tensor:
         """As ``Experts``, plus the shared expert's output."""
         routed, shared = self.parts
-        if shared.weight.gate_up.kind != "dense":  # no kernel takes a quantized shared expert along
+        weight = shared.weight
+        if not isinstance(weight, gemm.MlpWeight) or weight.gate_up.kind != "dense":  # no kernel takes a quantized one
             return routed.forward(x_TD, weights_Tk, ids_Tk) + shared.forward(x_TD)
-        return moe.experts(x_TD, weights_Tk, routed.local(ids_Tk), routed.weights, shared=shared.weight)
+        return moe.experts(x_TD, weights_Tk, routed.local(ids_Tk), routed.weights, shared=weight)
 
     def buffers_wanted(self) -> dict[str, Buffer]:
         """Those of both."""

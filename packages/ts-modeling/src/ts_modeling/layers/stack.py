@@ -13,7 +13,7 @@ from torch import Tensor
 from ts_kernels import gemm
 
 from ..errors import ConfigError
-from ..placement import Mesh
+from ..placement import Mesh, part_of
 from ..quantization import BIAS, Field, Scheme, dequantized
 from ..quantization.scheme import Source
 from .cuts import check_cut
@@ -66,6 +66,13 @@ def span(what: str, size: int, mesh: Mesh, axis: str | None, unit: int = 1, copi
     local = local_size(what, size, mesh, axis, unit)
     index = mesh.index(mesh.atoms(axis)) if axis else 0
     return Span(size // copies, index // copies * local, local, what)
+
+
+def uneven_span(what: str, size: int, mesh: Mesh, axis: str) -> Span:
+    """This rank's part of a dimension that is ``uneven``. Raises ``MeshError`` where there is less of it than ranks."""
+    ranks = mesh.size(axis)
+    check_cut(mesh, axis, lambda n: size >= n, f"{what} = {size} is less than {axis}={ranks}")
+    return Span(size, *part_of(mesh, mesh.atoms(axis), size), what)
 
 
 def inner_span(what: str, size: int, mesh: Mesh, axis: str, unit: int = 1) -> Span:
@@ -239,8 +246,9 @@ class Stack:
 
 def alike(first: Stack, second: Stack, types: Mapping[str, torch.dtype]) -> bool:
     """Whether both become one format without a look at the other, for buffers of these types."""
-    same = [types[first.name + field.key] == types[second.name + field.key] for field in first.scheme.fields[:1]]
-    return first.scheme == second.scheme and first.joined and second.joined and all(same)
+    if first.scheme != second.scheme or not (first.joined and second.joined):
+        return False
+    return all(types[first.name + field.key] == types[second.name + field.key] for field in first.scheme.fields[:1])
 
 
 _ALL = slice(None)

@@ -65,7 +65,7 @@ class Decoder(CapturingModel):
         offset: float = 0.0,
     ) -> None:
         super().__init__()
-        hidden, vocabulary = Dim("hidden", config.hidden_size), Dim("vocabulary", config.vocab_size)
+        hidden, vocabulary = Dim("hidden", config.hidden_size), Dim("vocabulary", config.vocab_size, uneven=True)
         self.embed = Embedding(vocabulary, hidden, mesh, dtype=dtype, axis="attn_tp")
         self.layers = nn.ModuleList(layers)
         self.select_x, self.select_residual = SelectRows(hidden), SelectRows(hidden)

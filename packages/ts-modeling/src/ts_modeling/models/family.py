@@ -8,6 +8,7 @@ import torch
 
 from ..checkpoint.table import Table
 from ..configuration import ModelConfig
+from ..errors import ConfigError
 from ..kv import KvSpec
 from ..layers.leaf import AnnotatedModel
 from ..placement import Mesh
@@ -30,7 +31,11 @@ class VisionPart(Generic[C]):
 
 @dataclass(frozen=True, kw_only=True)
 class Family(Generic[C]):
-    """One model: what its checkpoints are called, and how to read, build, fill and cache it."""
+    """One model: what its checkpoints are called, and how to read, build, fill and cache it.
+
+    Raises ``ConfigError`` for architectures that are no tuple of names, a configuration that is no class, and functions
+    that are none.
+    """
 
     architectures: tuple[str, ...]
     """Names in ``config.json``, as transformers has them."""
@@ -50,3 +55,14 @@ class Family(Generic[C]):
     """None: the model sees nothing."""
     mtp: "Family[Any] | None" = None
     """The layer for multi-token prediction in its checkpoints, as a draft of its own. None: the model has none."""
+
+    def __post_init__(self) -> None:
+        names: object = self.architectures
+        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"Family: architectures = {names!r}; give a tuple of names, as ('LlamaForCausalLM',)")
+        config: object = self.config
+        if not isinstance(config, type):
+            raise ConfigError(f"Family: config = {config!r}; give the class of its configurations")
+        for name in ("parse_config", "model", "checkpoint_table", "kv_spec"):
+            if not callable(getattr(self, name)):
+                raise ConfigError(f"Family: {name} = {getattr(self, name)!r}; give a function")

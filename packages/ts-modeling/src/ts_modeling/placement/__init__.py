@@ -1,7 +1,7 @@
 """Placement algebra: how tensors lie on a mesh, and which collective turns one layout into another."""
 
 from .convert import Layout, Step, convert, refusal
-from .extents import Extent, token_extent
+from .extents import Extent, part_of, token_extent
 from .mesh import AXES, MAX_WORLD, VIEWS, Mesh
 from .placements import REPLICATE, Partial, Placement, Replicate, Shard
 from .spec import BATCH_DIMS, COPIES, OPAQUE, SAMPLES, TOKENS, Boundary, Dim, Gives, Opaque, Routed, Spec
@@ -31,6 +31,7 @@ __all__ = [
     "Spec",
     "Step",
     "convert",
+    "part_of",
     "refusal",
     "token_extent",
 ]

@@ -1,4 +1,4 @@
-"""How many tokens each rank holds, for any cut of the tokens and any number of tokens.
+"""How much each rank holds of a cut dimension that ranks need not divide: of the vocabulary, and of any batch's tokens.
 
 The batch has ``sizes[g]`` tokens in the attn_dp group ``g``, none perhaps. Where tokens are cut on atoms of ``attn_dp``
 a rank holds whole groups; each further atom cuts what is left into parts that differ by one token at most, the first
@@ -24,6 +24,16 @@ class Extent:
         for count, index in self.parts:
             length = length // count + (index < length % count)
         return length
+
+
+def part_of(mesh: Mesh, cut: tuple[int, ...], size: int, rank: int | None = None) -> tuple[int, int]:
+    """Where the part of ``rank`` (this one unless given) of ``size`` begins, and how long it is, cut on ``cut``."""
+    here, start, length = mesh.coordinates(mesh.rank if rank is None else rank), 0, size
+    for atom in sorted(cut):
+        each, more = divmod(length, mesh.atom_sizes[atom])
+        start += here[atom] * each + min(here[atom], more)
+        length = each + (here[atom] < more)
+    return start, length
 
 
 def token_extent(mesh: Mesh, cut: tuple[int, ...], rank: int) -> Extent:

@@ -1,7 +1,7 @@
 """What a module takes or gives at its boundary: named dimensions and a placement per mesh axis."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from .placements import Placement, Shard
@@ -9,10 +9,14 @@ from .placements import Placement, Shard
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """A named dimension; ``size`` is the global one, None where it changes from batch to batch."""
+    """A named dimension; ``size`` is the global one, None where it changes from batch to batch.
+
+    ``uneven``: parts may differ by one where ranks do not divide the size, the first ones longer (``part_of``).
+    """
 
     name: str
     size: int | None = None
+    uneven: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return self.name if self.size is None else f"{self.name}={self.size}"

@@ -39,8 +39,8 @@ class Draft(AnnotatedModel):
 
     def __init__(self, config: DraftConfig, attention: nn.Module, mesh: Mesh, *, dtype: torch.dtype) -> None:
         super().__init__()
-        hidden, vocabulary = Dim("hidden", config.hidden_size), Dim("vocabulary", config.vocab_size)
-        features, columns = Dim("features", config.feature_width), Dim("draft_vocabulary", config.columns)
+        hidden, vocabulary = Dim("hidden", config.hidden_size), Dim("vocabulary", config.vocab_size, uneven=True)
+        features, columns = Dim("features", config.feature_width), Dim("draft_vocabulary", config.columns, uneven=True)
         tokens = {"attn_dp": Shard("tokens")}
         self.inputs = {"batch.tokens": Spec(TOKENS, **tokens), "batch.features": Spec(TOKENS, features, **tokens)}  # type: ignore[misc]
         self.embed = Embedding(vocabulary, hidden, mesh, dtype=dtype, axis="attn_tp")

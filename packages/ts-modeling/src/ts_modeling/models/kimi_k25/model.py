@@ -43,7 +43,7 @@ class KimiK25(CapturingModel):
         self, config: KimiK25Config, mesh: Mesh, *, dtype: torch.dtype, device: torch.device, positions: int
     ) -> None:
         super().__init__()
-        hidden, vocabulary = Dim("hidden", config.hidden_size), Dim("vocabulary", config.vocab_size)
+        hidden, vocabulary = Dim("hidden", config.hidden_size), Dim("vocabulary", config.vocab_size, uneven=True)
         rotary = RotaryTable(config.qk_rope_head_dim, positions, config.rope, device)
         self.embed = Embedding(vocabulary, hidden, mesh, dtype=dtype, axis="attn_tp")
         self.layers = nn.ModuleList(

@@ -37,7 +37,11 @@ class MultiToken(AnnotatedModel):
     ) -> None:
         super().__init__()
         width, eps = config.hidden_size, config.rms_norm_eps
-        hidden, vocabulary, both = Dim("hidden", width), Dim("vocabulary", config.vocab_size), Dim("pairs", 2 * width)
+        hidden, vocabulary, both = (
+            Dim("hidden", width),
+            Dim("vocabulary", config.vocab_size, uneven=True),
+            Dim("pairs", 2 * width),
+        )
         tokens = {"attn_dp": Shard("tokens")}
         self.inputs = {"batch.tokens": Spec(TOKENS, **tokens), "batch.features": Spec(TOKENS, hidden, **tokens)}  # type: ignore[misc]
         self.embed = Embedding(vocabulary, hidden, mesh, dtype=dtype, axis="attn_tp")
