@@ -250,17 +250,13 @@ def test_explain_tells_the_published_model_without_weights(capsys: pytest.Captur
     assert "each rank sends 2,623,488 bytes a token and 513,024 bytes a sample" in text
 
 
-@pytest.mark.parametrize(
-    ("ranks", "named"),
-    [(3, "vocabulary = 163840"), (5, "num_attention_heads = 64"), (128, "num_attention_heads = 64")],
-)
-def test_the_sizes_that_are_named_fit_the_whole_model(
-    ranks: int, named: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What one tensor would take, another does not: 5 divides the vocabulary, and no heads."""
+@pytest.mark.parametrize("ranks", [3, 5, 128])
+def test_the_sizes_that_are_named_fit_the_whole_model(ranks: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """What one tensor would take, another does not: any number cuts the vocabulary, and 5 divides no heads."""
     assert main(["explain", "--model", "kimi-k2.5", "--mesh", f"attn_tp={ranks}"]) == 2
     sizes = "sizes of attn_tp that fit: 1, 2, 4, 8, 16, 32, 64"
-    assert capsys.readouterr().err == f"ts-modeling: {named} does not divide over attn_tp={ranks}; {sizes}\n"
+    error = capsys.readouterr().err
+    assert error == f"ts-modeling: num_attention_heads = 64 does not divide over attn_tp={ranks}; {sizes}\n"
 
 
 def test_explain_prints_code_and_refuses_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

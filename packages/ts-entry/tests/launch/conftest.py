@@ -1,7 +1,9 @@
 """Fixtures of the launcher's tests."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -20,3 +22,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bytecode(tmp_path_factory: pytest.TempPathFactory) -> None:
     """One folder of compiled modules for all launches."""
     BYTECODE[:] = [tmp_path_factory.mktemp("bytecode")]
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A launch's folder for temporary files, with a path that is short enough for sockets: pytest's own may not be, and
+    what is left would lie elsewhere."""
+    with TemporaryDirectory(prefix="ts-launch-") as folder:
+        yield Path(folder)

@@ -46,8 +46,8 @@ class Stream(threading.Thread):
         return self.events[-1]
 
 
-def test_serves_drains_on_sigterm_and_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t") as server:
+def test_serves_drains_on_sigterm_and_leaves_nothing(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary) as server:
         url = server.url
         assert server.health()[0] == 200
         assert set(server.children()) == {"worker", "scheduler", "sh"}
@@ -69,8 +69,8 @@ def test_serves_drains_on_sigterm_and_leaves_nothing(tiny_checkpoint: Path, tmp_
 
 
 @pytest.mark.parametrize("options", [["--drain-timeout", "0.5"], []], ids=["timeout", "second signal"])
-def test_the_drain_ends_early(tiny_checkpoint: Path, tmp_path: Path, options: list[str]) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", *options) as server:
+def test_the_drain_ends_early(tiny_checkpoint: Path, temporary: Path, options: list[str]) -> None:
+    with launched(tiny_checkpoint, temporary, *options) as server:
         stream = Stream(server.url)
         stream.until_first()
         server.signal(signal.SIGINT)
@@ -88,8 +88,8 @@ def test_the_drain_ends_early(tiny_checkpoint: Path, tmp_path: Path, options: li
         server.nothing_is_left()
 
 
-def test_a_process_that_dies_during_the_drain_is_not_replaced(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", "--log-level", "debug") as server:
+def test_a_process_that_dies_during_the_drain_is_not_replaced(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary, "--log-level", "debug") as server:
         stream = Stream(server.url)
         stream.until_first()
         server.signal(signal.SIGTERM)
@@ -103,9 +103,9 @@ def test_a_process_that_dies_during_the_drain_is_not_replaced(tiny_checkpoint: P
 
 @pytest.mark.parametrize("who", ["worker", "scheduler"])
 def test_a_killed_process_fails_its_requests_and_the_engine_serves_again(
-    tiny_checkpoint: Path, tmp_path: Path, who: str
+    tiny_checkpoint: Path, temporary: Path, who: str
 ) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t") as server:
+    with launched(tiny_checkpoint, temporary) as server:
         url = server.url
         stream = Stream(url)
         stream.until_first()
@@ -126,8 +126,8 @@ def test_a_killed_process_fails_its_requests_and_the_engine_serves_again(
         server.nothing_is_left()
 
 
-def test_health_says_why_while_it_restarts(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", FAKE_WORKER="stuck@1") as server:
+def test_health_says_why_while_it_restarts(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary, FAKE_WORKER="stuck@1") as server:
         url = server.url
         os.kill(server.children()["worker"], signal.SIGSEGV)
         wait_for(lambda: server.health()[0] == 503, "unhealthy")
@@ -142,8 +142,8 @@ def test_health_says_why_while_it_restarts(tiny_checkpoint: Path, tmp_path: Path
         server.nothing_is_left()
 
 
-def test_gives_up_after_the_fourth_death(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t") as server:
+def test_gives_up_after_the_fourth_death(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary) as server:
         assert server.url
         for generation in range(1, 5):
             wait_for(lambda: server.health()[1].get("generation") == generation, "the next generation")  # noqa: B023
@@ -153,15 +153,15 @@ def test_gives_up_after_the_fourth_death(tiny_checkpoint: Path, tmp_path: Path) 
         server.nothing_is_left()
 
 
-def test_a_mute_worker_counts_as_dead(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", "--hang-timeout", "1.5", FAKE_WORKER="mute@0") as server:
+def test_a_mute_worker_counts_as_dead(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary, "--hang-timeout", "1.5", FAKE_WORKER="mute@0") as server:
         stream = Stream(server.url)
         assert "worker 0 gave no sign of life for 1.5 s" in stream.ended()["error"]["message"]
         server.until("serves again")
 
 
-def test_a_stopped_launcher_does_not_blame_its_children(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", "--hang-timeout", "1.5") as server:
+def test_a_stopped_launcher_does_not_blame_its_children(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary, "--hang-timeout", "1.5") as server:
         assert server.url
         server.signal(signal.SIGSTOP)
         time.sleep(6)
@@ -178,9 +178,9 @@ def test_a_stopped_launcher_does_not_blame_its_children(tiny_checkpoint: Path, t
     ],
 )
 def test_a_failed_start_says_why_and_shows_the_last_lines(
-    tiny_checkpoint: Path, tmp_path: Path, environment: dict[str, str], words: str
+    tiny_checkpoint: Path, temporary: Path, environment: dict[str, str], words: str
 ) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", **environment) as server:
+    with launched(tiny_checkpoint, temporary, **environment) as server:
         assert server.end() == 1
         assert server.lines[-1].startswith("ts-entry: the engine did not start")
         assert words in server.lines[-1]
@@ -192,8 +192,8 @@ def test_a_failed_start_says_why_and_shows_the_last_lines(
 @pytest.mark.parametrize(
     ("phase", "signum", "code"), [("TokenSpeed", signal.SIGINT, 130), ("loading weights", signal.SIGTERM, 143)]
 )
-def test_a_signal_before_ready(tiny_checkpoint: Path, tmp_path: Path, phase: str, signum: int, code: int) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", FAKE_WORKER="stuck") as server:
+def test_a_signal_before_ready(tiny_checkpoint: Path, temporary: Path, phase: str, signum: int, code: int) -> None:
+    with launched(tiny_checkpoint, temporary, FAKE_WORKER="stuck") as server:
         server.until(phase)
         server.signal(signum)
         assert server.end() == code
@@ -202,11 +202,11 @@ def test_a_signal_before_ready(tiny_checkpoint: Path, tmp_path: Path, phase: str
         server.nothing_is_left()
 
 
-def test_a_signal_while_the_hub_is_asked(tmp_path: Path) -> None:
+def test_a_signal_while_the_hub_is_asked(tmp_path: Path, temporary: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         endpoint = f"http://127.0.0.1:{mute.getsockname()[1]}"
         environment = {"HOME": str(tmp_path), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": ""}
-        with launched(Path("kimi-k2.5"), tmp_path / "t", "--no-miniature", **environment) as server:
+        with launched(Path("kimi-k2.5"), temporary, "--no-miniature", **environment) as server:
             mute.settimeout(10)
             connection, _ = mute.accept()
             with connection:
@@ -215,10 +215,10 @@ def test_a_signal_while_the_hub_is_asked(tmp_path: Path) -> None:
             server.nothing_is_left()
 
 
-def test_health_answers_while_loading(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_health_answers_while_loading(tiny_checkpoint: Path, temporary: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with launched(tiny_checkpoint, tmp_path / "t", "--port", str(port), FAKE_WORKER="stuck") as server:
+    with launched(tiny_checkpoint, temporary, "--port", str(port), FAKE_WORKER="stuck") as server:
         server.until("loading weights")
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: "50%" in httpx.get(f"{url}/health", timeout=5).json()["reason"], "the phase in /health")
@@ -228,8 +228,8 @@ def test_health_answers_while_loading(tiny_checkpoint: Path, tmp_path: Path) -> 
         assert "loading weights" in models.json()["error"]["message"]
 
 
-def test_children_that_are_deaf_to_sigterm_are_killed(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", FAKE_WORKER="stubborn", FAKE_SCHEDULER="stubborn") as server:
+def test_children_that_are_deaf_to_sigterm_are_killed(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary, FAKE_WORKER="stubborn", FAKE_SCHEDULER="stubborn") as server:
         assert server.url
         server.signal(signal.SIGTERM)
         assert server.end() == 0
@@ -237,33 +237,33 @@ def test_children_that_are_deaf_to_sigterm_are_killed(tiny_checkpoint: Path, tmp
 
 
 @pytest.mark.parametrize("mode", ["stuck", "stubborn"])
-def test_a_killed_launcher_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path, mode: str) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", FAKE_WORKER=mode) as server:
+def test_a_killed_launcher_leaves_nothing(tiny_checkpoint: Path, temporary: Path, mode: str) -> None:
+    with launched(tiny_checkpoint, temporary, FAKE_WORKER=mode) as server:
         server.until("loading weights" if mode == "stuck" else "ready ")
         server.signal(signal.SIGKILL)
         assert server.end() == -signal.SIGKILL
         server.nothing_is_left()
 
 
-def test_the_next_launch_sweeps_what_a_killed_guard_left(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t") as server:
+def test_the_next_launch_sweeps_what_a_killed_guard_left(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary) as server:
         assert server.url
         os.kill(server.children()["sh"], signal.SIGKILL)
         server.signal(signal.SIGKILL)
         server.end()
-    assert list((tmp_path / "t").iterdir())
-    with launched(tiny_checkpoint, tmp_path / "t") as server:
+    assert list((temporary).iterdir())
+    with launched(tiny_checkpoint, temporary) as server:
         assert server.url
-        assert len(list((tmp_path / "t").iterdir())) == 1
+        assert len(list((temporary).iterdir())) == 1
         server.signal(signal.SIGTERM)
         server.end()
         server.nothing_is_left()
 
 
-def test_a_taken_port_is_one_sentence_before_anything_starts(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_taken_port_is_one_sentence_before_anything_starts(tiny_checkpoint: Path, temporary: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with launched(tiny_checkpoint, tmp_path / "t", "--port", str(port)) as server:
+        with launched(tiny_checkpoint, temporary, "--port", str(port)) as server:
             assert server.end() == 1
     assert server.lines == [
         f"ts-entry: port {port} on 127.0.0.1 is taken by another process; stop it or choose another with --port\n"
@@ -271,8 +271,8 @@ def test_a_taken_port_is_one_sentence_before_anything_starts(tiny_checkpoint: Pa
     server.nothing_is_left()
 
 
-def test_an_api_key_guards_v1_and_stays_off_the_banner(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", TS_API_KEY="s3cret") as server:
+def test_an_api_key_guards_v1_and_stays_off_the_banner(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary, TS_API_KEY="s3cret") as server:
         url = server.url
         assert httpx.get(f"{url}/v1/models", timeout=5).status_code == 401
         headers = {"Authorization": "Bearer s3cret"}
@@ -282,14 +282,14 @@ def test_an_api_key_guards_v1_and_stays_off_the_banner(tiny_checkpoint: Path, tm
         assert "Authorization: Bearer" in server.text
 
 
-def test_the_network_line_warns_without_a_key(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", "--host", "0.0.0.0") as server:
+def test_the_network_line_warns_without_a_key(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary, "--host", "0.0.0.0") as server:
         assert server.url.startswith("http://127.0.0.1:")
         assert "can be reached from other machines, without a key" in server.text
 
 
-def test_debug_shows_what_children_print(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t", "--log-level", "debug") as server:
+def test_debug_shows_what_children_print(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary, "--log-level", "debug") as server:
         assert server.url
         server.until("[worker 0] this is the fake worker")
 
@@ -311,9 +311,9 @@ def test_imports_are_light(module: str, heavy: list[str]) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_sockets_are_private(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with launched(tiny_checkpoint, tmp_path / "t") as server:
+def test_sockets_are_private(tiny_checkpoint: Path, temporary: Path) -> None:
+    with launched(tiny_checkpoint, temporary) as server:
         assert server.url
-        (folder,) = (tmp_path / "t").iterdir()
+        (folder,) = (temporary).iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
         assert isinstance(server, Launched)
