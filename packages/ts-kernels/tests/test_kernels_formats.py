@@ -133,6 +133,28 @@ def test_many_deep_rows(isa: str, assert_close: Close, name: str) -> None:
         assert torch.equal(part, have[first : first + count])
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_lowest_parts_times_the_largest_codes(isa: str, name: str) -> None:
+    """Rows in fixed point whose lower bytes are all -128, and codes at their ends: no sum may leave its 16 bits.
+
+    Held to float64, k in two parts. What may differ is the rounding of as many sums in fp32, each by 2^-24; a sum that
+    wraps is off by a hundredth.
+    """
+    k = 1536
+    signs = torch.stack((torch.ones(k), -torch.ones(k), (-1.0) ** torch.arange(k)))
+    made = FORMATS[name](signs.repeat(11, 1) * torch.tensor([1.0, 0.5, 0.75]).repeat_interleave(11)[:, None])
+    weight = made.dequantize().double()
+    for dtype, small in ((torch.bfloat16, 2**-6), (torch.float32, 2**-6 + 2**-14)):
+        x = torch.full((5, k), small)
+        x[:, ::16] = 1.0  # is 2^13 in 15 bits, 2^21 in 23: 2^-6 is then 128 of the second byte, 2^-14 of the third
+        x[1], x[2, ::3], x[3, :128] = -x[1], -x[2, ::3], 0
+        have = gemm.linear(x.to(dtype), gemm.prepare(made), out_dtype=torch.float32, impl="native").double()
+        want, size = x.double() @ weight.t(), x.double().abs() @ weight.abs().t()
+        assert ((have - want).abs() / size).max() < k * 2**-24
+        one = gemm.linear(x[4:].to(dtype), gemm.prepare(made), out_dtype=torch.float32, impl="native").double()
+        assert torch.equal(one[0], have[4])
+
+
 def test_large_rows(isa: str, assert_close: Close) -> None:
     """Numbers whose sums of codes no float holds, though the results do."""
     weight = gemm.prepare(quantize.quantize_int4(matrix(32, 64)), keep_source=True)
