@@ -155,6 +155,29 @@ def test_the_lowest_parts_times_the_largest_codes(isa: str, name: str) -> None:
         assert torch.equal(one[0], have[4])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("k", "make"),
+    [
+        (1064, lambda w: quantize.quantize_int4(w, None)),
+        (40, lambda w: quantize.quantize_int4(w, None, zero_point=True)),
+        (45, quantize.quantize_int8),
+        (3, quantize.quantize_int8),
+        (48, quantize.quantize_nvfp4),
+    ],
+)
+def test_the_last_block_may_be_short(isa: str, assert_close: Close, k: int, make: Make, dtype: torch.dtype) -> None:
+    """What follows a row in memory, NaN here, is not read into its last block; and every number of the block counts."""
+    weight = gemm.prepare(make(matrix(19, k)), keep_source=True)
+    x = torch.full((5, k + 9), torch.nan, dtype=dtype)
+    x[:, :k] = torch.randn(5, k, generator=torch.Generator().manual_seed(5))
+    x[1, : k - 1], x[2, : k - 2] = 0, 0  # the last numbers alone
+    for rows in (x[:, :k], x[1:2, :k]):
+        have, want = (gemm.linear(rows, weight, out_dtype=torch.float32, impl=i) for i in ("native", "reference"))
+        for row in range(len(rows)):
+            assert_close(have[row], want[row], dtype)
+
+
 def test_large_rows(isa: str, assert_close: Close) -> None:
     """Numbers whose sums of codes no float holds, though the results do."""
     weight = gemm.prepare(quantize.quantize_int4(matrix(32, 64)), keep_source=True)
