@@ -86,6 +86,14 @@ def test_int4_words_as_compressed_tensors_packs_them() -> None:
     assert torch.equal(quantize.Int4Weight(packed, scale, points).dequantize(), want)
 
 
+def test_mxfp4_says_where_a_number_is_not_finite() -> None:
+    weight = torch.ones(3, 64)
+    weight[0, 3], weight[1, 40] = torch.nan, -torch.inf
+    blocks = quantize.quantize_mxfp4(weight).dequantize().view(3, 2, 32)
+    assert blocks.isnan().all(-1).tolist() == [[True, False], [False, True], [False, False]]
+    assert blocks[2].eq(1).all()
+
+
 def test_int8_words() -> None:
     words = torch.tensor([[0x7F | 0x80 << 8 | 0xFF << 16, 1]], dtype=torch.int32)
     weight = quantize.Int8Weight.from_packed(words, torch.ones(1, 1), 5)
@@ -197,6 +205,20 @@ def test_rows_that_no_fixed_point_holds(isa: str, dtype: torch.dtype, rows: int)
     assert not have[:2].isfinite().any()
     assert have[2].abs().max() < 1e-37
     torch.testing.assert_close(have[3:], want[3:])
+
+
+@pytest.mark.parametrize("form", ["rows", "columns", "one row"])
+def test_a_broadcast_weight_is_its_copy(native: None, form: str) -> None:
+    row = matrix(1, 24)
+    weight = {
+        "rows": row.expand(5, 24),
+        "columns": matrix(5, 1).expand(5, 24),
+        "one row": row.as_strided((1, 24), (0, 1)),
+    }[form]
+    x = torch.randn(3, 24)
+    want = x @ weight.t()
+    torch.testing.assert_close(gemm.linear(x, weight, impl="native"), want)
+    torch.testing.assert_close(gemm.linear(x, gemm.prepare(weight), impl="native"), want)
 
 
 @pytest.mark.parametrize("name", ["int4", "mxfp4", "fp8 block"])
