@@ -195,6 +195,16 @@ def test_large_rows(isa: str, assert_close: Close) -> None:
     assert torch.equal(gemm.linear(x[:2], weight, impl="native"), have[:2])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", FORMATS)
+def test_small_rows_keep_their_bits(isa: str, name: str, dtype: torch.dtype) -> None:
+    """A power of two down to 2^-80 changes no digit of the result."""
+    weight = gemm.prepare(FORMATS[name](matrix(32, 128)))
+    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(6)).to(dtype)
+    have = gemm.linear(x * 2.0**-80, weight, out_dtype=torch.float32, impl="native")
+    assert torch.equal(have * 2.0**80, gemm.linear(x, weight, out_dtype=torch.float32, impl="native"))
+
+
 @pytest.mark.parametrize(("dtype", "rows"), [(torch.float32, 5), (torch.bfloat16, 50)])
 def test_rows_that_no_fixed_point_holds(isa: str, dtype: torch.dtype, rows: int) -> None:
     """Infinities and NaN reach their row's results and no other's; the smallest numbers may count as zero."""
