@@ -73,6 +73,14 @@ def test_norm_on_every_target() -> None:
         assert result.figures.registers > 4
 
 
+@needs_triton
+def test_e4m3_compiles_from_the_architecture_that_selection_says() -> None:
+    (build,) = aot.collect("kv_cache.write_kv.fp8e4nv")
+    assert platform.OLDEST_E4M3_ARCH == 89
+    assert compiled(build, "sm_89").problems == []
+    assert "fp8e4nv not supported in this architecture" in " ".join(compiled(build, "sm_80").problems)
+
+
 def test_stages_are_as_many_as_fit() -> None:
     """Three tiles of fp32 weights and rows, 36 KB each, were launched where two or one fit."""
     fits = {name: platform.described(name).stages(4, 36 * platform.KB) for name in _targets.DEFAULT}

@@ -22,6 +22,15 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in out for name in OPERATIONS)
 
 
+def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checking, "run", interrupted)
+    assert cli.main(["check", "--only", "norm"]) == 130
+    assert capsys.readouterr().err == "ts-kernels: interrupted\n"
+
+
 def test_list_says_which_instruction_sets_there_are_and_why_amx_is_not(
     native: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

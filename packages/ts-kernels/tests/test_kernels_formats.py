@@ -86,6 +86,14 @@ def test_int4_words_as_compressed_tensors_packs_them() -> None:
     assert torch.equal(quantize.Int4Weight(packed, scale, points).dequantize(), want)
 
 
+def test_mxfp4_says_where_a_number_is_not_finite() -> None:
+    weight = torch.ones(3, 64)
+    weight[0, 3], weight[1, 40] = torch.nan, -torch.inf
+    blocks = quantize.quantize_mxfp4(weight).dequantize().view(3, 2, 32)
+    assert blocks.isnan().all(-1).tolist() == [[True, False], [False, True], [False, False]]
+    assert blocks[2].eq(1).all()
+
+
 def test_int8_words() -> None:
     words = torch.tensor([[0x7F | 0x80 << 8 | 0xFF << 16, 1]], dtype=torch.int32)
     weight = quantize.Int8Weight.from_packed(words, torch.ones(1, 1), 5)
@@ -133,6 +141,51 @@ def test_many_deep_rows(isa: str, assert_close: Close, name: str) -> None:
         assert torch.equal(part, have[first : first + count])
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_lowest_parts_times_the_largest_codes(isa: str, name: str) -> None:
+    """Rows in fixed point whose lower bytes are all -128, and codes at their ends: no sum may leave its 16 bits.
+
+    Held to float64, k in two parts. What may differ is the rounding of as many sums in fp32, each by 2^-24; a sum that
+    wraps is off by a hundredth.
+    """
+    k = 1536
+    signs = torch.stack((torch.ones(k), -torch.ones(k), (-1.0) ** torch.arange(k)))
+    made = FORMATS[name](signs.repeat(11, 1) * torch.tensor([1.0, 0.5, 0.75]).repeat_interleave(11)[:, None])
+    weight = made.dequantize().double()
+    for dtype, small in ((torch.bfloat16, 2**-6), (torch.float32, 2**-6 + 2**-14)):
+        x = torch.full((5, k), small)
+        x[:, ::16] = 1.0  # is 2^13 in 15 bits, 2^21 in 23: 2^-6 is then 128 of the second byte, 2^-14 of the third
+        x[1], x[2, ::3], x[3, :128] = -x[1], -x[2, ::3], 0
+        have = gemm.linear(x.to(dtype), gemm.prepare(made), out_dtype=torch.float32, impl="native").double()
+        want, size = x.double() @ weight.t(), x.double().abs() @ weight.abs().t()
+        assert ((have - want).abs() / size).max() < k * 2**-24
+        one = gemm.linear(x[4:].to(dtype), gemm.prepare(made), out_dtype=torch.float32, impl="native").double()
+        assert torch.equal(one[0], have[4])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("k", "make"),
+    [
+        (1064, lambda w: quantize.quantize_int4(w, None)),
+        (40, lambda w: quantize.quantize_int4(w, None, zero_point=True)),
+        (45, quantize.quantize_int8),
+        (3, quantize.quantize_int8),
+        (48, quantize.quantize_nvfp4),
+    ],
+)
+def test_the_last_block_may_be_short(isa: str, assert_close: Close, k: int, make: Make, dtype: torch.dtype) -> None:
+    """What follows a row in memory, NaN here, is not read into its last block; and every number of the block counts."""
+    weight = gemm.prepare(make(matrix(19, k)), keep_source=True)
+    x = torch.full((5, k + 9), torch.nan, dtype=dtype)
+    x[:, :k] = torch.randn(5, k, generator=torch.Generator().manual_seed(5))
+    x[1, : k - 1], x[2, : k - 2] = 0, 0  # the last numbers alone
+    for rows in (x[:, :k], x[1:2, :k]):
+        have, want = (gemm.linear(rows, weight, out_dtype=torch.float32, impl=i) for i in ("native", "reference"))
+        for row in range(len(rows)):
+            assert_close(have[row], want[row], dtype)
+
+
 def test_large_rows(isa: str, assert_close: Close) -> None:
     """Numbers whose sums of codes no float holds, though the results do."""
     weight = gemm.prepare(quantize.quantize_int4(matrix(32, 64)), keep_source=True)
@@ -140,6 +193,16 @@ def test_large_rows(isa: str, assert_close: Close) -> None:
     have = gemm.linear(x, weight, impl="native")
     assert_close(have * 1e-38, gemm.linear(x, weight, impl="reference") * 1e-38)
     assert torch.equal(gemm.linear(x[:2], weight, impl="native"), have[:2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", FORMATS)
+def test_small_rows_keep_their_bits(isa: str, name: str, dtype: torch.dtype) -> None:
+    """A power of two down to 2^-80 changes no digit of the result."""
+    weight = gemm.prepare(FORMATS[name](matrix(32, 128)))
+    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(6)).to(dtype)
+    have = gemm.linear(x * 2.0**-80, weight, out_dtype=torch.float32, impl="native")
+    assert torch.equal(have * 2.0**80, gemm.linear(x, weight, out_dtype=torch.float32, impl="native"))
 
 
 @pytest.mark.parametrize(("dtype", "rows"), [(torch.float32, 5), (torch.bfloat16, 50)])
@@ -152,6 +215,20 @@ def test_rows_that_no_fixed_point_holds(isa: str, dtype: torch.dtype, rows: int)
     assert not have[:2].isfinite().any()
     assert have[2].abs().max() < 1e-37
     torch.testing.assert_close(have[3:], want[3:])
+
+
+@pytest.mark.parametrize("form", ["rows", "columns", "one row"])
+def test_a_broadcast_weight_is_its_copy(native: None, form: str) -> None:
+    row = matrix(1, 24)
+    weight = {
+        "rows": row.expand(5, 24),
+        "columns": matrix(5, 1).expand(5, 24),
+        "one row": row.as_strided((1, 24), (0, 1)),
+    }[form]
+    x = torch.randn(3, 24)
+    want = x @ weight.t()
+    torch.testing.assert_close(gemm.linear(x, weight, impl="native"), want)
+    torch.testing.assert_close(gemm.linear(x, gemm.prepare(weight), impl="native"), want)
 
 
 @pytest.mark.parametrize("name", ["int4", "mxfp4", "fp8 block"])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from ts_kernels import ContractError, linear_attention, platform, sampling, settings
+from ts_kernels import ContractError, linear_attention, moe, norm, platform, sampling, settings
 from ts_kernels.selection import OPERATIONS
 
 META = torch.device("meta")
@@ -102,6 +102,16 @@ wrong(
     [f32(2)],
     (0, f32(3), r"min_p must be \[2\]"),
     (0, i32(2), "min_p must be float32"),
+)
+NOTHING = r"x must be \[T, D\] with D at least 1"
+wrong(lambda x: norm.rms_norm(x, x[0], 1e-5), [f32(2, 8)], (0, f32(2, 0), NOTHING))
+wrong(lambda x: norm.add_rms_norm(x, x.clone(), x[0], 1e-5), [f32(2, 8)], (0, f32(2, 0), NOTHING))
+wrong(lambda x: norm.layer_norm(x, x[0], x[0], 1e-5), [f32(2, 8)], (0, f32(2, 0), NOTHING))
+LAYER = moe.prepare_experts(f32(2, 16, 8), f32(2, 8, 8), keep_source=True)
+wrong(
+    lambda chosen: moe.experts(f32(2, 8), chosen.float(), chosen, LAYER),
+    [i32(2, 1)],
+    (0, i32(2, 0), r"weights must be \[T, k\] with k at least 1"),
 )
 SPANS = torch.tensor([0, 3, 5], dtype=torch.int32)
 wrong(

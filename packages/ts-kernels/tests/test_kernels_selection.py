@@ -103,6 +103,24 @@ def test_a_range_of_architectures_has_both_ends_and_a_vendor(arch: str, able: bo
         Capability(min_arch=90)
 
 
+@pytest.mark.parametrize(("arch", "able"), [("sm_80", False), ("sm_86", False), ("sm_89", True), ("gfx942", True)])
+def test_triton_reads_an_fp8_cache_only_where_it_has_the_type(arch: str, able: bool) -> None:
+    """A GPU before sm_89 has no e4m3 in Triton: there the kernels that take such caches as bytes serve, no others."""
+    needs = {"attention.decode", "attention.prefill", "kv_cache.write_kv", "mla.decode", "mla.decode_absorbed",
+             "mla.prefill"}  # fmt: skip
+    for name in (*needs, "kv_cache.write_latent"):
+        operation = OPERATIONS[name]
+        for cache in (torch.bfloat16, torch.float8_e4m3fn):
+            dtypes = tuple(cache if argument == "cache" else torch.bfloat16 for argument in operation.info.dtypes)
+            query = operation.query(described(arch), dtypes, (64,) * len(operation.info.dims))
+            served = able or cache == torch.bfloat16 or name not in needs
+            explanation = explain(query)
+            assert explanation.winner is not None
+            assert explanation.winner.name == ("triton" if served else "reference"), (name, cache)
+            why = "the feature triton e4m3 for cache as float8_e4m3fn, which is missing: Triton compiles float8_e4m3fn"
+            assert (f"{why} for sm_89 and newer" in str(explanation)) == (not served)
+
+
 def test_overrides(registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
     REGISTRY.register(spec())
     with override("reference"):

@@ -16,13 +16,19 @@ from .selection import OPERATIONS, explain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (2 for a mistake of the caller's, 1 for a failed check)."""
+    """Run the command line; returns the exit status (2 for a mistake of the caller's, 1 for a failed check).
+
+    Interrupted, it is 130, as of a shell's command.
+    """
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
     except KernelError as error:
         print(f"ts-kernels: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("ts-kernels: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

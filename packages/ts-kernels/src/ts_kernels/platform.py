@@ -15,7 +15,9 @@ from .errors import SelectionError, SettingsError
 _log = logging.getLogger("ts_kernels")
 NATIVE_FEATURE = "native"
 TRITON_FEATURE = "triton"
+E4M3_FEATURE = "triton e4m3"  # Triton compiles loads and conversions of float8_e4m3fn
 OLDEST_TRITON_ARCH = 80  # of NVIDIA's, below which Triton does not compile (its README, "Compatibility")
+OLDEST_E4M3_ARCH = 89  # of NVIDIA's: below, Triton refuses the type fp8e4nv (AMD's convert it in software)
 KB = 1024
 # Shared memory that one block may have.
 # NVIDIA: CUDA C Programming Guide, technical specifications per compute capability, less the 1 KB a block reserves.
@@ -38,7 +40,8 @@ class DeviceInfo:
 
     ``arch`` is the CUDA compute capability as 10 * major + minor (90 for sm_90), or the number of an AMD architecture
     read as hexadecimal (0x942 for gfx942); 0 on a CPU. ``vendor`` is "nvidia", "amd" or "" on a CPU. A feature is what
-    a kernel may need besides: "native" and instruction sets on a CPU, "triton" where Triton kernels run.
+    a kernel may need besides: "native" and instruction sets on a CPU, "triton" where Triton kernels run, "triton e4m3"
+    where those may name float8_e4m3fn.
     """
 
     type: str
@@ -135,13 +138,17 @@ def described(arch: str) -> DeviceInfo:
         raise SelectionError(f"--arch: {arch!r} is not an architecture such as sm_90 or gfx942")
     if found[1]:
         return _nvidia(int(found[1]), installed=True)
-    return DeviceInfo("cuda", int(found[2], 16), frozenset({TRITON_FEATURE}), "amd")
+    return DeviceInfo("cuda", int(found[2], 16), _triton_features(installed=True), "amd")
 
 
 def _nvidia(arch: int, *, installed: bool) -> DeviceInfo:
     """A GPU of NVIDIA's; ``installed``: whether Triton is."""
-    triton = installed and arch >= OLDEST_TRITON_ARCH
-    return DeviceInfo("cuda", arch, frozenset({TRITON_FEATURE} if triton else ()), "nvidia")
+    features = _triton_features(installed=installed and arch >= OLDEST_TRITON_ARCH)
+    return DeviceInfo("cuda", arch, features - {E4M3_FEATURE} if arch < OLDEST_E4M3_ARCH else features, "nvidia")
+
+
+def _triton_features(*, installed: bool) -> frozenset[str]:
+    return frozenset({TRITON_FEATURE, E4M3_FEATURE} if installed else ())
 
 
 def why_missing(feature: str, device: DeviceInfo) -> str:
@@ -152,13 +159,15 @@ def why_missing(feature: str, device: DeviceInfo) -> str:
         cpu = "on a CPU Triton runs in its interpreter alone (TRITON_INTERPRET=1)" if device.type == "cpu" else ""
         old = f"Triton compiles for sm_{OLDEST_TRITON_ARCH} and newer" if device.vendor == "nvidia" else ""
         return triton_error() or cpu or old
+    if feature == E4M3_FEATURE and TRITON_FEATURE in device.features:
+        return f"Triton compiles float8_e4m3fn for sm_{OLDEST_E4M3_ARCH} and newer"
     return ""
 
 
 @functools.cache
 def device_info(device: torch.device) -> DeviceInfo:
     """Describe ``device``; the native extension and Triton (interpreted, on a CPU) count as features."""
-    triton = frozenset({TRITON_FEATURE} if triton_error() is None else ())
+    triton = _triton_features(installed=triton_error() is None)
     if device.type == "cuda" and torch.version.hip is not None:
         name = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
         return DeviceInfo("cuda", int(name.removeprefix("gfx"), 16), triton, "amd")

@@ -84,14 +84,19 @@ class Capability:
             wrong = f"needs {need}, device has {device.arch}"
             found.append(Verdict(need, wrong if device.arch > self.max_arch else None))
         for feature in sorted(self.features):
-            why = why_missing(feature, device)
-            wrong = f"needs the feature {feature}, which is missing" + (f": {why}" if why else "")
-            found.append(Verdict(f"the feature {feature}", wrong if feature not in device.features else None))
+            found.append(_feature(feature, device))
         return found
 
     def serves(self, device: DeviceInfo) -> bool:
         """Whether every need is met."""
         return all(verdict.objection is None for verdict in self.verdicts(device))
+
+
+def _feature(feature: str, device: DeviceInfo, purpose: str = "") -> Verdict:
+    """The need of a feature, for what purpose where it is not the whole kernel's."""
+    need, why = f"the feature {feature}{purpose}", why_missing(feature, device)
+    wrong = f"needs {need}, which is missing" + (f": {why}" if why else "")
+    return Verdict(need, wrong if feature not in device.features else None)
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,8 @@ class KernelSpec:
     """One implementation of one operation.
 
     ``load`` imports and returns the function on first use. ``dtypes`` gives the dtypes each argument may have (an
-    argument that is not named may have any); ``formats`` the weight formats; ``traits`` the sizes. ``prepare`` packs a
+    argument that is not named may have any); ``dtype_features`` the features that some of them need besides;
+    ``formats`` the weight formats; ``traits`` the sizes. ``prepare`` packs a
     weight for this kernel, None where it reads plain tensors; ``in_runs``: a run of rows at a time too, as the native
     kernels' form is (``gemm.cpu.pack_run``). ``direct`` loads a shortcut that takes the public
     function's arguments, checks them itself and gives ``NotImplemented`` where it cannot serve them; see
@@ -131,6 +137,7 @@ class KernelSpec:
     load: Callable[[], Kernel]
     capability: Capability = field(default_factory=Capability)
     dtypes: Mapping[str, frozenset[torch.dtype]] = field(default_factory=dict)
+    dtype_features: Mapping[torch.dtype, str] = field(default_factory=dict)
     formats: frozenset[str] = frozenset({"dense"})
     traits: tuple[Trait, ...] = ()
     prepare: Kernel | None = None
@@ -150,6 +157,10 @@ class KernelSpec:
                     need, f"{argument} must be {_names(allowed)}, is {_names({given})}" if given and wrong else None
                 )
             )
+            if given is not None and not wrong and given in self.dtype_features:
+                found.append(
+                    _feature(self.dtype_features[given], query.device, f" for {argument} as {_names({given})}")
+                )
         forms = f"weights as {_forms(self.formats, query.format)}"
         wrong = query.format not in self.formats
         found.append(Verdict(forms, f"takes {forms}, given {query.format}" if wrong else None))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from ts_kernels import attention, kv_cache, linear_attention, mla, rope, sampling
+from ts_kernels import attention, kv_cache, linear_attention, mla, moe, rope, sampling
 
 FAR = 2**31  # elements
 NO_RESERVE = 0x4000  # Linux's MAP_NORESERVE, which Python names from 3.13 on
@@ -119,6 +119,34 @@ def test_counts_of_tokens(space: Space) -> None:
     one = torch.ones(1)
     sampling.apply_penalties(logits, counts, slots, one, 0 * one, one, impl="triton")
     assert logits[0, [5, 9, 6]].tolist() == [-1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("impl", ["triton", "native"])
+def test_an_expert_far_away(space: Space, impl: str) -> None:
+    weight, first = cache_of(space, torch.bfloat16, 64, 2**13)
+    near = randn(1, 2, 64, 2**13).bfloat16()
+    weight[first:] = near
+    x, ids = randn(2, 1, 2**13).bfloat16(), torch.tensor([[1, 0]], dtype=torch.int32)
+    have = moe.grouped_linear(x, ids + first, weight, impl=impl)
+    assert torch.equal(have, moe.grouped_linear(x, ids, near, impl=impl))
+
+
+@pytest.mark.parametrize("impl", ["native", "reference"])
+def test_other_kernels_reach_as_far(native: None, space: Space, impl: str) -> None:
+    """The caches of paged and of latent attention, written and read."""
+    (far_k, first), (far_v, _) = (cache_of(space, torch.bfloat16, 16, 2, 40) for _ in range(2))
+    k, v, slot = randn(1, 1, 2, 40).bfloat16(), randn(2, 1, 2, 40).bfloat16(), torch.tensor([16 * first])
+    kv_cache.write_kv(k, v, slot, far_k, far_v, impl=impl)
+    table, length = torch.tensor([[first]], dtype=torch.int32), torch.tensor([1], dtype=torch.int32)
+    have = attention.decode(k, far_k, far_v, table, length, 0.2, impl=impl)
+    torch.testing.assert_close(have, v.flatten(1), rtol=0, atol=0)
+    have = attention.prefill(k, far_k, far_v, torch.tensor([0, 1], dtype=torch.int32), table, length, 0.2, impl=impl)
+    torch.testing.assert_close(have, v.flatten(1), rtol=0, atol=0)
+    latents, first = cache_of(space, torch.float32, 16, 64)
+    latents[first, 0] = randn(3, 64)
+    q = randn(4, 1, 2, 64)
+    have = mla.decode_absorbed(q[..., :48], q[..., 48:], latents, table * 0 + first, length, 0.2, impl=impl)
+    torch.testing.assert_close(have, latents[first, 0, :48].expand(1, 2, 48))
 
 
 def test_heads_far_apart(space: Space) -> None:

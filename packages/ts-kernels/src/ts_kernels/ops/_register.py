@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from ..platform import NATIVE_FEATURE, TRITON_FEATURE, interpreting
+from ..platform import E4M3_FEATURE, NATIVE_FEATURE, TRITON_FEATURE, interpreting
 from ..registry import REGISTRY, Band, Capability, Kernel, KernelSpec, Trait
 from ..selection import Operation
 
@@ -70,10 +70,12 @@ def triton(
     formats: frozenset[str] = DENSE,
     traits: tuple[Trait, ...] = (),
     prepare: str | None = None,
+    e4m3_as_bytes: bool = False,
 ) -> None:
     """Register the Triton implementation at ``path`` ("family.triton:function"), imported on first use.
 
     It serves on any GPU that Triton compiles for, and on a CPU under TRITON_INTERPRET=1 where an override names it.
+    Arguments in float8_e4m3fn need a GPU for which Triton has that type, unless the kernel takes ``e4m3_as_bytes``.
     """
     spec = KernelSpec(
         operation=operation.name,
@@ -82,6 +84,7 @@ def triton(
         load=functools.partial(_resolve, path),
         capability=Capability(features=frozenset({TRITON_FEATURE})),
         dtypes=dtypes,
+        dtype_features={} if e4m3_as_bytes else {torch.float8_e4m3fn: E4M3_FEATURE},
         formats=formats,
         traits=traits,
         prepare=None if prepare is None else functools.partial(_call, prepare),

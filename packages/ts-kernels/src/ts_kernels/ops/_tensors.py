@@ -14,6 +14,11 @@ def rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def matrix(x: Tensor) -> Tensor:
+    """``x`` [N, K] if its rows are contiguous and lie apart, else a copy: a broadcast row is one row's memory."""
+    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.clone(memory_format=torch.contiguous_format)
+
+
 def scale_of(cache_scale: Tensor | None) -> float:
     """The factor of an FP8 cache's numbers, on the host; 1 where there is none."""
     return 1.0 if cache_scale is None else float(cache_scale)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ... import _native, contract
-from .._tensors import CODE, rows
+from .._tensors import CODE, matrix, rows
 from ..quantize.formats import QuantizedWeight
 from . import packing
 from .weights import LinearWeight, MlpWeight, Source
@@ -92,7 +92,7 @@ def linear(x: Tensor, weight: Tensor | LinearWeight, out_dtype: torch.dtype) -> 
     if isinstance(weight, LinearWeight):
         assert weight.packed is not None
         return run_packed(x, weight.packed, out_dtype)
-    x, weight = rows(x), rows(weight)
+    x, weight = rows(x), matrix(weight)
     (tokens, k), n = x.shape, weight.shape[0]
     out = torch.empty((tokens, n), dtype=out_dtype)
     _native.linear(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ... import contract
 from ...errors import ContractError
+from .._tensors import matrix
 from ..quantize.formats import KINDS, QuantizedWeight
 
 if TYPE_CHECKING:
@@ -85,12 +86,12 @@ def unpack(packed: "PackedLinear", n: int, k: int) -> Tensor:
 
 
 def checked(operation: str, argument: str, weight: Tensor) -> Tensor:
-    """A float matrix with contiguous rows; raises ``ContractError``."""
+    """A float matrix with contiguous rows, each its own; raises ``ContractError``."""
     contract.shape(operation, argument, weight, "N", "K")
     contract.dtype(operation, argument, weight, *contract.FLOATS)
     if 0 in weight.shape:
         contract.fail(operation, argument, "[N, K] with N and K at least 1", weight)
-    return weight if weight.stride(-1) == 1 or weight.shape[1] <= 1 else weight.contiguous()
+    return matrix(weight)
 
 
 def checked_source(operation: str, argument: str, weight: Source) -> Source:

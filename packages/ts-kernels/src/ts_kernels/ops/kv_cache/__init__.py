@@ -121,4 +121,5 @@ _register.triton(
     _WRITE_LATENT,
     "kv_cache.triton:write_latent",
     {"kv_a": contract.FLOATS, "norm_weight": contract.FLOATS, "cache": contract.CACHES},
+    e4m3_as_bytes=True,
 )

@@ -111,6 +111,7 @@ def experts(
         and x.shape[1] == layer.hidden
         and weights.dim() == 2
         and weights.shape == ids.shape
+        and ids.shape[1] > 0
         and weights.shape[0] == x.shape[0]
         and weights.dtype == torch.float32
         and ids.dtype == torch.int32
@@ -129,6 +130,8 @@ def _reject(x: Tensor, weights: Tensor, ids: Tensor, layer: ExpertWeights, share
     contract.shape(operation, "x", x, "T", layer.hidden)
     contract.shape(operation, "weights", weights, x.shape[0], "k")
     contract.shape(operation, "ids", ids, *weights.shape)
+    if weights.shape[1] == 0:
+        contract.fail(operation, "weights", "[T, k] with k at least 1", weights)
     contract.dtype(operation, "weights", weights, torch.float32)
     contract.dtype(operation, "ids", ids, torch.int32)
     contract.device(operation, x, weights=weights, ids=ids)

@@ -34,7 +34,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, impl: str | None = None) 
         done = _RMS_NORM.direct(x, weight, eps)
         if done is not NotImplemented:
             return done  # type: ignore[no-any-return]
-    if x.dim() != 2 or weight.dim() != 1 or x.shape[1] != weight.shape[0] or x.device != weight.device:
+    if x.dim() != 2 or weight.dim() != 1 or not x.shape[1] == weight.shape[0] > 0 or x.device != weight.device:
         _reject("norm.rms_norm", x, weight)
     kernel = _RMS_NORM.kernel(x.device, (x.dtype, weight.dtype), (x.shape[1],), "dense", impl)
     result: Tensor = kernel(x, weight, eps)
@@ -57,7 +57,7 @@ def add_rms_norm(
         done = _ADD_RMS_NORM.direct(x, residual, weight, eps)
         if done is not NotImplemented:
             return done  # type: ignore[no-any-return]
-    if x.shape != residual.shape or x.dim() != 2 or weight.dim() != 1 or x.shape[1] != weight.shape[0]:
+    if x.shape != residual.shape or x.dim() != 2 or weight.dim() != 1 or not x.shape[1] == weight.shape[0] > 0:
         _reject("norm.add_rms_norm", x, weight, residual)
     if not (x.device == weight.device == residual.device and x.dtype == residual.dtype and residual.is_contiguous()):
         _reject("norm.add_rms_norm", x, weight, residual)
@@ -77,6 +77,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, impl: str
     if not (
         x.dim() == 2
         and weight.shape == bias.shape == x.shape[1:]
+        and x.shape[1] > 0
         and weight.dtype == bias.dtype
         and x.device == weight.device == bias.device
     ):
@@ -92,6 +93,8 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, impl: str
 
 def _reject(operation: str, x: Tensor, weight: Tensor, residual: Tensor | None = None) -> None:
     contract.shape(operation, "x", x, "T", "D")
+    if x.shape[1] == 0:
+        contract.fail(operation, "x", "[T, D] with D at least 1", x)
     contract.shape(operation, "weight", weight, x.shape[1])
     contract.device(operation, x, weight=weight)
     if residual is not None:

@@ -97,10 +97,14 @@ class Nvfp4Weight(QuantizedWeight):
 
 @public
 def quantize_mxfp4(weight: Tensor) -> Mxfp4Weight:
-    """Round [..., N, K] to MXFP4; the scale is 2^(exponent of the block's largest - 2), as OCP MX v1.0 section 6.3."""
+    """Round [..., N, K] to MXFP4; the scale is 2^(exponent of the block's largest - 2), as OCP MX v1.0 section 6.3.
+
+    A block with a number that is not finite has the scale of NaN, all the format can say of it.
+    """
     blocks = _blocks("quantize.quantize_mxfp4", weight, MXFP4_BLOCK)
     largest = blocks.abs().amax(-1).clamp_min(2.0**-125)
     scales = (torch.frexp(largest).exponent - 1 - 2 + 127).clamp(0, 254).to(torch.uint8)
+    scales = torch.where(largest.isfinite(), scales, E8M0_NAN)
     return Mxfp4Weight(pack_e2m1(blocks / e8m0(scales)[..., None]), scales)
 
 
