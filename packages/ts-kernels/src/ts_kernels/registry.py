@@ -124,11 +124,10 @@ class KernelSpec:
 
     ``load`` imports and returns the function on first use. ``dtypes`` gives the dtypes each argument may have (an
     argument that is not named may have any); ``dtype_features`` the features that some of them need besides;
-    ``formats`` the weight formats; ``traits`` the sizes. ``prepare`` packs a
-    weight for this kernel, None where it reads plain tensors; ``in_runs``: a run of rows at a time too, as the native
-    kernels' form is (``gemm.cpu.pack_run``). ``direct`` loads a shortcut that takes the public
-    function's arguments, checks them itself and gives ``NotImplemented`` where it cannot serve them; see
-    ``Operation.direct``.
+    ``formats`` the weight formats; ``traits`` the sizes. ``prepare`` packs a weight for this kernel, None where it
+    reads plain tensors; ``in_runs``: a run of rows at a time too, as the native kernels' form is
+    (``gemm.cpu.pack_run``). ``direct`` loads a shortcut that takes the public function's arguments, checks them itself
+    and gives ``NotImplemented`` where it cannot serve them; see ``Operation.direct``.
     """
 
     operation: str

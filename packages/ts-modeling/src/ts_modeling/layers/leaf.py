@@ -124,8 +124,8 @@ class Leaf(nn.Module):
         return ()
 
     def builder(self) -> Builder:
-        """Takes the pieces, in place of ``prepare``."""
-        raise NotImplementedError
+        """Takes the pieces, in place of ``prepare``; a leaf that has pieces has one."""
+        raise NotImplementedError(f"{type(self).__name__} gives pieces and no builder of them")
 
 
 class SharedLeaf(Leaf):
