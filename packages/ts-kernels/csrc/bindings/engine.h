@@ -44,7 +44,7 @@ class Engine {
   const InstructionSets sets_ = instruction_sets();
   const KernelTable* table_ = &sets_.usable.back();
   std::unique_ptr<Pool> pool_;
-  int spin_us_ = 30;
+  int spin_us_ = 200;  // more than the Python between two operations takes; a worker that slept comes 60 us late
 };
 
 // Throws ValueError.

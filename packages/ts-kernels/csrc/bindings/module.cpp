@@ -8,14 +8,13 @@ namespace ts {
 
 Engine::Engine() {
   const unsigned cores = std::thread::hardware_concurrency();
-  pool_ = std::make_unique<Pool>(cores > 0 ? static_cast<int>(cores) : 1);
+  pool_ = std::make_unique<Pool>(cores > 0 ? static_cast<int>(cores) : 1, spin_us_);
 }
 
 void Engine::set_threads(int n) {
   require(n >= 1 && n <= 1024, "set_threads: n must be between 1 and 1024");
   if (n == pool_->threads()) return;
-  pool_ = std::make_unique<Pool>(n);
-  pool_->set_spin(spin_us_);
+  pool_ = std::make_unique<Pool>(n, spin_us_);
 }
 
 void Engine::set_spin(int microseconds) {

@@ -49,7 +49,7 @@ PackedWeight int4_numbers(Numbers& numbers) {
 }
 
 std::vector<float> product(const KernelTable& table, const std::vector<u16>& x, const PackedWeight& weight, i64 rows) {
-  Pool alone(1);
+  Pool alone(1, 0);
   std::vector<float> out(static_cast<std::size_t>(rows * kColumns));
   const i64 stride = static_cast<i64>(x.size()) / kRows;
   table.linear(alone, {x.data(), stride, rows, DType::bf16, &weight.view(), out.data(), kColumns, DType::f32});

@@ -30,7 +30,7 @@ bool is_new(u64 state, u64 seen) { return (state & kOpen) && state / kNumber != 
 
 }  // namespace
 
-Pool::Pool(int threads) {
+Pool::Pool(int threads, int spin_us) : spin_us_(spin_us) {
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
 }
 

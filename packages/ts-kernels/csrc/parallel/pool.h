@@ -13,11 +13,11 @@
 
 namespace ts {
 
-// Workers poll for `spin` microseconds after a loop and then sleep. The calling thread takes part, and takes every
+// Workers poll for `spin_us` microseconds after a loop and then sleep. The calling thread takes part, and takes every
 // task itself if no worker shows up: a worker that the operating system has not scheduled yet delays nothing.
 class Pool {
  public:
-  explicit Pool(int threads);
+  Pool(int threads, int spin_us);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -46,7 +46,7 @@ class Pool {
   alignas(64) std::atomic<u64> state_{0};
   alignas(64) std::atomic<int> asleep_{0};
   std::atomic<bool> stop_{false};
-  std::atomic<int> spin_us_{30};
+  std::atomic<int> spin_us_;
   std::mutex sleep_mutex_;
   std::condition_variable wake_;
 };

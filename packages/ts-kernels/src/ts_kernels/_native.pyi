@@ -24,7 +24,7 @@ def set_threads(n: int) -> None:
 
 def threads() -> int: ...
 def set_spin(microseconds: int) -> None:
-    """How long an idle worker polls for the next call before it sleeps (default 30; 0 sleeps at once)."""
+    """How long an idle worker polls for the next call before it sleeps (default 200; 0 sleeps at once)."""
 
 def set_isa(name: str) -> None:
     """Choose "portable", "avx2", "avx512", "amx" or "auto" (the best that passed its self-check here).
