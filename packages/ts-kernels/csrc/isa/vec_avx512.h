@@ -93,11 +93,11 @@ TS_INLINE vf signed_byte(vi a) {
   return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(a, 24 - 8 * J), 24));
 }
 
-// Byte J of each word as e4m3. Its bits stand 2^120 too low among those of a float, subnormal or not.
+// Byte J of each word as e4m3, divided by 2^120: so much too low stand its bits among a float's, subnormal or not.
 template <int J>
-TS_INLINE vf e4m3(vi a) {
+TS_INLINE vf e4m3_low(vi a) {
   const vi bits = _mm512_srai_epi32(_mm512_slli_epi32(a, 24 - 8 * J), 4);
-  return as_float(_mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0x87f00000u)))) * set1(0x1p120f);
+  return as_float(_mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0x87f00000u))));
 }
 
 // Nibble J of each word as e2m1.

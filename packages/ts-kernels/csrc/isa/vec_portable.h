@@ -96,10 +96,10 @@ TS_INLINE vf signed_byte(vi a) {
   return __builtin_convertvector((a << (24 - 8 * J)) >> 24, vf);
 }
 
-// Byte J of each word as e4m3. Its bits stand 2^120 too low among those of a float, subnormal or not.
+// Byte J of each word as e4m3, divided by 2^120: so much too low stand its bits among a float's, subnormal or not.
 template <int J>
-TS_INLINE vf e4m3(vi a) {
-  return as_float(((a << (24 - 8 * J)) >> 4) & static_cast<i32>(0x87f00000u)) * set1(0x1p120f);
+TS_INLINE vf e4m3_low(vi a) {
+  return as_float(((a << (24 - 8 * J)) >> 4) & static_cast<i32>(0x87f00000u));
 }
 
 // Nibble J of each word as e2m1.

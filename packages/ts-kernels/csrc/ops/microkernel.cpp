@@ -19,7 +19,7 @@ TS_INLINE vf decode(vi word) {
   if constexpr (F == Format::bf16) return J == 0 ? bf16_low(word) : bf16_high(word);
   if constexpr (F == Format::int4 || F == Format::int4_zero) return nibble<J>(word);
   if constexpr (F == Format::int8) return signed_byte<J>(word);
-  if constexpr (F == Format::fp8) return e4m3<J>(word);
+  if constexpr (F == Format::fp8) return e4m3_low<J>(word);
   if constexpr (F == Format::fp4) return e2m1<J>(word);
 }
 
@@ -28,19 +28,32 @@ struct Factor {
   vf scale, offset;
 };
 
-template <Format F>
+// Codes of FP8 lack 2^120 as they are decoded. A group's scales are multiplied by that instead of each code, unless
+// they are so large that this would overflow (`kApart`).
+constexpr float kFp8Low = 0x1p120f, kFp8Largest = 128;
+
+template <Format F, bool kApart>
 TS_INLINE Factor factor_of(const Operand& b, i64 at) {
   if constexpr (!has_scales(F)) return {zero(), zero()};
   const vf scale = load_as_float(b.scales, b.scale_type, at, W);
   if constexpr (F == Format::int4_zero) return {scale, zero() - load(b.zeros + at) * scale};
+  if constexpr (F == Format::fp8 && !kApart) return {scale * set1(kFp8Low), zero()};
   return {scale, zero()};
 }
 
-template <Format F>
+template <Format F, bool kApart>
 TS_INLINE vf scaled(vf code, const Factor& f) {
   if constexpr (!has_scales(F)) return code;
   if constexpr (F == Format::int4_zero) return fma(code, f.scale, f.offset);
+  if constexpr (F == Format::fp8 && kApart) return code * set1(kFp8Low) * f.scale;
   return code * f.scale;
+}
+
+template <Format F>
+TS_INLINE bool scales_apart(const Operand& b, i64 at) {
+  if constexpr (F != Format::fp8) return false;
+  const vf scale = load_as_float(b.scales, b.scale_type, at, W);
+  return hmax(max(scale, zero() - scale)) > kFp8Largest;
 }
 
 template <Format F, int kRows, int kVectors>
@@ -56,26 +69,26 @@ struct Tile {
     }
   }
 
-  template <int J>
+  template <bool kApart, int J>
   TS_INLINE void step(Tile& t, const vi (&raw)[kVectors], const Factor (&factor)[kVectors], const float* a, i64 lda) {
     vf b[kVectors];
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) b[v] = scaled<F>(decode<F, J>(raw[v]), factor[v]);
+    for (int v = 0; v < kVectors; ++v) b[v] = scaled<F, kApart>(decode<F, J>(raw[v]), factor[v]);
     add(t, b, a + J, lda);
   }
 
-  template <int... J>
+  template <bool kApart, int... J>
   TS_INLINE void steps(Tile& t, const vi (&raw)[kVectors], const Factor (&factor)[kVectors], const float* a, i64 lda,
                        std::integer_sequence<int, J...>) {
-    (step<J>(t, raw, factor, a, lda), ...);
+    (step<kApart, J>(t, raw, factor, a, lda), ...);
   }
 
   // The first `count` steps of a unit, one by one: they are rare, and steps are most of what there is to compile.
-  template <int... J>
+  template <bool kApart, int... J>
   TS_INLINE void some_steps(Tile& t, const vi (&raw)[kVectors], const Factor (&factor)[kVectors], const float* a,
                             i64 lda, i64 count, std::integer_sequence<int, J...>) {
     vf wide[sizeof...(J)][kVectors];
-    for (int v = 0; v < kVectors; ++v) ((wide[J][v] = scaled<F>(decode<F, J>(raw[v]), factor[v])), ...);
+    for (int v = 0; v < kVectors; ++v) ((wide[J][v] = scaled<F, kApart>(decode<F, J>(raw[v]), factor[v])), ...);
 #pragma GCC unroll 1
     for (i64 j = 0; j < count; ++j) add(t, wide[j], a + j, lda);
   }
@@ -86,31 +99,42 @@ struct Tile {
       raw[v] = load_words(b.words + (v / VP) * b.panel_stride + (v % VP) * W + u * b.row_stride);
   }
 
-  // Steps from k = `from` to `to`, which share their factors; `from` is a multiple of the unit.
-  TS_INLINE void multiply_group(Tile& t, const float* a, i64 lda, const Operand& b, const Factor (&factor)[kVectors],
-                                i64 from, i64 to) {
+  // Steps from k = `from` to `to`, which share their factors, those of group `group`; `from` is a multiple of the unit.
+  template <bool kApart>
+  TS_INLINE void multiply_group(Tile& t, const float* a, i64 lda, const Operand& b, i64 group, i64 from, i64 to) {
     constexpr i64 unit = unit_of(F);
     using Js = std::make_integer_sequence<int, static_cast<int>(unit)>;
+    Factor factor[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) factor[v] = factor_of<F, kApart>(b, scale_at(b, group, v));
     vi raw[kVectors];
     i64 k = from;
     for (; k + unit <= to; k += unit) {
       load_unit(raw, b, k / unit);
-      steps(t, raw, factor, a + k, lda, Js{});
+      steps<kApart>(t, raw, factor, a + k, lda, Js{});
     }
     if (unit > 1 && k < to) {
       load_unit(raw, b, k / unit);
-      some_steps(t, raw, factor, a + k, lda, to - k, Js{});
+      some_steps<kApart>(t, raw, factor, a + k, lda, to - k, Js{});
     }
   }
 
+  TS_INLINE i64 scale_at(const Operand& b, i64 group, int v) {
+    return (v / VP) * b.scale_panel_stride + group * kPanel + (v % VP) * W;
+  }
+
   TS_INLINE void multiply(Tile& t, const float* a, i64 lda, const Operand& b, i64 k) {
-    Factor factor[kVectors];
-    if constexpr (!has_scales(F)) return multiply_group(t, a, lda, b, factor, 0, k);
+    if constexpr (!has_scales(F)) return multiply_group<false>(t, a, lda, b, 0, 0, k);
     for (i64 from = 0, group = 0; from < k; from += b.group, ++group) {
+      const i64 to = min_of(from + b.group, k);
+      bool apart = false;
 #pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v)
-        factor[v] = factor_of<F>(b, (v / VP) * b.scale_panel_stride + group * kPanel + (v % VP) * W);
-      multiply_group(t, a, lda, b, factor, from, min_of(from + b.group, k));
+      for (int v = 0; v < kVectors; ++v) apart |= scales_apart<F>(b, scale_at(b, group, v));
+      if (apart) {
+        multiply_group<F == Format::fp8>(t, a, lda, b, group, from, to);
+      } else {
+        multiply_group<false>(t, a, lda, b, group, from, to);
+      }
     }
   }
 
@@ -245,12 +269,12 @@ TS_INLINE void expand_unit(const Operand& b, i64 u, i64 group, i64 panels, i64 k
   for (i64 v = 0; v < panels * VP; ++v) {
     const i64 panel = v / VP, lane = v % VP * W;
     const vi raw = load_words(b.words + panel * b.panel_stride + lane + u * b.row_stride);
-    const Factor factor = factor_of<F>(b, panel * b.scale_panel_stride + group * kPanel + lane);
+    const Factor factor = factor_of<F, true>(b, panel * b.scale_panel_stride + group * kPanel + lane);
     float* to = out + v * W;
     const auto put = [&](vf x, i64 j) TS_LAMBDA {
       if (j < k_left) store(to + j * panels * kPanel, x);
     };
-    (put(scaled<F>(decode<F, J>(raw), factor), J), ...);
+    (put(scaled<F, true>(decode<F, J>(raw), factor), J), ...);
   }
 }
 
