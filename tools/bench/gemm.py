@@ -14,8 +14,8 @@ import json
 import mmap
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ FORMATS: dict[str, Callable[[Tensor], gemm.Source]] = {
 }
 SIZE, TURN = 512 << 20, 64 << 20
 CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
-Row = dict[str, str | float]
+Row = dict[str, Any]
 
 
 def main() -> None:
@@ -55,11 +55,15 @@ def main() -> None:
     if unknown:
         parser.error(f"--formats {unknown[0]}: known are {', '.join(FORMATS)}")
     isa = settle(options.threads)
-    bandwidth = read_bandwidth(options)
-    print(f"{isa}, {options.threads} threads, reads {bandwidth:.1f} GB/s, clock {options.clock}")
-    found = [row for rows in map(int, options.rows.split(",")) for row in measure(options, rows, bandwidth)]
+    probe = Probe(options)
+    found = [row for rows in map(int, options.rows.split(",")) for row in measure(options, rows, probe)]
+    read = probe.best_gb_s
+    print(f"{isa}, {options.threads} threads, reads {read:.1f} GB/s, clock {options.clock}")
+    for row in found:
+        row["share_of_read"] = row["gb_s"] / read
+        print(line(row))
     if options.json:
-        run = {"isa": isa, "threads": options.threads, "clock": options.clock, "read_gb_s": bandwidth, "rows": found}
+        run = {"isa": isa, "threads": options.threads, "clock": options.clock, "read_gb_s": read, "rows": found}
         options.json.write_text(json.dumps(run, indent=1) + "\n")
 
 
@@ -85,60 +89,58 @@ def best(options: argparse.Namespace, call: Callable[[], object]) -> float:
     return min(taken)
 
 
-def read_bandwidth(options: argparse.Namespace) -> float:
-    """GB/s at which ``threads`` threads read 64 MB, a weight's size, out of 512 that take turns: the best of all."""
-    from ts_kernels import _native
+class Probe:
+    """GB/s at which the kernels' threads read 64 MB, a weight's size, out of 512 that take turns: the best of all.
 
-    block = mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory gets no large pages
-    block.madvise(mmap.MADV_HUGEPAGE)
-    address, part = torch.frombuffer(block, dtype=torch.uint8).fill_(1).data_ptr(), TURN // options.threads
-    offsets = itertools.cycle(range(0, SIZE, TURN))
-    if options.threads == 1:
-        return TURN / best(options, lambda: _native.read_all(address + next(offsets), TURN)) / 1e9
-    with ThreadPoolExecutor(options.threads) as pool:
+    It is asked before each figure, so that what else the host does meets both.
+    """
 
-        def read() -> None:
-            first = address + next(offsets)
-            list(pool.map(lambda i: _native.read_all(first + i * part, part), range(options.threads)))
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.best_gb_s = 0.0
+        self._options = options
+        self._block = mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared gets no large pages
+        self._block.madvise(mmap.MADV_HUGEPAGE)
+        self._address = torch.frombuffer(self._block, dtype=torch.uint8).fill_(1).data_ptr()
+        self._offsets = itertools.cycle(range(0, SIZE, TURN))
 
-        return TURN / best(options, read) / 1e9
+    def read(self) -> None:
+        """Read some turns."""
+        from ts_kernels import _native
+
+        seconds = best(self._options, lambda: _native.read_all(self._address + next(self._offsets), TURN))
+        self.best_gb_s = max(self.best_gb_s, TURN / seconds / 1e9)
 
 
-def measure(options: argparse.Namespace, rows: int, bandwidth: float) -> Iterator[Row]:
+def measure(options: argparse.Namespace, rows: int, probe: Probe) -> Iterator[Row]:
     """Torch, then each format, at ``rows`` rows."""
     weight = torch.randn(options.n, options.k) * options.k**-0.5
     for dtype in (torch.float32, torch.bfloat16):
         x, plain = torch.randn(rows, options.k).to(dtype), weight.to(dtype)
-        name = str(dtype).removeprefix("torch.")
+        probe.read()
         theirs = best(options, functools.partial(F.linear, x, plain))
-        yield report(options, rows, name, "torch", theirs, theirs, plain.nbytes, bandwidth)
+        yield row_of(options, x, "torch", theirs, theirs, plain.nbytes)
         for format in options.formats.split(","):
             packed = gemm.prepare(FORMATS[format](weight))
+            probe.read()
             ours = best(options, functools.partial(gemm.linear, x, packed))
-            yield report(options, rows, name, format, ours, theirs, packed.nbytes, bandwidth)
+            yield row_of(options, x, format, ours, theirs, packed.nbytes)
 
 
-def report(
-    options: argparse.Namespace,
-    rows: int,
-    dtype: str,
-    name: str,
-    own: float,
-    theirs: float,
-    size: int,
-    bandwidth: float,
-) -> Row:
-    """One line: time, rates, share of the read bandwidth, and the ratio to torch in the same dtype."""
-    read, rate = size / own / 1e9, 2 * rows * options.n * options.k / own / 1e9
-    print(
-        f"M={rows:<5}{dtype:9} {name:26}{own * 1e3:9.3f} ms {read:6.1f} GB/s ({read / bandwidth:4.0%})"
-        f"{rate:8.0f} GFLOP/s {theirs / own:6.2f}x torch",
-        flush=True,
-    )
+def row_of(options: argparse.Namespace, x: Tensor, name: str, own: float, theirs: float, size: int) -> Row:
+    """One figure: time, rates, and the ratio to torch in the same dtype."""
     return {
-        "rows": rows, "dtype": dtype, "weights": name, "ms": own * 1e3, "gb_s": read, "share_of_read": read / bandwidth,
-        "gflop_s": rate, "torch_ratio": theirs / own,
+        "rows": x.shape[0], "dtype": str(x.dtype).removeprefix("torch."), "weights": name, "ms": own * 1e3,
+        "gb_s": size / own / 1e9, "gflop_s": 2 * x.shape[0] * options.n * options.k / own / 1e9,
+        "torch_ratio": theirs / own,
     }  # fmt: skip
+
+
+def line(row: Row) -> str:
+    """A row to read."""
+    return (
+        f"M={row['rows']:<5}{row['dtype']:9} {row['weights']:26}{row['ms']:9.3f} ms {row['gb_s']:6.1f} GB/s "
+        f"({row['share_of_read']:4.0%}){row['gflop_s']:8.0f} GFLOP/s {row['torch_ratio']:6.2f}x torch"
+    )
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("check_isa", [](const std::string& name) { return engine->check_isa(name); }, py::arg("name"));
   m.def("read_all", [](Address data, i64 bytes) {
     py::gil_scoped_release release;
-    return read_all(pointer(data), bytes);
+    return read_all(engine->pool(), pointer(data), bytes);
   });
   bind_elementwise(m, *engine);
   bind_matrix(m, *engine);

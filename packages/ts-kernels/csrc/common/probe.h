@@ -2,10 +2,12 @@
 #pragma once
 
 #include "common/types.h"
+#include "parallel/loop.h"
 
 namespace ts {
 
-// Reads `bytes` bytes (a multiple of 256) from a 64-byte aligned address; a checksum, so that nothing is left out.
-u64 read_all(const void* data, i64 bytes);
+// Reads `bytes` bytes (a multiple of 256) from a 64-byte aligned address with all threads of the pool; a checksum, so
+// that nothing is left out.
+u64 read_all(Pool& pool, const void* data, i64 bytes);
 
 }  // namespace ts

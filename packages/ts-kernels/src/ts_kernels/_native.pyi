@@ -201,7 +201,7 @@ def linear(
     """out = x @ weight.T with a plain row-major weight[n, k]; packs as it goes (PackedLinear for one used twice)."""
 
 def read_all(data: int, bytes: int) -> int:
-    """Read memory from end to end on the calling thread, without the GIL (a probe of bandwidth); gives a checksum."""
+    """Read memory from end to end with all threads (a probe of bandwidth); gives a checksum."""
 
 def quantize_fp8(x: int, x_stride: int, rows: int, dim: int, dtype: int, group: int, values: int, scales: int) -> None:
     """Rows to e4m3[rows, dim] with a scale for each `group` columns, fp32[rows, ceil(dim / group)]."""
