@@ -234,11 +234,13 @@ def test_a_broken_checkpoint_is_one_sentence(stage: Stage, tmp_path: Path) -> No
     assert printed == f"ts_runtime: {last_words(stage)}\n"
 
 
-@pytest.mark.parametrize("phase", ["importing torch", "loading weights"])
+@pytest.mark.parametrize("phase", ["importing torch", "meeting the other ranks", "loading weights"])
 def test_a_signal_in_any_phase_ends_the_worker_cleanly(stage: Stage, phase: str) -> None:
-    child = stage.start()
+    alone = {"rank": 1, "world_size": 2, "mesh": "attn_tp=2,moe_tp=2", "rendezvous": "127.0.0.1:1"}
+    child = stage.start(**(alone if phase.startswith("meeting") else {}))
     while stage.hear(Progress).phase != phase:
         pass
+    time.sleep(0.5 * phase.startswith("meeting"))
     child.send_signal(signal.SIGINT if phase == "loading weights" else signal.SIGTERM)
     assert stage.end() == (0, "")
 

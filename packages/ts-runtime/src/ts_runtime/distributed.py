@@ -3,6 +3,8 @@
 All of them are sent the same plans, run them in the same order and draw the same tokens; rank 0 answers.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 from ts_modeling import Mesh, join
 from ts_protocol.config import WorkerConfig
 
@@ -33,4 +35,5 @@ def meet(config: WorkerConfig) -> Mesh:
     _, _, local = config.device.partition(":")
     place = {"RANK": config.rank, "WORLD_SIZE": config.world_size, "LOCAL_RANK": local or 0}
     told = {name: str(number) for name, number in place.items()} | {"MASTER_ADDR": host, "MASTER_PORT": port}
-    return join(config.mesh, device=config.device, environ=told)
+    with ThreadPoolExecutor(1) as waiting:  # torch waits without a look at signals; this wait is Python's
+        return waiting.submit(join, config.mesh, device=config.device, environ=told).result()
