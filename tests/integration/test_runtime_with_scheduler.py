@@ -3,6 +3,7 @@
 The tokens that come out are those of the checkpoint under transformers, across the prefix cache, preemption and aborts.
 """
 
+import socket
 import subprocess
 import sys
 import time
@@ -35,10 +36,16 @@ PATIENCE = 120.0
 ANSWER = 10
 
 
-class Engine:
-    """Both processes, and the entry's end."""
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
 
-    def __init__(self, directory: RuntimeDirectory, checkpoint: Path) -> None:
+
+class Engine:
+    """The scheduler, a worker for each rank, and the entry's end."""
+
+    def __init__(self, directory: RuntimeDirectory, checkpoint: Path, *, ranks: int = 1) -> None:
         address = directory.address
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         control = self.context.socket(zmq.PULL)
@@ -46,7 +53,7 @@ class Engine:
         self.control: Channel[Any] = Channel(control, incoming=ChildToSupervisor)
         scheduler = SchedulerConfig(
             entry_address=address("entry"),
-            worker_addresses=(address("worker-0"),),
+            worker_addresses=tuple(address(f"worker-{rank}") for rank in range(ranks)),
             control_address=address("control"),
             fingerprint="tiny",
             chunk_tokens=48,
@@ -54,7 +61,7 @@ class Engine:
         )
         worker = WorkerConfig(
             rank=0,
-            world_size=1,
+            world_size=ranks,
             checkpoint=str(checkpoint),
             device="cpu",
             dtype="float32",
@@ -68,10 +75,16 @@ class Engine:
             max_num_seqs=6,
             max_model_len=0,
             chunk_tokens=48,
+            mesh=f"attn_tp={ranks},moe_tp={ranks}",
+            rendezvous=f"127.0.0.1:{free_port()}",
             threads=1,
         )
+        workers = [
+            msgspec.structs.replace(worker, rank=rank, scheduler_address=scheduler.worker_addresses[rank])
+            for rank in range(ranks)
+        ]
         self.children = [
-            self._start("ts_worker", "ts_runtime", directory.path, worker),
+            *(self._start(f"ts_worker-{w.rank}", "ts_runtime", directory.path, w) for w in workers),
             self._start("ts_scheduler", "ts_scheduler", directory.path, scheduler),
         ]
         self.entry: Channel[Any] = Channel.connect(self.context, address("entry"), incoming=SchedulerToEntry)
@@ -85,14 +98,14 @@ class Engine:
         return subprocess.Popen([sys.executable, "-m", module, str(path)], start_new_session=True)
 
     def meet(self) -> Welcome:
-        """Wait until both processes serve, and shake hands."""
-        ready: set[str] = set()
-        while len(ready) < 2:
+        """Wait until all processes serve, and shake hands."""
+        ready: set[tuple[str, int]] = set()
+        while len(ready) < len(self.children):
             assert self.control.poll(PATIENCE), f"only {ready} are ready"
             message = self.control.recv()[0]
             assert not isinstance(message, Failed), message
             if isinstance(message, Ready):
-                ready.add(message.role)
+                ready.add((message.role, message.rank))
         return greet(self.entry, hello(role="entry", fingerprint="tiny"), expect="scheduler", timeout=PATIENCE)
 
     def submit(self, request_id: int, prompt: list[int], **sampling: Any) -> None:
@@ -182,6 +195,29 @@ def test_requests_through_both_processes(engine: Engine, checkpoint: Path) -> No
     for child in reversed(engine.children):  # the scheduler first: a worker that has gone is an error to it
         child.terminate()
         assert child.wait(30) == 0
+
+
+def test_requests_through_two_ranks(checkpoint: Path) -> None:
+    """Tokens of any temperature are those of a request alone: candidates and gathered logits in turn."""
+    prompts = prompts_of((70, 33, 100))
+    with RuntimeDirectory() as directory:
+        engine = Engine(directory, checkpoint, ranks=2)
+        try:
+            engine.meet()
+            serve_two_turns(engine, oracle(checkpoint), cached=64)
+            hot = {6: {"seed": 5}, 7: {"seed": 6, "top_k": 9}, 8: {"seed": 7, "top_p": 0.9}}
+            for request_id, how in hot.items():
+                engine.submit(request_id, prompts[request_id - 6], temperature=1.0, **how)
+            engine.listen(*hot)
+            for request_id, how in hot.items():
+                engine.submit(request_id + 3, prompts[request_id - 6], temperature=1.0, **how)
+                engine.listen(request_id + 3)
+                assert engine.tokens[request_id + 3] == engine.tokens[request_id]
+            for child in reversed(engine.children):
+                child.terminate()
+                assert child.wait(30) == 0
+        finally:
+            engine.close()
 
 
 def test_running_states_through_both_processes(tmp_path: Path) -> None:

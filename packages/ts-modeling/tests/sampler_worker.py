@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import torch
 from ranks import part_of_step, run_jobs, spread
+from ts_kernels import sampling
 from ts_modeling import LoadedModel, Mesh, SampledRows, load_model
 from ts_modeling.testing import Sequences, new_cache
 
@@ -30,7 +31,8 @@ def rows_of(logits: torch.Tensor, sequences: list[int], step: int) -> SampledRow
 
 
 def run(model: LoadedModel, mesh: Mesh) -> np.ndarray:
-    """Token and log probability of each sequence, [steps, 4, 2], eight draws a step; NaN where it has none here."""
+    """Token and log probability of each sequence, and its token where it may be any, [steps, 4, 3], eight draws a step;
+    NaN where it has none here."""
     assert model.sampler
     rows = Sequences(4, 32, seed=2)
     cache = new_cache(model, rows)
@@ -39,8 +41,13 @@ def run(model: LoadedModel, mesh: Mesh) -> np.ndarray:
         batch, work = part_of_step(rows, PROMPTS, step, mesh)
         logits, sequences = model.forward(batch, cache), [s for s, _ in work]
         for draw in range(8):
-            tokens, logprobs = model.sampler.draw(rows_of(logits, sequences, 8 * number + draw))
-            out.append(spread(torch.stack([tokens.float(), logprobs], dim=1), sequences, 4))
+            drawn = rows_of(logits, sequences, 8 * number + draw)
+            tokens, logprobs = model.sampler.draw(drawn)
+            hot, anything = torch.ones_like(drawn.temperature), torch.zeros_like(drawn.top_k)
+            free = sampling.sample(
+                model.sampler.gather(drawn), hot, anything, drawn.top_p, drawn.seeds, drawn.positions
+            )
+            out.append(spread(torch.stack([tokens.float(), logprobs, free.float()], dim=1), sequences, 4))
     return np.stack(out)
 
 

@@ -1,5 +1,6 @@
 """Tokens drawn of logits that are cut over the vocabulary are those that are drawn of all of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from torch import Tensor
 from ts_kernels import sampling
 from ts_modeling import ConfigError, LoadedSampler, SampledRows, load_model
 from ts_modeling.cli import main
-from ts_modeling.compiler import Plans, compile_plans
-from ts_modeling.layers.candidates import VocabularySampler
+from ts_modeling.compiler import compile_plans
+from ts_modeling.layers.candidates import GatheredLogits, VocabularySampler
 from ts_modeling.placement import SAMPLES, Dim, Mesh, Spec, part_of
 from ts_modeling.testing import write_checkpoint
 from ts_modeling.testing.simulated import run_simulated
@@ -21,15 +22,29 @@ WORKER = Path(__file__).with_name("sampler_worker.py")
 VOCABULARY, COUNT, ROWS = 99, 8, 400
 
 
-def plans_of(mesh: Mesh) -> Plans:
-    model = VocabularySampler(Spec(SAMPLES, Dim("vocabulary", VOCABULARY, uneven=True)), COUNT, mesh, axis="attn_tp")
-    return compile_plans(model, mesh, inputs=model.inputs, gives=model.gives)
+CUT = Spec(SAMPLES, Dim("vocabulary", VOCABULARY, uneven=True))
+
+
+def sampler_of(mesh: Mesh) -> VocabularySampler | GatheredLogits:
+    return VocabularySampler(CUT, COUNT, mesh, axis="attn_tp")
+
+
+def gathering(mesh: Mesh) -> VocabularySampler | GatheredLogits:
+    return GatheredLogits(CUT, axis="attn_tp")
+
+
+def run_cut(
+    make: Callable[[Mesh], VocabularySampler | GatheredLogits], logits: Tensor, ranks: int, **rows: Tensor
+) -> list[Any]:
+    meshes = [Mesh(ranks, {"attn_tp": ranks, "moe_tp": min(ranks, 2)}, rank) for rank in range(ranks)]
+    models = [make(mesh) for mesh in meshes]
+    plans = [compile_plans(m, mesh, inputs=m.inputs, gives=m.gives) for m, mesh in zip(models, meshes, strict=True)]
+    parts = [logits.narrow(1, *part_of(mesh, mesh.atoms("attn_tp"), VOCABULARY)) for mesh in meshes]
+    return run_simulated(plans, [SampledRows(part, **rows) for part in parts])
 
 
 def drawn(logits: Tensor, ranks: int, **rows: Tensor) -> tuple[Tensor, Tensor]:
-    meshes = [Mesh(ranks, {"attn_tp": ranks, "moe_tp": min(ranks, 2)}, rank) for rank in range(ranks)]
-    parts = [logits.narrow(1, *part_of(mesh, mesh.atoms("attn_tp"), VOCABULARY)) for mesh in meshes]
-    results = run_simulated([plans_of(mesh) for mesh in meshes], [SampledRows(part, **rows) for part in parts])
+    results = run_cut(sampler_of, logits, ranks, **rows)
     for tokens, _ in results:
         assert torch.equal(tokens, results[0][0])
     tokens, logprobs = results[-1]
@@ -64,8 +79,16 @@ def test_tokens_and_log_probabilities_are_those_of_all_logits(ranks: int) -> Non
     torch.testing.assert_close(logprobs, sampling.logprobs(logits, wanted, 1).chosen, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_all_logits_can_be_gathered(ranks: int) -> None:
+    logits, rows = many_rows(ranks)
+    for gathered in run_cut(gathering, logits, ranks, **rows):
+        assert torch.equal(gathered.nan_to_num(nan=7.0), logits.nan_to_num(nan=7.0))
+
+
 def test_rows_that_need_all_logits_are_refused() -> None:
-    sampler = LoadedSampler(COUNT, 0, "", lambda rows: (rows, rows))  # type: ignore[arg-type, return-value]
+    never: Any = None
+    sampler = LoadedSampler(COUNT, 0, "", never, never)
     temperature, top_k = torch.tensor([0.0, 1.0]), torch.tensor([0, COUNT], dtype=torch.int32)
     assert sampler.takes(temperature, top_k)
     for wrong in (0, COUNT + 1):
@@ -96,10 +119,12 @@ def check(tmp_path: Path, world: int, meshes: list[str]) -> None:
     write_checkpoint(checkpoint, moe_intermediate_size=128, vocab_size=323)
     ((alone,),) = ([np.load(f) for f in files] for files in run_world(WORKER, checkpoint, 1, [""], tmp_path / "one"))
     assert (alone[:, 1:3, 0] >= 160).any(), "some tokens are of the other half"
+    assert (alone[..., 2] != alone[..., 0]).any(), "some are none of the candidates"
     for files in run_world(WORKER, checkpoint, world, meshes, tmp_path / "many"):
         for rank in map(np.load, files):
             here = ~np.isnan(rank)
-            np.testing.assert_array_equal(rank[..., 0][here[..., 0]], alone[..., 0][here[..., 0]])
+            for tokens in (0, 2):
+                np.testing.assert_array_equal(rank[..., tokens][here[..., 0]], alone[..., tokens][here[..., 0]])
             np.testing.assert_allclose(rank[here], alone[here], rtol=1e-4, atol=1e-4)
 
 

@@ -17,7 +17,7 @@ from ts_runtime.devices import CpuDevice, CudaDevice, Device
 from ts_runtime.errors import PlanError
 from ts_runtime.executor import Executor
 from ts_runtime.kv_pool import PoolSize
-from ts_runtime.sampler import draw
+from ts_runtime.sampler import Sampler
 from ts_runtime.staging import Draw
 from ts_runtime.testing import PlanMaker
 
@@ -35,7 +35,7 @@ def successor(tokens: list[int]) -> int:
 class RememberingModel:
     """Writes (token, position) into the cache and predicts from nothing but the cache."""
 
-    config = SimpleNamespace(vocab_size=VOCAB)
+    config, sampler = SimpleNamespace(vocab_size=VOCAB), None
 
     def new_cache(self) -> list[Tensor]:
         return [torch.full((PAGES, PAGE, 2), -1, dtype=torch.int64)]
@@ -316,4 +316,4 @@ def test_a_token_is_drawn_only_where_the_highest_logit_is_a_number(
         seeds=zeros,
         greedy=not temperature,
     )
-    assert draw(logits, rows, device).tolist() == [1, 1, UNUSABLE, UNUSABLE, UNUSABLE, UNUSABLE, 1]
+    assert Sampler(None, device).draw(logits, rows).tolist() == [1, 1, UNUSABLE, UNUSABLE, UNUSABLE, UNUSABLE, 1]

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import zmq
 from safetensors.torch import load_file
+from ts_modeling import load_model
 from ts_modeling.testing import save_tensors, write_checkpoint
 from ts_protocol import Channel, HandshakeError, RuntimeDirectory
 from ts_protocol.config import WorkerConfig
@@ -26,11 +29,15 @@ from ts_protocol.messages import (
     KvCapacity,
     Progress,
     Ready,
+    SamplingParams,
     StepPlan,
     StepResult,
     WorkerToScheduler,
 )
-from ts_runtime.testing import PlanMaker
+from ts_runtime.devices import CpuDevice
+from ts_runtime.executor import Executor
+from ts_runtime.kv_pool import PoolSize
+from ts_runtime.testing import Plan, PlanMaker
 
 PATIENCE = 120.0
 
@@ -227,11 +234,13 @@ def test_a_broken_checkpoint_is_one_sentence(stage: Stage, tmp_path: Path) -> No
     assert printed == f"ts_runtime: {last_words(stage)}\n"
 
 
-@pytest.mark.parametrize("phase", ["importing torch", "loading weights"])
+@pytest.mark.parametrize("phase", ["importing torch", "meeting the other ranks", "loading weights"])
 def test_a_signal_in_any_phase_ends_the_worker_cleanly(stage: Stage, phase: str) -> None:
-    child = stage.start()
+    alone = {"rank": 1, "world_size": 2, "mesh": "attn_tp=2,moe_tp=2", "rendezvous": "127.0.0.1:1"}
+    child = stage.start(**(alone if phase.startswith("meeting") else {}))
     while stage.hear(Progress).phase != phase:
         pass
+    time.sleep(0.5 * phase.startswith("meeting"))
     child.send_signal(signal.SIGINT if phase == "loading weights" else signal.SIGTERM)
     assert stage.end() == (0, "")
 
@@ -262,3 +271,124 @@ def test_a_wrong_command_line_is_explained() -> None:
     run = subprocess.run([sys.executable, "-m", "ts_runtime", os.devnull], capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stderr.startswith("ts_runtime: worker configuration /dev/null: ")
+
+
+# --- several ranks ----------------------------------------------------------------------------------------------------
+
+KEPT = SamplingParams(temperature=1.0, top_k=20, seed=11)
+NUCLEUS = SamplingParams(temperature=0.8, top_p=0.9, seed=2**64 - 3)
+ANY = SamplingParams(temperature=1.0, seed=13)
+
+
+def plans_of_mixed_requests() -> list[Plan]:
+    """Rows that are drawn among candidates alone, rows that are not alone, and both; chunks, steady steps, a slot that
+    changes hands."""
+    maker = PlanMaker(num_pages=32, page_size=16)
+    plans: list[Plan] = []
+
+    def step(*decodes: int, **prefills: int) -> None:
+        for slot in decodes:
+            maker.decode(slot)
+        for slot, count in prefills.items():
+            maker.prefill(int(slot[1:]), count)
+        plans.append(maker.plan())
+
+    maker.admit(0, [5, 6, 7])
+    maker.admit(1, list(range(40)), KEPT)
+    step(s0=3, s1=40)
+    for _ in range(4):
+        step(0, 1)
+    maker.admit(2, list(range(300, 320)), NUCLEUS)
+    maker.admit(3, [9], ANY)
+    step(1, s2=15, s3=1)
+    step(0, 1, 3, s2=5)
+    for _ in range(5):
+        step(0, 1, 2, 3)
+    maker.release(0)
+    maker.release(1)
+    for _ in range(3):
+        step(2, 3)
+    maker.admit(0, [3, 2, 1], KEPT)
+    step(2, s0=3)
+    for _ in range(4):
+        step(0, 2)
+    return plans
+
+
+def tokens_of_one_rank(checkpoint: Path, plans: list[Plan]) -> list[list[int]]:
+    model, pool = load_model(checkpoint, dtype="float32"), PoolSize(num_pages=32, page_size=16, max_model_len=256)
+    cache = model.new_cache(32, 16)
+    executor = Executor(model, cache, pool, device=CpuDevice(), max_num_seqs=4, chunk_tokens=64)
+    return [executor.launch(*plan).wait().tolist() for plan in plans]
+
+
+@pytest.fixture(scope="module")
+def cut_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Parts of the vocabulary are not of one size."""
+    made = tmp_path_factory.mktemp("cut")
+    write_checkpoint(made, moe_intermediate_size=128, vocab_size=323)
+    return made
+
+
+@pytest.fixture
+def ranks(cut_checkpoint: Path) -> Iterator[list[Stage]]:
+    """Room for four."""
+    with ExitStack() as undo:
+        stages = [Stage(undo.enter_context(RuntimeDirectory()), cut_checkpoint) for _ in range(4)]
+        for stage in stages:
+            undo.callback(stage.close)
+        yield stages
+
+
+def start_ranks(stages: list[Stage], mesh: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        meeting = f"127.0.0.1:{found.getsockname()[1]}"
+    for rank, stage in enumerate(stages):
+        stage.start(rank=rank, world_size=len(stages), mesh=mesh, rendezvous=meeting)
+    for rank, stage in enumerate(stages):
+        assert stage.welcome().rank == rank
+
+
+@pytest.mark.parametrize(
+    ("world", "mesh"),
+    [
+        (1, ""),
+        (2, "attn_tp=2,moe_tp=2"),
+        pytest.param(2, "attn_tp=2,moe_ep=2", marks=pytest.mark.nightly),
+        pytest.param(4, "attn_tp=4,moe_tp=2,moe_ep=2", marks=pytest.mark.nightly),
+    ],
+)
+def test_several_ranks_draw_what_one_draws_and_the_first_answers(ranks: list[Stage], world: int, mesh: str) -> None:
+    stages = ranks[:world]
+    start_ranks(stages, mesh)
+    plans = plans_of_mixed_requests()
+    for plan, frames in plans:
+        for stage in stages:
+            stage.scheduler.send(plan, *frames)
+    answers = [stages[0].receive() for _ in plans]
+    assert [result.step for result, _ in answers] == [plan.step for plan, _ in plans]
+    assert [tokens.tolist() for _, (tokens,) in answers] == tokens_of_one_rank(stages[0].checkpoint, plans)
+    for stage in stages:
+        beat = stage.hear(Heartbeat)
+        while beat.steps < len(plans):
+            beat = stage.hear(Heartbeat)
+    assert not any(stage.scheduler.poll(0) for stage in stages), "the first has said everything, the others nothing"
+    for stage in stages:
+        assert stage.child
+        stage.child.send_signal(signal.SIGTERM)
+    assert [stage.end() for stage in stages] == [(0, "")] * len(stages)
+
+
+def test_a_rank_that_is_left_alone_says_so(ranks: list[Stage]) -> None:
+    first, second = ranks[:2]
+    start_ranks([first, second], "attn_tp=2,moe_tp=2")
+    first.hear(Ready)
+    assert second.child
+    second.child.kill()
+    second.end()
+    plan, frames = plans_of_mixed_requests()[0]
+    first.scheduler.send(plan, *frames)
+    code, printed = first.end()
+    assert code == 1
+    assert "failed on rank 0: another rank has ended" in printed
+    assert printed == f"ts_runtime: {last_words(first)}\n"

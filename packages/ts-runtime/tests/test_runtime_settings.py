@@ -15,6 +15,7 @@ from ts_modeling import CacheGroup, KvSpec
 from ts_protocol.config import WorkerConfig
 from ts_runtime import settings
 from ts_runtime.devices import GIB, CpuDevice, open_device
+from ts_runtime.distributed import place_of
 from ts_runtime.errors import CacheMemoryError, SettingsError
 from ts_runtime.kv_pool import Costs, allocate, costs_of, longest_sequence, size_pool
 
@@ -53,7 +54,10 @@ def test_a_configuration_reads_back(tmp_path: Path) -> None:
         ({"page_size": 0}, "page_size = 0: give at least 1"),
         ({"chunk_tokens": 0}, "chunk_tokens = 0"),
         ({"kv_cache_tokens": -1}, "kv_cache_tokens = -1: give 0"),
-        ({"world_size": 2}, "world_size = 2"),
+        ({"world_size": 0}, "world_size = 0: give at least 1"),
+        ({"rank": 1}, "rank = 1: world_size = 1; count ranks from 0"),
+        ({"world_size": 2, "mesh": "attn_tp=2,moe_tp=2"}, "rendezvous = '': give HOST:PORT"),
+        ({"world_size": 2, "rendezvous": "there"}, "rendezvous = 'there': give HOST:PORT"),
         ({"device": "tpu"}, "device = 'tpu': give cpu or cuda:N"),
         ({"device": 3}, r"Expected `str`, got `int` - at `\$.device`"),
         ({"colour": "red"}, "unknown field `colour`"),
@@ -62,6 +66,20 @@ def test_a_configuration_reads_back(tmp_path: Path) -> None:
 def test_a_wrong_field_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         settings.read_config(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        ("", "it has 1 ranks, world_size is 2"),
+        ("attn_tp=4,moe_tp=4", "it has 4 ranks, world_size is 2"),
+        ("attn_dp=2,moe_ep=2", "all ranks are sent the same rows; give attn_tp, not attn_dp"),
+    ],
+)
+def test_a_mesh_that_cannot_be_served_is_refused(mesh: str, message: str) -> None:
+    config = WorkerConfig(**{**FIELDS, "world_size": 2, "mesh": mesh, "rendezvous": "127.0.0.1:29500"})
+    with pytest.raises(SettingsError, match=re.escape(f"mesh = {mesh!r}: {message}")):
+        place_of(config)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

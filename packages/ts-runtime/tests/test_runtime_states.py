@@ -37,7 +37,7 @@ def successor(tokens: list[int]) -> int:
 class RunningModel:
     """Its state is (hash, tokens in it); rows must start where their state stands."""
 
-    config = SimpleNamespace(vocab_size=VOCAB)
+    config, sampler = SimpleNamespace(vocab_size=VOCAB), None
     kv_spec = SimpleNamespace(groups=GROUPS)
 
     def __init__(self) -> None:

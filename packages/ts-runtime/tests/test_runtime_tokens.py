@@ -1,21 +1,25 @@
 """The executor with a real model on a tiny random checkpoint: transformers' greedy tokens, whatever the batching."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from ts_modeling import LoadedModel, load_model
+from ts_modeling import LoadedModel, SampledRows, load_model
 from ts_modeling.testing import oracle, oracle_logits, write_checkpoint
 from ts_protocol.messages import UNUSABLE, SamplingParams
 from ts_runtime.devices import CpuDevice
 from ts_runtime.executor import Executor
 from ts_runtime.kv_pool import PoolSize
+from ts_runtime.sampler import CANDIDATES, Sampler
+from ts_runtime.staging import Draw
 from ts_runtime.testing import GREEDY, PlanMaker
 
-PAGE, PAGES, SLOTS, LONGEST, ANSWER = 16, 80, 5, 256, 12
+PAGE, PAGES, SLOTS, LONGEST, ANSWER = 16, 80, 6, 256, 12
 LENGTHS = (45, 17, 130, 1)
 BROKEN_TOKEN = 319
 
@@ -174,3 +178,54 @@ def test_slots_keep_their_own_parameters_when_others_change(model: LoadedModel, 
     server.maker.release(0)
     server.maker.admit(0, prompts[0], MIXED[3])
     assert server.until(3, len(prompts[1]) + ANSWER)[len(prompts[1]) :] == alone
+
+
+KEPT = [GREEDY, SamplingParams(temperature=1.0, top_k=CANDIDATES, seed=5), SamplingParams(temperature=0.7, top_k=3)]
+"""Drawn among candidates, where the next one is not."""
+BEYOND = SamplingParams(temperature=1.2, top_k=CANDIDATES + 1, top_p=0.95, seed=8)
+
+
+@pytest.mark.parametrize(
+    "params", [[GREEDY] * 3, KEPT, [MIXED[0], *KEPT], [GREEDY, BEYOND, *MIXED], [*MIXED[:2], BEYOND]]
+)
+def test_candidates_give_the_same_tokens_and_only_rows_that_need_all_logits_gather_them(
+    folder: Path, model: LoadedModel, prompts: list[list[int]], params: list[SamplingParams]
+) -> None:
+    cut, gathered = load_model(folder, dtype="float32", candidates=CANDIDATES), set()
+    assert cut.sampler
+    gather = cut.sampler.gather
+
+    def watched(rows: SampledRows) -> torch.Tensor:
+        gathered.update(np.unique(rows.seeds.numpy()).tolist())
+        return gather(rows)
+
+    cut = replace(cut, sampler=replace(cut.sampler, gather=watched))
+    some = (prompts * 2)[: len(params)]
+    assert serve(Server(cut, chunk=32), some, params) == serve(Server(model, chunk=32), some, params)
+    assert gathered == {p.seed - (p.seed >> 63 << 64) for p in params if p not in (*KEPT, MIXED[3], GREEDY)}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("top_k", [1, 0])
+def test_candidates_are_drawn_only_where_the_highest_logit_is_a_number(
+    folder: Path, temperature: float, top_k: int
+) -> None:
+    cut = load_model(folder, dtype="float32", candidates=CANDIDATES).sampler
+    nan, inf = float("nan"), float("inf")
+    rows = [[0.0, 9e3], [nan, 1.0], [nan, nan], [-inf, -inf], [nan, -inf], [inf, 0.0], [-inf, 2.0], [inf, inf]]
+    logits = torch.full((len(rows), 320), -inf)
+    logits[:, 200:202] = torch.tensor(rows)
+    zeros = torch.zeros(len(rows), dtype=torch.int64)
+    draw = Draw(
+        slots=zeros,
+        positions=zeros,
+        temperature=torch.full((len(rows),), temperature),
+        top_k=torch.full((len(rows),), top_k, dtype=torch.int32),
+        top_p=torch.ones(len(rows)),
+        seeds=zeros,
+        greedy=not temperature,
+        wide=torch.arange(len(rows)) if temperature and not top_k else None,
+    )
+    wanted = [201, 201, UNUSABLE, UNUSABLE, UNUSABLE, UNUSABLE, 201, UNUSABLE]
+    assert Sampler(cut, CpuDevice()).draw(logits, draw).tolist() == wanted
+    assert Sampler(None, CpuDevice()).draw(logits, draw).tolist() == wanted

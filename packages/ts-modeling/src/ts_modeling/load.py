@@ -193,8 +193,9 @@ def _sampler(built: Built) -> LoadedSampler | None:
     if built.sampler is None:
         return None
     code, forward = _lowered(built.sampler.plans, Communicator(*built.sampler.plans.programs))
+    _, gather = _lowered(built.sampler.gather, Communicator(*built.sampler.gather.programs))
     part = built.sampler.model.candidates
-    return LoadedSampler(part.count, part.start, code, forward)
+    return LoadedSampler(part.count, part.start, code, forward, gather)
 
 
 def _tower(built: Built, dtype: torch.dtype, device: torch.device) -> LoadedVision | None:

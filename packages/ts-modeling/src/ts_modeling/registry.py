@@ -19,7 +19,7 @@ from .errors import CompileError, ConfigError, MeshError, shown
 from .families import installed, load
 from .kv import KvSpec
 from .layers import AnnotatedModel, CapturingModel, CutError, Survey
-from .layers.candidates import VocabularySampler
+from .layers.candidates import GatheredLogits, VocabularySampler
 from .models import eagle3, eagle3_mla, gpt_oss, kimi_k25, llama, minimax_m2, qwen3, qwen3_5, qwen3_moe
 from .models.family import Family
 from .placement import Mesh, Shard, Spec
@@ -53,10 +53,11 @@ class Tower:
 
 @dataclass(frozen=True)
 class CutSampler:
-    """What draws tokens while logits are cut."""
+    """What draws tokens while logits are cut, and what gathers them."""
 
     model: VocabularySampler
     plans: Plans
+    gather: Plans
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,9 @@ def _sampler(model: AnnotatedModel, count: int, mesh: Mesh, costs: Costs | None)
     cut = Spec(*logits.dims, **{**logits.axes, "attn_tp": Shard(logits.dims[1].name)})
     model.gives = (cut, *others) if others else cut
     draws = VocabularySampler(logits, count, mesh, axis="attn_tp")
-    return CutSampler(draws, compile_plans(draws, mesh, inputs=draws.inputs, gives=draws.gives, costs=costs))
+    whole = GatheredLogits(logits, axis="attn_tp")
+    plans, gather = (compile_plans(m, mesh, inputs=m.inputs, gives=m.gives, costs=costs) for m in (draws, whole))
+    return CutSampler(draws, plans, gather)
 
 
 def _model(config: ModelConfig, mesh: Mesh, **options: Any) -> AnnotatedModel:

@@ -34,7 +34,8 @@ class SampledRows:
 
 @dataclass(frozen=True, slots=True)
 class LoadedSampler:
-    """``draw`` gives tokens and log probabilities of rows that are greedy or have a ``top_k`` from 1 to ``count``.
+    """``draw`` gives tokens and log probabilities of rows that are greedy or have a ``top_k`` from 1 to ``count``; any
+    row can be drawn of what ``gather`` gives.
 
     Penalties, biases and masks act on logits before, on each rank's columns: those from ``start`` on.
     """
@@ -44,6 +45,8 @@ class LoadedSampler:
     code: str
     """Source of ``forward``."""
     forward: Forward
+    gather: Forward
+    """All logits of a ``SampledRows``, fp32 [S, V], on every rank."""
 
     def draw(self, rows: SampledRows) -> tuple[Tensor, Tensor]:
         """int32 [S] and fp32 [S], the same on every rank. Raises ``ConfigError`` for rows that need all logits.
@@ -53,7 +56,7 @@ class LoadedSampler:
         if not self.takes(rows.temperature, rows.top_k):
             raise ConfigError(
                 f"a row is neither greedy nor has a top_k from 1 to {self.count}, the candidates of a rank; load with "
-                "more candidates, or without them to sample from gathered logits"
+                "more candidates, or sample from what gather gives"
             )
         tokens, logprobs = self.forward(rows)
         return tokens, logprobs

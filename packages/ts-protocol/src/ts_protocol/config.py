@@ -63,6 +63,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_model_len: int
     """Longest sequence; 0 takes the checkpoint's."""
     chunk_tokens: int
+    mesh: str = ""
+    """How ``world_size`` ranks cut the model, as ``attn_tp=4,moe_ep=4``; empty for one."""
+    rendezvous: str = ""
+    """``HOST:PORT`` where rank 0 listens and the others meet it; empty for one rank."""
     threads: int = 0
     """CPU threads of the forward pass; 0 chooses."""
     parent_pid: int = 0

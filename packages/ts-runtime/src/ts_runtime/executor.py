@@ -9,7 +9,7 @@ from ts_protocol.wire import IntArray
 from ts_runtime.devices import Device, Fetch, Ready
 from ts_runtime.kv_pool import PoolSize
 from ts_runtime.rows import Limits
-from ts_runtime.sampler import draw
+from ts_runtime.sampler import Sampler
 from ts_runtime.slots import Slots
 from ts_runtime.staging import Prepared, Stager
 from ts_runtime.states import StateCopier
@@ -41,7 +41,8 @@ class Executor:
         self.slots = Slots(
             max_num_seqs, max_pages=max_pages, num_pages=pool.num_pages, num_states=pool.num_states, device=device
         )
-        self._stager = Stager(self.slots, limits, device=device)
+        self._sampler = Sampler(model.sampler, device)
+        self._stager = Stager(self.slots, limits, candidates=self._sampler.candidates, device=device)
         self._states = StateCopier(model.kv_spec, cache, device) if pool.num_states else None
 
     def launch(self, plan: StepPlan, frames: list[IntArray]) -> Fetch:
@@ -60,7 +61,7 @@ class Executor:
         return self._stager.stage(plan, frames)
 
     def forward(self, step: Prepared) -> Tensor:
-        """Logits of the sampling rows, fp32 [S, V]."""
+        """Logits of the sampling rows, fp32 [S, V]: this rank's columns of them where the vocabulary is cut."""
         if self._states is None:
             return self._model.forward(step.batch, self._cache)
         self._states.copy(step.loads)
@@ -75,7 +76,7 @@ class Executor:
         """Draw the tokens, keep them on the device for the next step, and start bringing them to the host."""
         if not len(step.draw.slots):
             return Ready(np.zeros(0, np.int32))
-        tokens = draw(logits, step.draw, self._device)
+        tokens = self._sampler.draw(logits, step.draw)
         fed = tokens.clamp(min=0)  # the row of an unusable token may run once more, for nothing
         self.slots.last_token_dev.index_copy_(0, step.draw.slots, fed)
         return self._device.fetch(tokens)

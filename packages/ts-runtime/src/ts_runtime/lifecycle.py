@@ -71,8 +71,8 @@ def serve(config: WorkerConfig, control: ControlSender, context: Context) -> Non
             first = hello(role="worker", fingerprint=config.fingerprint, rank=config.rank, kv=started.capacity)
             greet(channel, first, expect="scheduler")
             control.ready({**started.detail, "import_seconds": f"{import_seconds:.1f}"})
-            worker = Worker(started.executor, channel, in_flight=started.device.in_flight, heartbeat=control.heartbeat)
-            worker.serve()
+            in_flight, answers = started.device.in_flight, config.rank == 0
+            Worker(started.executor, channel, in_flight=in_flight, answers=answers, heartbeat=control.heartbeat).serve()
 
 
 def _sentence(error: Exception) -> str:

@@ -10,9 +10,10 @@ from ts_protocol.config import WorkerConfig
 
 from ts_runtime.errors import SettingsError
 
-_POSITIVE: Final = ("page_size", "max_num_seqs", "chunk_tokens")
+_POSITIVE: Final = ("world_size", "page_size", "max_num_seqs", "chunk_tokens")
 _NOT_NEGATIVE: Final = ("kv_cache_tokens", "max_model_len", "threads", "rank")
 _DEVICE: Final = re.compile(r"cpu|cuda:\d+")
+_MEETING: Final = re.compile(r"\S+:\d+")
 
 
 def read_config(path: Path) -> WorkerConfig:
@@ -39,8 +40,10 @@ def check(config: WorkerConfig) -> None:
     for field in _NOT_NEGATIVE:
         if getattr(config, field) < 0:
             raise SettingsError(f"{field} = {getattr(config, field)}: give 0 (automatic) or more")
-    if config.world_size != 1:
-        raise SettingsError(f"world_size = {config.world_size}: a worker process serves a whole model; give 1")
+    if config.rank >= config.world_size:
+        raise SettingsError(f"rank = {config.rank}: world_size = {config.world_size}; count ranks from 0")
+    if config.world_size > 1 and not _MEETING.fullmatch(config.rendezvous):
+        raise SettingsError(f"rendezvous = {config.rendezvous!r}: give HOST:PORT, the same to all ranks")
     if not _DEVICE.fullmatch(config.device):
         raise SettingsError(f"device = {config.device!r}: give cpu or cuda:N")
 

@@ -40,6 +40,24 @@ class Draw:
     seeds: Tensor
     greedy: bool
     """Every row has temperature 0."""
+    wide: Tensor | None = None
+    """Where the vocabulary is cut over ranks: the rows that may draw what is no rank's candidate, int64 [W], if any."""
+
+    def rows(self, chosen: Tensor) -> "Draw":
+        """Some of them, none of them greedy."""
+
+        def some(column: Tensor) -> Tensor:
+            return column.index_select(0, chosen)
+
+        return Draw(
+            slots=some(self.slots),
+            positions=some(self.positions),
+            temperature=some(self.temperature),
+            top_k=some(self.top_k),
+            top_p=some(self.top_p),
+            seeds=some(self.seeds),
+            greedy=False,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +142,16 @@ class Steady:
 
 
 class Stager:
-    """Turns plans into inputs, over the slots' mirror. Remembers the previous step."""
+    """Turns plans into inputs, over the slots' mirror. Remembers the previous step.
 
-    def __init__(self, slots: Slots, limits: Limits, *, device: Device) -> None:
+    ``candidates`` is how many tokens of each rank a draw is among; 0 where no rank lacks a part of the vocabulary.
+    """
+
+    def __init__(self, slots: Slots, limits: Limits, *, candidates: int, device: Device) -> None:
         self._slots = slots
         self._limits = limits
+        self._candidates = candidates
+        self._device = device
         self._once = (Once(device, np.int64), Once(device, np.int32))
         self._wide = Packer(device, 2 * limits.max_tokens + 6 * slots.count, torch.int64)
         self._narrow = Packer(device, limits.max_tokens + 2 * slots.count + 1, torch.int32)
@@ -177,7 +200,7 @@ class Stager:
     def _prepare(self, r: Rows, host_tokens: IntArray) -> Prepared:
         """Two copies to the device, whatever the plan; block tables and decode tokens are gathered there."""
         batch, slots_S, positions_S = self._batch(r, host_tokens, self._wide, self._narrow)
-        return Prepared(batch, self._draw(slots_S, positions_S, bool(self._slots.greedy[r.slots[r.sampled]].all())))
+        return Prepared(batch, self._draw(slots_S, positions_S, r.slots[r.sampled]))
 
     def _batch(
         self, r: Rows, host_tokens: IntArray, wide: Packing, narrow: Packing
@@ -218,8 +241,9 @@ class Stager:
         """Pages of the rows' states, and which prefill rows begin from the empty one."""
         return (self._slots.states[r.slots], r.starts[r.n_decode :] == 0) if self._slots.num_states else ()
 
-    def _draw(self, slots_S: Tensor, positions_S: Tensor, greedy: bool) -> Draw:
+    def _draw(self, slots_S: Tensor, positions_S: Tensor, sampled: Ints) -> Draw:
         slots = self._slots
+        greedy = bool(slots.greedy[sampled].all())
         return Draw(
             slots=slots_S,
             positions=positions_S,
@@ -228,7 +252,14 @@ class Stager:
             top_p=slots.top_p_dev.index_select(0, slots_S),
             seeds=slots.seed_dev.index_select(0, slots_S),
             greedy=greedy,
+            wide=self._beyond_candidates(sampled) if self._candidates and not greedy else None,
         )
+
+    def _beyond_candidates(self, sampled: Ints) -> Tensor | None:
+        """Rows that are neither greedy nor kept to the candidates by their ``top_k``."""
+        top_k = self._slots.top_k[sampled]
+        (wide,) = np.nonzero(~self._slots.greedy[sampled] & ((top_k < 1) | (top_k > self._candidates)))
+        return self._device.mirror(wide) if len(wide) else None
 
     def _places(self, r: Rows, stops: Ints) -> tuple[Ints, Ints]:
         """Position of each token in its sequence, and of its cache entry in the pool."""

@@ -13,8 +13,10 @@ from ts_protocol.messages import ROW_SAMPLE, CacheGroup, KvCapacity, SamplingPar
 from ts_protocol.wire import bitmap_of
 
 from ts_runtime.devices import Device, open_device
+from ts_runtime.distributed import meet, place_of
 from ts_runtime.executor import Executor
 from ts_runtime.kv_pool import PoolSize, allocate, costs_of, longest_sequence
+from ts_runtime.sampler import CANDIDATES
 from ts_runtime.settings import thread_count
 
 PROGRESS_SECONDS = 0.1
@@ -42,11 +44,14 @@ def start(config: WorkerConfig, control: ControlSender) -> Started:
     threads = thread_count(config.threads)
     torch.set_num_threads(threads)  # the native kernels take the same number when they load
     control.progress("reading config", detail=config.checkpoint)
-    model_config = read_config(Path(config.checkpoint))
-    spec = kv_spec(model_config, Mesh.single(), dtype=torch.bfloat16)
+    model_config, mesh = read_config(Path(config.checkpoint)), place_of(config)
+    spec = kv_spec(model_config, mesh, dtype=torch.bfloat16)
     costs_of(spec, page_size=config.page_size, max_num_seqs=config.max_num_seqs)  # refused before weights are read
     max_model_len = longest_sequence(config.max_model_len, model_config.max_position_embeddings)
-    model, weight_bytes = _load(config, control, device, max_model_len)
+    if mesh.world > 1:
+        control.progress("meeting the other ranks", detail=config.rendezvous)
+        mesh = meet(config)
+    model, weight_bytes = _load(config, control, device, mesh, max_model_len)
     control.progress("allocating cache")
     pool, cache = allocate(
         model,
@@ -87,7 +92,9 @@ def _capacity(pool: PoolSize, config: WorkerConfig, *, vocab_size: int) -> KvCap
     )
 
 
-def _load(config: WorkerConfig, control: ControlSender, device: Device, max_model_len: int) -> tuple[LoadedModel, int]:
+def _load(
+    config: WorkerConfig, control: ControlSender, device: Device, mesh: Mesh, max_model_len: int
+) -> tuple[LoadedModel, int]:
     """The model and the bytes of its weights; progress goes to ``control`` ten times a second at most."""
     last, total_bytes = 0.0, 0
 
@@ -106,6 +113,8 @@ def _load(config: WorkerConfig, control: ControlSender, device: Device, max_mode
         dtype=config.dtype,
         kv_dtype=config.kv_cache_dtype,
         load_format=config.load_format,
+        mesh=mesh,
+        candidates=CANDIDATES if mesh.world > 1 else 0,
         max_positions=max_model_len,
         progress=progress,
     )

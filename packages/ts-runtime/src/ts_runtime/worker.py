@@ -22,7 +22,10 @@ Plan = tuple[StepPlan, list[IntArray]]
 
 
 class Worker:
-    """Serves one scheduler. ``heartbeat(steps)`` is called twice a second, between steps and while idle."""
+    """Serves one scheduler. ``heartbeat(steps)`` is called twice a second, between steps and while idle.
+
+    Of several ranks one ``answers``: all have the same tokens.
+    """
 
     def __init__(
         self,
@@ -30,11 +33,13 @@ class Worker:
         channel: Channel[SchedulerToWorker],
         *,
         in_flight: int,
+        answers: bool,
         heartbeat: Callable[[int], None],
     ) -> None:
         self._executor = executor
         self._channel = channel
         self._in_flight = in_flight
+        self._answers = answers
         self._heartbeat = heartbeat
         self._launched: deque[tuple[int, int, Fetch]] = deque()
         """Step, when it was launched in nanoseconds, and its tokens."""
@@ -54,7 +59,7 @@ class Worker:
             if plan is not None:
                 self._launch(*plan)
             if self._launched and (plan is None or len(self._launched) >= self._in_flight):
-                self._send_oldest()
+                self._settle_oldest()
             self._beat()
 
     def _next_plan(self) -> Plan | None:
@@ -73,13 +78,14 @@ class Worker:
         launched = time.monotonic_ns()
         self._launched.append((plan.step, launched, self._executor.launch(plan, frames)))
 
-    def _send_oldest(self) -> None:
+    def _settle_oldest(self) -> None:
         step, launched, fetch = self._launched.popleft()
         tokens = fetch.wait()
         now = time.monotonic_ns()
         duration = now - max(launched, self._settled)  # the device takes one step after another
         self._settled = now
-        self._channel.send(StepResult(step, duration), tokens)
+        if self._answers:
+            self._channel.send(StepResult(step, duration), tokens)
         self._steps += 1
 
     def _beat(self) -> None:

@@ -1,4 +1,5 @@
-"""Sampling while the vocabulary is cut: the best candidates of each rank, and the draw among all ranks' candidates.
+"""Sampling while the vocabulary is cut: the best candidates of each rank, and the draw among all ranks' candidates; or
+the logits gathered, for rows whose draw may need any of them.
 
 Legend: S sampled rows, V vocabulary of this rank, P ranks, C candidates of one rank, N numbers of one rank (2 C + 1).
 """
@@ -77,11 +78,32 @@ class VocabularySampler(AnnotatedModel):
         super().__init__()
         self.candidates = Candidates(logits.dims[1], count, mesh, axis=axis)
         self.draw = DrawAmong(self.candidates, axis=axis)
-        own = {"attn_dp": Shard("samples")}
-        self.inputs = {"batch.logits": Spec(*logits.dims, **own, **{axis: Shard(logits.dims[1].name)}).sized(4)}  # type: ignore[misc]
-        self.gives = tuple(Spec(SAMPLES, **own, **{axis: Replicate()}).sized(4) for _ in range(2))
+        self.inputs = {"batch.logits": _own(*logits.dims, axis=axis, cut=True)}  # type: ignore[misc]
+        self.gives = tuple(_own(SAMPLES, axis=axis, cut=False) for _ in range(2))
 
     def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
         """A ``SampledRows`` -> int32 [S], fp32 [S]."""
         tokens_S, logprobs_S = self.draw(self.candidates(batch.logits), batch)
         return tokens_S, logprobs_S
+
+
+class GatheredLogits(AnnotatedModel):
+    """Logits cut over the vocabulary in; all of them out, on every rank."""
+
+    gives: Gives
+    inputs: ClassVar[dict[str, Spec]] = {}
+
+    def __init__(self, logits: Spec, *, axis: str) -> None:
+        super().__init__()
+        self.inputs = {"batch.logits": _own(*logits.dims, axis=axis, cut=True)}  # type: ignore[misc]
+        self.gives = _own(*logits.dims, axis=axis, cut=False)
+
+    def forward(self, batch: Any) -> Tensor:
+        """A ``SampledRows`` -> fp32 [S, V of all ranks]."""
+        logits: Tensor = batch.logits
+        return logits
+
+
+def _own(*dims: Dim, axis: str, cut: bool) -> Spec:
+    """Numbers of the samples of this ``attn_dp`` group; the last of ``dims`` is cut over ``axis``, or whole."""
+    return Spec(*dims, attn_dp=Shard("samples"), **{axis: Shard(dims[-1].name) if cut else Replicate()}).sized(4)
