@@ -198,3 +198,13 @@ def test_native_draws_what_the_reference_draws(
         target = reference.uniform(torch.tensor([99]), torch.tensor([row])) * mass[-1]
         gap = (mass[[have[row], want[row]]] - target).abs().min() / mass[-1]
         assert gap < 1e-6, f"row {row}: native drew {have[row]}, reference {want[row]}"
+
+
+@pytest.mark.parametrize("top_p", [0.5, 0.9])
+def test_a_flat_row_keeps_the_shortest_prefix(isa: str, top_p: float) -> None:
+    """Hundreds of tokens are within an eighth of the weight that the mass ends at; draws show where it ends."""
+    logits = torch.randn(1, 3000, generator=torch.Generator().manual_seed(1)).expand(3000, -1).contiguous()
+    have = draw(logits, 1.0, 0, top_p, seed=5, impl="native")
+    kept = reference.probabilities(logits[:1], *(torch.tensor([x]) for x in (1.0, 0, top_p, 0.0)))[0] > 0
+    assert bool(kept[have.long()].all())
+    assert torch.equal(have, draw(logits, 1.0, 0, top_p, seed=5))

@@ -1,7 +1,7 @@
 // Greedy and random choice of the next token.
 //
 // Weights are fp32 numbers in (0, 1], so their bits order as they do: a histogram over the upper bits finds, in one
-// pass, a limit below which no token can stay, and only the few tokens above it are selected from or sorted.
+// pass, a limit below which no token can stay; the tokens near it alone are selected from or sorted.
 #include "ops/sampling.h"
 
 namespace ts::TS_ISA {
@@ -60,11 +60,9 @@ void select_best(Candidate* c, i64 n, i64 k) {
   }
 }
 
-// The length of the shortest best-first prefix with a mass of top_p, that prefix moved to the front. Sorts only as many
-// as it needs: 64, then four times more.
-i64 nucleus(Candidate* c, i64 n, double mass, float top_p) {
-  const double wanted = mass * static_cast<double>(top_p);
-  double sum = 0;
+// The length of the shortest best-first prefix whose mass makes `sum` reach `wanted`, that prefix moved to the front.
+// Sorts only as many as it needs: 64, then four times more.
+i64 nucleus(Candidate* c, i64 n, double sum, double wanted) {
   i64 sorted = 0;
   for (i64 size = min_of(64, n); sorted < n; size = min_of(size * 4, n)) {
     if (size < n) select_best(c + sorted, n - sorted, size - sorted);
@@ -91,16 +89,21 @@ void weigh(const float* x, i64 n, float peak, float temperature, float* p) {
   }
 }
 
-// The lowest bin that the best k tokens reach into, or the best with a mass of `wanted`.
-i64 bin_with(const Histogram& h, i64 k, double wanted) {
-  i64 count = 0, bin = kBins;
-  double mass = 0;
-  do {
-    --bin;
-    count += h.count[bin];
-    mass += h.mass[bin];
-  } while (bin > 0 && count < k && mass < wanted);
-  return bin;
+// The lowest bin that the best k tokens reach into, or the best with a mass of `wanted`; and the mass of those above
+// it.
+struct Reach {
+  i64 bin;
+  double above;
+};
+
+Reach reach_of(const Histogram& h, i64 k, double wanted) {
+  i64 count = h.count[kBins - 1];
+  Reach r{kBins - 1, 0};
+  while (r.bin > 0 && count < k && r.above + h.mass[r.bin] < wanted) {
+    r.above += h.mass[r.bin];
+    count += h.count[--r.bin];
+  }
+  return r;
 }
 
 // The tokens with a weight in bins from `lowest` up, in index order; those of weight zero never.
@@ -116,21 +119,39 @@ i64 gather_bins(const float* p, i64 n, i64 lowest, Candidate* c) {
   return count;
 }
 
-// Applies top-k, then top-p, to the weights; gives the tokens that stay, in no order.
-i64 best_of(const float* p, i64 vocab, const Filter& f, Candidate* c) {
-  const bool limit_k = f.top_k > 0 && f.top_k < vocab, limit_p = f.top_p < 1;
-  Histogram h;
-  take(p, vocab, h);
+// Applies top-k, then top-p, to the weights; gives the tokens that stay, in index order.
+i64 best_few(const float* p, i64 vocab, const Filter& f, const Histogram& h, Candidate* c) {
+  i64 count = gather_bins(p, vocab, reach_of(h, f.top_k, __builtin_huge_val()).bin, c);
+  if (f.top_k < count) select_best(c, count, f.top_k), count = f.top_k;
   double total = 0;
-  if (!limit_k)
-    for (i64 i = 0; i < kBins; ++i) total += h.mass[i];
-  // A sum over bins and one in order differ in their last bits, hence the margin.
-  const double wanted = limit_k ? __builtin_huge_val() : total * static_cast<double>(f.top_p) * (1 + 1e-9);
-  i64 count = gather_bins(p, vocab, bin_with(h, limit_k ? f.top_k : vocab + 1, wanted), c);
-  if (limit_k && f.top_k < count) select_best(c, count, f.top_k), count = f.top_k;
-  if (limit_k)
-    for (i64 i = 0; i < count; ++i) total += static_cast<double>(c[i].p);
-  return limit_p ? nucleus(c, count, total, f.top_p) : count;
+  for (i64 i = 0; i < count; ++i) total += static_cast<double>(c[i].p);
+  if (f.top_p < 1) count = nucleus(c, count, 0, total * static_cast<double>(f.top_p));
+  heap_sort(c, count, [](const Candidate& l, const Candidate& r) { return l.index < r.index; });
+  return count;
+}
+
+// Applies top-p alone: tokens of bins above the one that the mass ends in stay, and only those within it are ordered.
+// `c` has room for all tokens twice.
+i64 best_mass(const float* p, i64 vocab, const Filter& f, const Histogram& h, Candidate* c) {
+  double total = 0;
+  for (i64 i = 0; i < kBins; ++i) total += h.mass[i];
+  const double wanted = total * static_cast<double>(f.top_p);
+  const Reach reach = reach_of(h, vocab + 1, wanted);
+  const i64 count = gather_bins(p, vocab, reach.bin, c);
+  Candidate* last = c + count;
+  i64 within = 0;
+  for (i64 i = 0; i < count; ++i) {
+    last[within] = c[i];
+    within += bin_of(c[i].p) == reach.bin;
+  }
+  const Candidate worst = last[nucleus(last, within, reach.above, wanted) - 1];
+  i64 kept = 0;
+  for (i64 i = 0; i < count; ++i) {
+    const Candidate candidate = c[i];
+    c[kept] = candidate;
+    kept += !before(worst, candidate);
+  }
+  return kept;
 }
 
 }  // namespace
@@ -157,12 +178,14 @@ i32 first_of(const void* x, DType dtype, i64 n, float peak) {
 
 Kept keep(const float* x, i64 vocab, float peak, const Filter& f) {
   float* p = scratch_of<float>(Slot::probabilities, vocab);
-  Candidate* c = scratch_of<Candidate>(Slot::candidates, vocab + 1);
+  Candidate* c = scratch_of<Candidate>(Slot::candidates, 2 * vocab + 1);
   weigh(x, vocab, peak, f.temperature, p);
+  const bool few = f.top_k > 0 && f.top_k < vocab;
   i64 count = 0;
-  if ((f.top_k > 0 && f.top_k < vocab) || f.top_p < 1) {
-    count = best_of(p, vocab, f, c);
-    heap_sort(c, count, [](const Candidate& l, const Candidate& r) { return l.index < r.index; });
+  if (few || f.top_p < 1) {
+    Histogram h;
+    take(p, vocab, h);
+    count = few ? best_few(p, vocab, f, h, c) : best_mass(p, vocab, f, h, c);
   } else {
     count = gather_bins(p, vocab, 0, c);
   }
