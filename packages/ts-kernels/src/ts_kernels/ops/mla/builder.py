@@ -72,10 +72,11 @@ class KvBBuilder:
 
     def _begin(self, kv_b: Tensor) -> None:
         """Decide by the first heads how the rest is taken."""
-        from . import cpu, kernel_of
+        from . import kernel_of
 
-        spec = kernel_of(kv_b, self.heads, self.nope, self.v)
-        if spec.in_runs and not self._keep:
+        if kernel_of(kv_b, self.heads, self.nope, self.v).in_runs and not self._keep:
+            from . import cpu
+
             self._packed = cpu.room_for_heads(kv_b, self.heads, self.nope, self.v)
         else:
             self._whole = kv_b.new_empty((self.heads * (self.nope + self.v), kv_b.shape[1]))
