@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from ts_kernels import ContractError, gemm, moe, quantize
+from ts_kernels import ContractError, gemm, mla, moe, quantize
 from ts_kernels.ops.quantize.base import QuantizedWeight
 
 FORMATS: dict[str, Any] = {
@@ -91,6 +91,43 @@ def test_experts_of_runs_are_those_of_whole_stacks(name: str, interleaved: bool,
     x, ids = weight(4, hidden), torch.tensor([[0, 1], [2, 0], [1, 2], [2, 1]], dtype=torch.int32)
     weights = torch.rand(4, 2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(moe.experts(x, weights, ids, made), moe.experts(x, weights, ids, whole))
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_latent_projection_of_heads_is_that_of_all(dtype: torch.dtype, keep: bool) -> None:
+    heads, nope, v, latent, rotary = 5, 24, 40, 48, 8
+    kv_b = (weight(heads * (nope + v), latent) / 7).to(dtype)
+    whole = mla.prepare_kv_b(kv_b, heads, nope, v, keep_source=keep)
+    builder = mla.KvBBuilder(heads, nope, v, keep_source=keep)
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda run: builder.put(run[0], kv_b[run[0] * 64 : run[1] * 64]), ((3, 5), (0, 1), (1, 3))))
+    made = builder.finish()
+    assert (made.format, made.dtype, made.latent) == (whole.format, whole.dtype, whole.latent)
+    cache, lengths = weight(4, 16, latent + rotary), torch.tensor([50, 33], dtype=torch.int32)
+    tables, q = torch.tensor([[2, 0, 3, 1], [1, 3, 0, 2]], dtype=torch.int32), weight(7, heads, nope + rotary)
+    assert torch.equal(*(mla.decode(q[:2], cache, w, tables, lengths, 0.2) for w in (made, whole)))
+    starts = torch.tensor([0, 3, 7], dtype=torch.int32)
+    assert torch.equal(*(mla.prefill(q, cache, w, starts, tables, lengths, 0.2) for w in (made, whole)))
+
+
+def test_heads_that_do_not_fit_are_refused() -> None:
+    builder = mla.KvBBuilder(3, 8, 8)
+    for first, rows in ((0, 8), (2, 32), (-1, 16)):
+        with pytest.raises(ContractError, match="16 rows each"):
+            builder.put(first, weight(rows, 32))
+    builder.put(0, weight(16, 32))
+    for other in (weight(16, 64), weight(16, 32).bfloat16()):
+        with pytest.raises(ContractError, match="of one form"):
+            builder.put(1, other)
+
+
+@BOTH
+@EVERY
+def test_a_weight_is_read_back_rounded(name: str, keep: bool) -> None:
+    made = gemm.prepare(FORMATS[name](weight(104, 192)), keep_source=keep)
+    assert torch.equal(made.dequantize(torch.bfloat16), made.dequantize().bfloat16())
+    assert torch.equal(made.dequantize(torch.float32), made.dequantize().float())
 
 
 def test_runs_that_do_not_fit_are_refused() -> None:

@@ -5,23 +5,46 @@
 namespace ts {
 namespace {
 
-KvProjection make_projection(Pool& pool, Address weight, i64 stride, int dtype_code, i64 heads, i64 nope, i64 v,
-                             i64 latent) {
+// The rows of one head, which make keys of a latent.
+DenseSource keys_of(const KvProjection& kv, const void* head, DType dtype, i64 stride) {
+  return {head, 1, stride, dtype, kv.latent, kv.nope};
+}
+
+// Those that make values.
+DenseSource values_of(const KvProjection& kv, const void* head, DType dtype, i64 stride) {
+  return {at(head, dtype, kv.nope * stride), stride, 1, dtype, kv.v, kv.latent};
+}
+
+// Memory for all heads, which `put_heads` fills.
+KvProjection room_for_heads(int dtype_code, i64 heads, i64 nope, i64 v, i64 latent) {
   require(heads > 0 && nope > 0 && v > 0 && latent > 0, "KvB: heads, nope, v and latent must be positive");
-  require(stride >= latent, "KvB: weight_stride must be at least latent");
   const DType dtype = dtype_of(dtype_code);
   KvProjection kv{
       heads, nope, v, latent, {}, {}, Buffer::for_weights(static_cast<std::size_t>(heads * nope * latent * 4)), {}};
-  float* up_key = kv.up_key.as<float>();
   for (i64 h = 0; h < heads; ++h) {
-    const void* keys = at(pointer<const void>(weight), dtype, h * (nope + v) * stride);
-    const void* values = at(keys, dtype, nope * stride);
-    kv.query_to_latent.push_back(PackedWeight::dense(&pool, {keys, 1, stride, dtype, latent, nope}));
-    kv.latent_to_value.push_back(PackedWeight::dense(&pool, {values, stride, 1, dtype, v, latent}));
-    for (i64 i = 0; i < nope; ++i)
-      for (i64 j = 0; j < latent; ++j) *up_key++ = load_scalar(keys, dtype, i * stride + j);
+    kv.query_to_latent.push_back(PackedWeight::room(keys_of(kv, nullptr, dtype, latent), latent));
+    kv.latent_to_value.push_back(PackedWeight::room(values_of(kv, nullptr, dtype, latent), v));
   }
   return kv;
+}
+
+// Packed by the calling thread, as others bring more heads.
+void put_heads(KvProjection& kv, Address weight, i64 stride, int dtype_code, i64 first, i64 heads) {
+  const DType dtype = dtype_of(dtype_code);
+  require(stride >= kv.latent, "KvB: weight_stride must be at least latent");
+  require(first >= 0 && heads > 0 && first + heads <= kv.heads, "KvB: there must be heads for these rows");
+  require(kv.query_to_latent[0].view().format == (dtype == DType::f32 ? Format::f32 : Format::bf16),
+          "KvB: all heads must be of one type");
+  py::gil_scoped_release release;
+  float* up_key = kv.up_key.as<float>() + first * kv.nope * kv.latent;
+  for (i64 h = 0; h < heads; ++h) {
+    const void* head = at(pointer<const void>(weight), dtype, h * (kv.nope + kv.v) * stride);
+    const std::size_t to = static_cast<std::size_t>(first + h);
+    kv.query_to_latent[to].fill(nullptr, keys_of(kv, head, dtype, stride), 0);
+    kv.latent_to_value[to].fill(nullptr, values_of(kv, head, dtype, stride), 0);
+    for (i64 i = 0; i < kv.nope; ++i)
+      for (i64 j = 0; j < kv.latent; ++j) *up_key++ = load_scalar(head, dtype, i * stride + j);
+  }
 }
 
 i64 bytes_of(const KvProjection& kv) {
@@ -140,9 +163,8 @@ void bind_absorbed(py::module_& m, Engine& engine) {
 void bind_attention(py::module_& m, Engine& engine) {
   bind_absorbed(m, engine);
   py::class_<KvProjection>(m, "KvB")
-      .def(py::init([&engine](Address weight, i64 stride, int dtype, i64 heads, i64 nope, i64 v, i64 latent) {
-        return make_projection(engine.pool(), weight, stride, dtype, heads, nope, v, latent);
-      }))
+      .def(py::init(&room_for_heads))
+      .def("put", &put_heads)
       .def_property_readonly("nbytes", &bytes_of)
       .def("decode",
            [&engine](const KvProjection& kv, Address q, i64 q_stride, i64 batch, int dtype, Address cache,

@@ -126,7 +126,12 @@ void bind_linear(py::module_& m, Engine& engine) {
           "scale_stride"_a, "scale_rows"_a, "group"_a, "row_scales"_a, "row_scale_stride"_a, "zeros"_a, "zero_stride"_a,
           "first"_a = 0, "total"_a = 0, "into"_a = nullptr)
       .def("set_bias", [](Linear& l, Address bias) { l.weight.set_bias(pointer<const float>(bias)); })
-      .def("unpack", [](const Linear& l, Address out) { l.weight.unpack(pointer<float>(out)); })
+      .def("unpack",
+           [](const Linear& l, Address out, int out_dtype) {
+             const DType dtype = dtype_of(out_dtype);
+             py::gil_scoped_release release;
+             l.weight.unpack(pointer(out), dtype);
+           })
       .def_property_readonly("has_nan", [](const Linear& l) { return l.weight.has_nan(); })
       .def_property_readonly("n", [](const Linear& l) { return l.weight.view().n; })
       .def_property_readonly("k", [](const Linear& l) { return l.weight.view().k; })

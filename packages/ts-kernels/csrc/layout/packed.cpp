@@ -127,10 +127,11 @@ float code_of(Format format, u32 word, i64 j) {
   return 0;
 }
 
-}  // namespace
+void set(float& to, float value) { to = value; }
+void set(u16& to, float value) { to = float_to_bf16(value); }
 
-void PackedWeight::unpack(float* out) const {
-  const WeightView& w = view_;
+template <class T>
+void unpack_to(const WeightView& w, T* out) {
   const i64 unit = unit_of(w.format), codes = has_scales(w.format) ? i64{1} << (32 / unit) : 0;
   float table[256];
   for (i64 code = 0; code < codes; ++code) table[code] = code_of(w.format, static_cast<u32>(code), 0);
@@ -139,16 +140,26 @@ void PackedWeight::unpack(float* out) const {
     const u32* words = w.words + panel * w.panel_stride + lane;
     for (i64 k = 0; k < w.k; k += unit) {
       const u32 word = words[k / unit * kPanel];
-      float* to = out + row * w.k + k;
+      T* to = out + row * w.k + k;
       const i64 count = min_of(unit, w.k - k);
       if (!w.scales) {
-        for (i64 j = 0; j < count; ++j) to[j] = code_of(w.format, word, j);
+        for (i64 j = 0; j < count; ++j) set(to[j], code_of(w.format, word, j));
         continue;
       }
       const i64 at = panel * w.scale_panel_stride + k / w.group * kPanel + lane;
       const float scale = load_scalar(w.scales, w.scale_type, at), zero = w.zeros ? w.zeros[at] : 0.0f;
-      for (i64 j = 0; j < count; ++j) to[j] = (table[word >> (32 / unit * j) & (codes - 1)] - zero) * scale;
+      for (i64 j = 0; j < count; ++j) set(to[j], (table[word >> (32 / unit * j) & (codes - 1)] - zero) * scale);
     }
+  }
+}
+
+}  // namespace
+
+void PackedWeight::unpack(void* out, DType dtype) const {
+  if (dtype == DType::f32) {
+    unpack_to(view_, static_cast<float*>(out));
+  } else {
+    unpack_to(view_, static_cast<u16*>(out));
   }
 }
 

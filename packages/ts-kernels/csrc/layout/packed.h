@@ -90,7 +90,7 @@ class PackedWeight {
   void fill(Pool* pool, const QuantizedSource& source, i64 first_row);
 
   void set_bias(const float* bias);
-  void unpack(float* out) const;  // [n, k], without the bias
+  void unpack(void* out, DType dtype) const;  // [n, k] in fp32 or rounded to bf16, without the bias
   const WeightView& view() const { return view_; }
   bool has_nan() const { return has_nan_; }  // among codes of FP8, which the kernels do not know
   i64 nbytes() const { return static_cast<i64>(words_.bytes() + scales_.bytes() + zeros_.bytes() + bias_.bytes()); }

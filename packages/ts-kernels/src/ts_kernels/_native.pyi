@@ -674,8 +674,8 @@ class PackedLinear:
         """Whether FP8 codes of NaN were among those packed; the kernels take them for numbers."""
     def set_bias(self, bias: int) -> None:
         """Add bias[n], fp32, to every product; copied."""
-    def unpack(self, out: int) -> None:
-        """out[n, k] = the weight as fp32, without the bias."""
+    def unpack(self, out: int, out_dtype: int) -> None:
+        """out[n, k] = the weight as fp32 or rounded to bf16, without the bias."""
     @property
     def n(self) -> int: ...
     @property
@@ -728,9 +728,11 @@ class PackedExperts:
 class KvB:
     """MLA's kv_b projection[heads * (nope + v), latent] in the forms that both attention kernels want."""
 
-    def __init__(
-        self, weight: int, weight_stride: int, weight_dtype: int, heads: int, nope: int, v: int, latent: int
-    ) -> None: ...
+    def __init__(self, weight_dtype: int, heads: int, nope: int, v: int, latent: int) -> None:
+        """Memory for it, which `put` fills."""
+    def put(self, weight: int, weight_stride: int, weight_dtype: int, first: int, heads: int) -> None:
+        """Pack the rows of `heads` heads from `first` on: in any order, and by several threads at once, each of which
+        packs its own without the pool."""
     @property
     def nbytes(self) -> int: ...
     def direct_decode(

@@ -4,7 +4,7 @@ Legend: T tokens, H heads of this rank, N no-position width, R rotary width, V v
 Q query latent width, C fused projection (Q + L + R, or L + R without query latent).
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from ts_kernels import kv_cache, mla, rope
 
 from ..placement import OPAQUE, TOKENS, Boundary, Dim, Mesh, Replicate, Shard, Spec
 from ..quantization import PLAIN, Scheme, dequantized
-from .leaf import Buffer, Leaf, Slot
+from .leaf import Buffer, Builder, Leaf, Piece, Slot
 from .linear import Linear
 from .norm import HeadColumnsNorm
 from .rotary import RotaryTable
@@ -118,6 +118,39 @@ class LatentAttention(Leaf):
         s = self.shape
         self.norm_weight = tensors.pop("norm").float()
         self.kv_b = mla.prepare_kv_b(dequantized(self.kv_b_stack.source(tensors)), self.heads, s.nope, s.value)
+
+    def layout(self) -> Hashable:
+        """The widths of the up-projection, and its stack's."""
+        return type(self), self.heads, self.shape.nope, self.shape.value, self.kv_b_stack.layout()
+
+    def pieces(self, types: Mapping[str, torch.dtype]) -> Sequence[Piece]:
+        """The gain, and rows of some heads at a time."""
+        gain = Piece({"norm": ()}, "norm")
+        return (gain, *self.kv_b_stack.pieces(rows=self.shape.nope + self.shape.value))
+
+    def builder(self) -> Builder:
+        """Packs heads."""
+        return LatentBuilder(self)
+
+
+class LatentBuilder(Builder):
+    """The up-projection of some heads at a time: what is dequantized for it soon goes again."""
+
+    def __init__(self, leaf: LatentAttention) -> None:
+        self.leaf = leaf
+        self.heads = mla.KvBBuilder(leaf.heads, leaf.shape.nope, leaf.shape.value)
+
+    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+        """The gain, or rows of heads."""
+        if piece.matrix == "norm":
+            self.leaf.norm_weight = tensors["norm"].to(torch.float32, copy=True)
+            return
+        rows = dequantized(self.leaf.kv_b_stack.source(tensors))
+        self.heads.put(piece.first // (self.leaf.shape.nope + self.leaf.shape.value), rows)
+
+    def finish(self) -> None:
+        """Give the leaf its up-projection."""
+        self.leaf.kv_b = self.heads.finish()
 
 
 class MLAAttention(nn.Module):

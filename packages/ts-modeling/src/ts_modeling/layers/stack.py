@@ -181,10 +181,10 @@ class Stack:
         """What decides slots, buffers and pieces."""
         return self.name, self.scheme, tuple(self.parts.items()), self.k, self.experts, self.has_bias
 
-    def pieces(self, *, whole: bool = False) -> Iterator[Piece]:
-        """Runs of rows that make a source of their own; ``whole``: all rows of a matrix at once, as where parts do not
-        begin where a run may."""
-        unit = math.lcm(gemm.RUN, self.scheme.row_unit)
+    def pieces(self, *, whole: bool = False, rows: int = gemm.RUN) -> Iterator[Piece]:
+        """Runs of rows, multiples of ``rows``, that make a source of their own; ``whole``: all rows of a matrix at
+        once, as where parts do not begin where a run may."""
+        unit = math.lcm(gemm.RUN, self.scheme.row_unit, rows)
         *first, _ = self.parts.values()
         whole = whole or not self.joined or any(part.length % unit for part in first)
         lengths = {"": self.rows} if whole else {name: part.length for name, part in self.parts.items()}

@@ -130,10 +130,12 @@ def dequantized(source: Source) -> Tensor:
     if isinstance(source, Tensor):
         return source
     if len(source.shape) == 2:  # in the kernels' own form, which they read back faster than torch reads the source
-        return gemm.prepare(source).dequantize().bfloat16()
+        rows = gemm.LinearBuilder(source.shape[0])
+        rows.put(0, source)  # in this thread, beside others that load
+        return rows.finish().dequantize(torch.bfloat16)
     out = torch.empty(source.shape, dtype=torch.bfloat16, device=source.device)
     for i, one in enumerate(out):
-        one.copy_(gemm.prepare(source[i]).dequantize())
+        one.copy_(dequantized(source[i]))
     return out
 
 

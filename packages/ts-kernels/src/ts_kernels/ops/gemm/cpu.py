@@ -80,10 +80,10 @@ def run_packed(x: Tensor, packed: _native.PackedLinear, out_dtype: torch.dtype) 
     return out
 
 
-def unpack(packed: _native.PackedLinear, n: int, k: int) -> Tensor:
-    """The packed weight as fp32 [N, K], without its bias."""
-    out = torch.empty((n, k), dtype=torch.float32)
-    packed.unpack(out.data_ptr())
+def unpack(packed: _native.PackedLinear, n: int, k: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The packed weight [N, K] as fp32 or rounded to bf16, without its bias."""
+    out = torch.empty((n, k), dtype=dtype)
+    packed.unpack(out.data_ptr(), CODE[dtype])
     return out
 
 

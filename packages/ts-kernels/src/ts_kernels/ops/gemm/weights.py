@@ -56,14 +56,16 @@ class LinearWeight:
         """Bytes held, all forms together."""
         return sum(form.nbytes for form in (self.source, self.packed) if form is not None)
 
-    def dequantize(self) -> Tensor:
-        """The weight as a tensor [N, K] of ``dtype``, exact; a copy unless a plain source is held."""
+    def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The weight as a tensor [N, K] of its own ``dtype``, exact, or rounded to fp32 or bf16; a copy unless a plain
+        source is held."""
+        dtype = self.dtype if dtype is None else dtype
         if isinstance(self.source, QuantizedWeight):
-            return self.source.dequantize()
+            return self.source.dequantize().to(dtype)
         if self.source is not None:
-            return self.source
+            return self.source.to(dtype)
         assert self.packed is not None
-        return unpack(self.packed, self.n, self.k).to(self.dtype)
+        return unpack(self.packed, self.n, self.k, dtype)
 
 
 def held(source: object, packed: object, kind: str = DENSE) -> str:
@@ -78,11 +80,11 @@ def forms(*suffixes: str, kinds: tuple[str, ...] = KINDS) -> frozenset[str]:
     return frozenset(f"{kind}:{suffix}" for kind in kinds for suffix in suffixes)
 
 
-def unpack(packed: "PackedLinear", n: int, k: int) -> Tensor:
-    """The packed weight as fp32 [N, K]: its product with the identity less that with zeros (the bias), exact."""
+def unpack(packed: "PackedLinear", n: int, k: int, dtype: torch.dtype) -> Tensor:
+    """The packed weight [N, K] as fp32 or bf16, without its bias."""
     from . import cpu
 
-    return cpu.unpack(packed, n, k)
+    return cpu.unpack(packed, n, k, dtype)
 
 
 def checked(operation: str, argument: str, weight: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ... import contract, settings
+from ...registry import KernelSpec
 from ...selection import Operation
 from .. import _register
 from .._public import public
@@ -19,9 +20,10 @@ from .._scales import check_scale
 from ..gemm.weights import checked
 from . import reference
 from ._checks import check_values, reject, reject_absorbed, rows_of
+from .builder import KvBBuilder
 from .weights import KvBWeight
 
-__all__ = ["KvBWeight", "decode", "decode_absorbed", "prefill", "prepare_kv_b"]
+__all__ = ["KvBBuilder", "KvBWeight", "decode", "decode_absorbed", "prefill", "prepare_kv_b"]
 
 _DTYPES = ("q", "cache", "weight")
 _DIMS = ("H", "N", "R", "V", "L", "page_size")
@@ -51,12 +53,17 @@ def prepare_kv_b(kv_b: Tensor, heads: int, nope: int, v: int, *, keep_source: bo
         contract.count("mla.prepare_kv_b", name, size)
     latent = kv_b.shape[1]
     contract.shape("mla.prepare_kv_b", "kv_b", kv_b, heads * (nope + v), latent)
-    # The cache's dtype, rotary width and page size are not known yet; no kernel's packing depends on them.
-    dtypes, dims = (torch.float32, torch.bfloat16, kv_b.dtype), (heads, nope, 2, v, latent, 16, 1)
-    packs = _DECODE.choose(kv_b.device, dtypes, dims, "dense+packed").prepare
+    packs = kernel_of(kv_b, heads, nope, v).prepare
     packed = None if packs is None else packs(kv_b, heads, nope, v)
     keep = packed is None or keep_source or settings.current().keep_source
     return KvBWeight(heads, nope, v, latent, kv_b.dtype, kv_b.device, kv_b if keep else None, packed)
+
+
+def kernel_of(kv_b: Tensor, heads: int, nope: int, v: int) -> KernelSpec:
+    """The kernel that such a weight [.., L] is prepared for."""
+    # The cache's dtype, rotary width and page size are not known yet; no kernel's packing depends on them.
+    dtypes, dims = (torch.float32, torch.bfloat16, kv_b.dtype), (heads, nope, 2, v, kv_b.shape[1], 16, 1)
+    return _DECODE.choose(kv_b.device, dtypes, dims, "dense+packed")
 
 
 @overload
@@ -296,6 +303,7 @@ for _operation, _name in ((_DECODE, "decode"), (_PREFILL, "prefill")):
         _PLAIN,
         formats=_NATIVE_FORMATS,
         prepare="mla.cpu:pack",
+        in_runs=True,
         direct=f"mla.cpu:direct_{_name}",
     )
 _register.native(_DECODE_ABSORBED, "mla.cpu:decode_absorbed", _ABSORBED)

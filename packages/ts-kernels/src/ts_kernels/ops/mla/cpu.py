@@ -13,7 +13,19 @@ from .weights import KvBWeight
 
 def pack(kv_b: Tensor, heads: int, nope: int, v: int) -> _native.KvB:
     """Copy ``kv_b`` into the forms that decode and prefill read."""
-    return _native.KvB(kv_b.data_ptr(), kv_b.stride(0), CODE[kv_b.dtype], heads, nope, v, kv_b.shape[1])
+    packed = room_for_heads(kv_b, heads, nope, v)
+    put_heads(packed, kv_b, 0, heads)
+    return packed
+
+
+def room_for_heads(like: Tensor, heads: int, nope: int, v: int) -> _native.KvB:
+    """Memory for the heads of a ``kv_b`` of this type and latent width."""
+    return _native.KvB(CODE[like.dtype], heads, nope, v, like.shape[1])
+
+
+def put_heads(packed: _native.KvB, kv_b: Tensor, first: int, heads: int) -> None:
+    """Pack the rows of some heads, from ``first`` on, on the calling thread."""
+    packed.put(kv_b.data_ptr(), kv_b.stride(0), CODE[kv_b.dtype], first, heads)
 
 
 def decode(
