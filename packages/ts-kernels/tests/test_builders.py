@@ -139,8 +139,36 @@ def test_runs_that_do_not_fit_are_refused() -> None:
     for other in (weight(16, 64), weight(16, 32).bfloat16(), quantize.quantize_int4(weight(16, 32))):
         with pytest.raises(ContractError, match="of one form"):
             builder.put(32, other)
-    with pytest.raises(ContractError, match="gate_up"):
-        moe.ExpertsBuilder(2, 64, 32).put("gate_up", 0, 0, weight(64, 32))
+    experts = moe.ExpertsBuilder(2, 64, 32)
+    for place, message in (
+        (("gate_up", 0, 0, weight(64, 32)), r"gate_up must be \[.., 64\]"),
+        (("gate_up", 0, 8, weight(32, 64)), "gate_up must be from a multiple of 16"),
+        (("up", 0, 0, weight(64, 64)), "matrix must be gate_up or down"),
+        (("down", 2, 0, weight(64, 32)), "expert must be from 0 to 1"),
+    ):
+        with pytest.raises(ContractError, match=message):
+            experts.put(*place)
+
+
+@BOTH
+def test_rows_that_are_missing_at_the_end_are_told(keep: bool) -> None:
+    linear, heads = gemm.LinearBuilder(100, keep_source=keep), mla.KvBBuilder(3, 8, 8, keep_source=keep)
+    experts = moe.ExpertsBuilder(2, 64, 32, keep_source=keep)
+    for builder, rows in ((linear, 100), (heads, 48), (experts, 128)):
+        with pytest.raises(ContractError, match=f"must be {rows} rows before the end, got 0"):
+            builder.finish()
+    linear.put(0, weight(96, 32))
+    heads.put(1, weight(32, 32))
+    for expert in (0, 1):
+        experts.put("gate_up", expert, 0, weight(64, 64))
+    experts.put("down", 1, 0, weight(64, 32))
+    for builder, message in (
+        (linear, "100 .* got 96"),
+        (heads, "48 .* got 32"),
+        (experts, "down must be 128 .* got 64"),
+    ):
+        with pytest.raises(ContractError, match=message):
+            builder.finish()
 
 
 def test_codes_of_nan_are_refused_in_any_run() -> None:

@@ -74,6 +74,12 @@ def finite(operation: str, argument: str, number: float, *, least: float = -math
         raise ContractError(operation, argument, bound, number)
 
 
+def complete(operation: str, argument: str, have: int, wanted: int) -> None:
+    """All ``wanted`` rows have come; raises ``ContractError`` where some are missing."""
+    if have < wanted:
+        fail(operation, argument, f"{wanted} rows before the end", f"{have}")
+
+
 def count(operation: str, argument: str, number: int) -> None:
     """``number`` is a whole one from 1."""
     if not isinstance(number, int) or number < 1:

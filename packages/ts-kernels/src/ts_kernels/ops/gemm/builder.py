@@ -22,6 +22,13 @@ RUN = 16
 """Rows that a run begins at a multiple of, and ends at one unless it is the last: the native form has panels of 16."""
 
 
+def check_run(operation: str, argument: str, first: int, count: int, total: int) -> None:
+    """A run of ``count`` rows of ``total`` begins and ends where it may; raises ``ContractError``."""
+    end = first + count
+    if first % RUN or (end % RUN and end != total) or not 0 <= first < end <= total:
+        contract.fail(operation, argument, f"from a multiple of {RUN} to one, or to {total}", f"{first} to {end}")
+
+
 class LinearBuilder:
     """Makes a ``LinearWeight`` of ``n`` rows, of which ``put`` brings runs in any order, also from several threads at
     once.
@@ -35,6 +42,7 @@ class LinearBuilder:
         self._keep = keep_source or settings.current().keep_source
         self._lock = Lock()
         self._first: tuple[str, torch.dtype, torch.device, int] | None = None
+        self._came = 0
         self._packs = False
         self._packed: PackedLinear | None = None
         self._whole: Source | None = None
@@ -46,17 +54,16 @@ class LinearBuilder:
         """
         rows = checked_source(_NAME, "rows", rows)
         count, k = rows.shape
-        end = first + count
-        if first % RUN or (end % RUN and end != self.n) or not 0 <= first < end <= self.n:
-            contract.fail(_NAME, "rows", f"from a multiple of {RUN} to one, or to {self.n}", f"{first} to {end}")
+        check_run(_NAME, "rows", first, count, self.n)
         kind, dtype = (rows.kind, torch.float32) if isinstance(rows, QuantizedWeight) else (DENSE, rows.dtype)
         form = kind, dtype, rows.device, k
         with self._lock:
             begins = self._first is None
             if begins:
                 self._begin(form, first, rows)
-        if form != self._first:
-            contract.fail(_NAME, "rows", f"of one form, {self._first}", f"{form}")
+            if form != self._first:
+                contract.fail(_NAME, "rows", f"of one form, {self._first}", f"{form}")
+            self._came += count
         if not self._packs:
             assert self._whole is not None
             put_run(self._whole, rows, first)
@@ -65,7 +72,8 @@ class LinearBuilder:
 
     def finish(self, *, bias: Tensor | None = None) -> LinearWeight:
         """The weight, all of whose rows have come; ``bias`` as in ``gemm.prepare``. Raises ``ContractError``."""
-        assert self._first is not None, "no rows have come"
+        contract.complete(_NAME, "rows", self._came, self.n)
+        assert self._first is not None
         if not self._packs:
             from . import prepare
 

@@ -27,10 +27,13 @@ class KvBBuilder:
     """
 
     def __init__(self, heads: int, nope: int, v: int, *, keep_source: bool = False) -> None:
+        for name, size in (("heads", heads), ("nope", nope), ("v", v)):
+            contract.count(_NAME, name, size)
         self.heads, self.nope, self.v = heads, nope, v
         self._keep = keep_source or settings.current().keep_source
         self._lock = Lock()
         self._form: tuple[torch.dtype, torch.device, int] | None = None
+        self._came = 0
         self._packed: KvB | None = None
         self._whole: Tensor | None = None
 
@@ -49,8 +52,9 @@ class KvBBuilder:
             if self._form is None:
                 self._begin(kv_b)
                 self._form = form
-        if form != self._form:
-            contract.fail(_NAME, "kv_b", f"of one form, {self._form}", f"{form}")
+            if form != self._form:
+                contract.fail(_NAME, "kv_b", f"of one form, {self._form}", f"{form}")
+            self._came += count
         if self._packed is None:
             assert self._whole is not None
             self._whole[first * each :][:count].copy_(kv_b)
@@ -60,8 +64,9 @@ class KvBBuilder:
         cpu.put_heads(self._packed, kv_b, first, heads)
 
     def finish(self) -> KvBWeight:
-        """The weight, all of whose heads have come."""
-        assert self._form is not None, "no heads have come"
+        """The weight, all of whose heads have come. Raises ``ContractError``."""
+        contract.complete(_NAME, "kv_b", self._came, self.heads * (self.nope + self.v))
+        assert self._form is not None
         if self._packed is None:
             from . import prepare_kv_b
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ... import contract, settings
 from ..activation.gates import Gated
+from ..gemm.builder import check_run
 from ..gemm.weights import DENSE, checked_source
 from ..quantize.formats import QuantizedWeight
 from ..quantize.runs import put_run, room_for
@@ -44,6 +45,7 @@ class ExpertsBuilder:
         self._keep = keep_source or settings.current().keep_source
         self._lock = Lock()
         self._form: tuple[str, torch.dtype, torch.device] | None = None
+        self._came = dict.fromkeys(MATRICES, 0)
         self._packs = False
         self._packed: dict[str, list[PackedLinear | None]] = {name: [None] * experts for name in MATRICES}
         self._whole: dict[str, ExpertSource] = {}
@@ -53,8 +55,13 @@ class ExpertsBuilder:
 
         Raises ``ContractError``.
         """
+        if matrix not in MATRICES:
+            contract.fail(_NAME, "matrix", " or ".join(MATRICES), matrix)
+        if not 0 <= expert < self.experts:
+            contract.fail(_NAME, "expert", f"from 0 to {self.experts - 1}", expert)
         rows = checked_source(_NAME, matrix, rows)
         count, columns = rows.shape
+        check_run(_NAME, matrix, first, count, self._rows[matrix])
         if columns != self._columns[matrix]:
             contract.fail(_NAME, matrix, f"[.., {self._columns[matrix]}]", f"[{count}, {columns}]")
         kind, dtype = (rows.kind, torch.bfloat16) if isinstance(rows, QuantizedWeight) else (DENSE, rows.dtype)
@@ -65,6 +72,7 @@ class ExpertsBuilder:
                 self._form = form
             if form != self._form:
                 contract.fail(_NAME, matrix, f"of one form, {self._form}", f"{form}")
+            self._came[matrix] += count
             if not self._packs and matrix not in self._whole:
                 self._whole[matrix] = room_for(rows, self._rows[matrix], self.experts)
         if not self._packs:
@@ -84,6 +92,8 @@ class ExpertsBuilder:
         """The layer, all of whose rows have come; biases as in ``prepare_experts``. Raises ``ContractError``."""
         from . import layer
 
+        for matrix, rows in self._rows.items():
+            contract.complete(_NAME, matrix, self._came[matrix], self.experts * rows)
         if not self._packs:
             return layer.prepare_experts(
                 self._whole["gate_up"],
