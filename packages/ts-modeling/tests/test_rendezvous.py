@@ -99,7 +99,7 @@ def test_a_port_that_another_process_holds_is_not_called_late() -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         environ = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        with pytest.raises(MeshError, match=rf"did not meet the others at 127.0.0.1:{port}; are all .* EADDRINUSE"):
+        with pytest.raises(MeshError, match=rf"did not meet the others at 127.0.0.1:{port}; are all .* already in use"):
             join("attn_tp=2", environ=environ)
 
 
@@ -180,6 +180,7 @@ def slurm_ranks(world: int, present: int, *arguments: str) -> list[tuple[int, st
 
 
 def test_slurm_variables_bring_two_ranks_together() -> None:
+    """Both on one host, as its address says: nothing listens for other hosts."""
     ends = slurm_ranks(2, 2, "attn_dp=2,moe_ep=2")
     assert ends == [(0, "rank 0 of 2: 1 over 1\n"), (0, "rank 1 of 2: 1 over 1\n")]
 

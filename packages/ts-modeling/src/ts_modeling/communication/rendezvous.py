@@ -1,7 +1,9 @@
 """Meeting the other ranks, and parting from them."""
 
 import atexit
+import ipaddress
 import os
+import socket
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -70,14 +72,36 @@ def _device(device: torch.device, place: Place) -> torch.device:
     return torch.device("cuda", place.local)
 
 
+def _loopback(place: Place) -> tuple[str, int] | None:
+    """Where rank 0 listens if all ranks are on this host: torch's store would listen on every address.
+
+    A host's own name does not say so, though it is often that of a loopback address on the host itself (Debian).
+    """
+    if place.address == "localhost":
+        found = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM)
+        return str(found[0][4][0]), place.port
+    try:
+        return (place.address, place.port) if ipaddress.ip_address(place.address).is_loopback else None
+    except ValueError:
+        return None
+
+
+def _family(address: tuple[str, int]) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
 def _meet(place: Place, device: torch.device, timeout: float, attempt: str | None) -> None:
     """``attempt`` is torchrun's where torchrun, not rank 0, holds the store; it outlives ranks that it starts again."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     began, wait = time.monotonic(), timedelta(seconds=timeout)
     try:
+        local = _loopback(place)
+        if local and "lo" in (name for _, name in socket.if_nameindex()):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo would take the interface of the host's name
         first = place.rank == 0 and attempt is None
-        store = TCPStore(place.address, place.port, place.world, first, wait, multi_tenant=first)
+        door = socket.create_server(local, family=_family(local)).detach() if first and local else None
+        store = TCPStore(place.address, place.port, place.world, first, wait, multi_tenant=first, master_listen_fd=door)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=PrefixStore(f"ranks, attempt {attempt}", store),
@@ -86,7 +110,7 @@ def _meet(place: Place, device: torch.device, timeout: float, attempt: str | Non
             timeout=wait,
             device_id=device if device.type == "cuda" else None,
         )
-    except RuntimeError as error:  # torch's network and time-out errors are RuntimeErrors
+    except (RuntimeError, OSError) as error:  # torch's network and time-out errors are RuntimeErrors
         late = time.monotonic() - began >= timeout
         failed = f"did not meet the others at {place.address}:{place.port}" + f" within {timeout:g} s" * late
         raise MeshError(
