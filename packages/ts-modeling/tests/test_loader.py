@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ts_kernels import settings as kernel_settings
 from ts_modeling import CheckpointError, ConfigError, Mesh, load_model, read_config
 from ts_modeling.checkpoint import CheckpointFolder, SafetensorsFile, load_weights
-from ts_modeling.layers import Leaf
+from ts_modeling.layers import Leaf, Linear
 from ts_modeling.registry import build, table_of
 from ts_modeling.testing import INT4, Sequences, dequantized, pack_int4, save_tensors, unpack_int4, write_checkpoint
 
@@ -497,3 +497,9 @@ def test_the_helper_and_save_tensors_agree(tmp_path: Path) -> None:
     save_tensors(tmp_path, {"a": torch.ones(2), "b": torch.zeros(3)}, files=2)
     assert json.loads((tmp_path / INDEX).read_text())["weight_map"].keys() == {"a", "b"}
     assert INT4["format"] == "pack-quantized"
+
+
+def test_a_leaf_with_pieces_says_how_they_are_taken() -> None:
+    with pytest.raises(TypeError, match="Halves gives pieces and no builder of them; define builder"):
+        type("Halves", (Leaf,), {"pieces": lambda self, types: ()})
+    type("Other", (Linear,), {"pieces": lambda self, types: ()})  # has that of Linear

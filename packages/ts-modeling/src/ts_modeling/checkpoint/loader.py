@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ts_kernels import ContractError
 
 from ..errors import CheckpointError
-from ..layers.leaf import Builder, Leaf, Piece, SharedLeaf
+from ..layers.leaf import Builder, Leaf, SharedLeaf, WholeBuilder
 from .checks import check_names, check_says, check_scale, refuse_misfits
 from .folder import CheckpointFolder
 from .plan import Batch, LeafPlan, Planner
@@ -43,20 +43,6 @@ class Job:
     def nbytes(self) -> int:
         """Bytes that this rank reads."""
         return sum(batch.nbytes for batch in self.plan.batches)
-
-
-class WholeBuilder(Builder):
-    """Prepares a leaf that takes all of its buffers at once."""
-
-    def __init__(self, leaf: Leaf) -> None:
-        self.leaf = leaf
-
-    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
-        """All buffers, which become the leaf's."""
-        self.leaf.prepare(tensors)
-
-    def finish(self) -> None:
-        """It is prepared."""
 
 
 def load_weights(

@@ -124,8 +124,27 @@ class Leaf(nn.Module):
         return ()
 
     def builder(self) -> Builder:
-        """Takes the pieces, in place of ``prepare``; a leaf that has pieces has one."""
-        raise NotImplementedError(f"{type(self).__name__} gives pieces and no builder of them")
+        """Takes the pieces, in place of ``prepare``: a class that gives some says how they are taken."""
+        return WholeBuilder(self)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.pieces is not Leaf.pieces and cls.builder is Leaf.builder:
+            raise TypeError(f"{cls.__name__} gives pieces and no builder of them; define builder")
+
+
+class WholeBuilder(Builder):
+    """Prepares a leaf that takes all of its buffers at once."""
+
+    def __init__(self, leaf: Leaf) -> None:
+        self.leaf = leaf
+
+    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+        """All buffers, which become the leaf's."""
+        self.leaf.prepare(tensors)
+
+    def finish(self) -> None:
+        """It is prepared."""
 
 
 class SharedLeaf(Leaf):
