@@ -51,9 +51,8 @@ class Sampler:
         if rows.greedy:
             return self._device.argmax(logits)
         tokens = sampling.sample(logits, rows.temperature, rows.top_k, rows.top_p, rows.seeds, rows.positions)
-        chosen = logits.gather(1, tokens.clamp(min=0).long()[:, None])[
-            :, 0
-        ]  # the kernel says -1 where there is nothing
+        # The kernel says -1 where there is nothing.
+        chosen = logits.gather(1, tokens.clamp(min=0).long()[:, None])[:, 0]
         return torch.where(chosen.isfinite(), tokens, UNUSABLE)
 
 
