@@ -145,6 +145,26 @@ def test_decode_absorbed(
         torch.testing.assert_close(lse.double(), sums, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_direct_call_gives_the_same(native: None, dtype: torch.dtype, stored: torch.dtype) -> None:
+    """With padding, several queries and rows of a larger tensor; what it does not take goes the longer way."""
+    rows = rows_of([97, 0, 533], 80, 16, stored)
+    q_latent, q_rope = rows.randn(9, 4, 64).to(dtype), rows.randn(9, 4, 16).to(dtype)
+    arguments = (rows.cache, rows.tables, rows.lengths, 0.2)
+    want = mla.decode_absorbed(q_latent, q_rope, *arguments, q_len=3, impl="native")
+    have = mla.decode_absorbed(q_latent, q_rope, *arguments, q_len=3)
+    direct = OPERATIONS["mla.decode_absorbed"].direct
+    assert torch.equal(have, want)
+    assert torch.equal(direct(q_latent, q_rope, *arguments, 3), want)
+    apart = rows.randn(9, 4, 80).to(dtype)
+    apart[..., 64:] = q_rope
+    assert direct(q_latent, apart[..., 64:], *arguments, 3) is NotImplemented, "heads apart"
+    assert torch.equal(mla.decode_absorbed(q_latent, apart[..., 64:], *arguments, q_len=3), want)
+    assert direct(q_latent, q_rope[:6], *arguments, 3) is NotImplemented, "fewer tokens"
+    assert direct(q_latent, q_rope, *arguments, 9) is NotImplemented, "more queries than a row may have"
+
+
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, FP8])
 def test_a_row_depends_on_itself_alone(isa: str, request: pytest.FixtureRequest, stored: torch.dtype) -> None:
     """Not on its batch, nor on threads; and a position not on the queries beside it, a task's end between them or not.
@@ -264,6 +284,10 @@ def test_wrong_argument(changes: dict[str, object], message: str) -> None:
 def test_wrong_q_len_of_decode() -> None:
     weight = mla.prepare_kv_b(torch.zeros(4 * 64, 64), 4, 32, 32)
     rows = rows_of([9, 0], 80, 4, torch.bfloat16)
+    nine = torch.zeros(18, 4, 48)
+    mla.decode(nine[:2], rows.cache, weight, rows.tables, rows.lengths, 1.0)  # and the next one may be direct
+    with pytest.raises(ContractError, match="q_len must be from 1 to 8, got 9"):
+        mla.decode(nine, rows.cache, weight, rows.tables, rows.lengths, 1.0, q_len=9)
     with pytest.raises(ContractError, match="q must be a multiple of q_len = 2 tokens"):
         mla.decode(torch.zeros(3, 4, 48), rows.cache, weight, rows.tables, rows.lengths, 1.0, q_len=2)
     with pytest.raises(ContractError, match=r"seq_lens must be \[1\]"):

@@ -5,6 +5,8 @@
 namespace ts {
 namespace {
 
+constexpr i64 kMostQueries = 8;  // of a row that decodes
+
 // The rows of one head, which make keys of a latent.
 DenseSource keys_of(const KvProjection& kv, const void* head, DType dtype, i64 stride) {
   return {head, 1, stride, dtype, kv.latent, kv.nope};
@@ -121,10 +123,64 @@ py::object attend_direct(Engine& engine, const KvProjection& kv, direct::View (&
   return std::move(out.object);
 }
 
+// Queries that the caller has absorbed: a projection that is never applied gives the sizes.
+KvProjection sizes_of(i64 heads, i64 latent) { return {heads, 0, 0, latent, {}, {}, Buffer(0), {}}; }
+
+// [tokens][heads][some width], rows of heads side by side.
+bool heads_of(const direct::View& x, i64 tokens, i64 heads) {
+  return x.rank() == 3 && x.size(0) == tokens && x.size(1) == heads && x.size(2) > 0 && x.stride(2) == 1 &&
+         x.stride(1) == x.size(2);
+}
+
+py::object absorbed_direct(Engine& engine, py::handle q_latent, py::handle q_rope, py::handle cache_,
+                           py::handle tables_, py::handle lengths_, float scale, i64 q_len) {
+  direct::View latent, rope, cache, tables, lengths;
+  if (!direct::read({q_latent, q_rope, cache_, tables_, lengths_}, latent, rope, cache, tables, lengths) ||
+      latent.rank() != 3 || lengths.rank() != 1 || q_len < 1 || q_len > kMostQueries)
+    return direct::declined();
+  const i64 rows = lengths.size(0), tokens = rows * q_len, heads = latent.size(1);
+  const bool queries = tokens > 0 && heads > 0 && heads_of(latent, tokens, heads) && heads_of(rope, tokens, heads) &&
+                       latent.is_float() && rope.is(latent.dtype());
+  const bool keys =
+      cache.dense3() && cache.is_float() && cache.size(1) > 0 && cache.size(2) == latent.size(2) + rope.size(2);
+  const bool places = tables.matrix() && tables.size(0) == rows && tables.is(dlpack::kInt32) && lengths.vector(rows) &&
+                      lengths.is(dlpack::kInt32);
+  if (!queries || !keys || !places) return direct::declined();
+  const KvProjection sizes = sizes_of(latent.size(1), latent.size(2));
+  direct::Fresh out = direct::fresh({latent.size(0), latent.size(1), latent.size(2)}, latent.dtype());
+  attend(engine,
+         {&sizes,
+          latent.data(),
+          latent.stride(0),
+          lengths.size(0),
+          nullptr,
+          latent.code(),
+          cache.data(),
+          cache.code(),
+          cache.size(1),
+          rope.size(2),
+          tables.data<i32>(),
+          tables.stride(0),
+          tables.size(1),
+          lengths.data<i32>(),
+          scale,
+          out.data,
+          q_len,
+          1.0f,
+          nullptr,
+          rope.data(),
+          rope.stride(0)},
+         cache.size(0));
+  return std::move(out.object);
+}
+
 }  // namespace
 
-// Queries that the caller has absorbed: a projection that is never applied gives the sizes.
 void bind_absorbed(py::module_& m, Engine& engine) {
+  m.def("direct_decode_absorbed", [&engine](py::handle q_latent, py::handle q_rope, py::handle cache, py::handle tables,
+                                            py::handle lengths, float scale, i64 q_len) {
+    return absorbed_direct(engine, q_latent, q_rope, cache, tables, lengths, scale, q_len);
+  });
   m.def("decode_absorbed", [&engine](Address q_latent, i64 q_stride, Address q_rope, i64 q_rope_stride, i64 batch,
                                      i64 heads, i64 latent, i64 rope_dim, int dtype, Address cache, int cache_dtype,
                                      i64 pages, i64 page_size, Address block_tables, i64 block_table_stride,
@@ -133,7 +189,7 @@ void bind_absorbed(py::module_& m, Engine& engine) {
     require(heads > 0 && latent > 0 && rope_dim > 0, "decode_absorbed: heads, latent and rope_dim must be positive");
     if (batch == 0) return;  // and no address is given
     require(q_rope != 0, "decode_absorbed: q_rope must be given");
-    const KvProjection sizes{heads, 0, 0, latent, {}, {}, Buffer(0), {}};
+    const KvProjection sizes = sizes_of(heads, latent);
     attend(engine,
            {&sizes,
             pointer(q_latent),
@@ -182,7 +238,7 @@ void bind_attention(py::module_& m, Engine& engine) {
            [&engine](const KvProjection& kv, py::handle q, py::handle cache, py::handle tables, py::handle lengths,
                      float scale, i64 q_len) {
              direct::View views[4];
-             if (q_len < 1 || !read_common(kv, views, {q, cache, tables, lengths}) ||
+             if (q_len < 1 || q_len > kMostQueries || !read_common(kv, views, {q, cache, tables, lengths}) ||
                  views[0].size(0) != views[3].size(0) * q_len)
                return direct::declined();
              return attend_direct(engine, kv, views, nullptr, scale, q_len);

@@ -611,6 +611,15 @@ def direct_write_latent(
     slots: Tensor,
     cache: Tensor,
 ) -> Any: ...
+def direct_decode_absorbed(
+    q_latent: Tensor,
+    q_rope: Tensor,
+    cache: Tensor,
+    block_tables: Tensor,
+    seq_lens: Tensor,
+    scale: float,
+    q_len: int,
+) -> Any: ...
 def direct_sample(
     logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, seeds: Tensor, positions: Tensor
 ) -> Any: ...

@@ -185,7 +185,12 @@ def decode_absorbed(
     either spaced as they may be; gives a new [T, H, L] of that dtype: the mean of the latents by attention weight.
     Everything else is as in ``decode``. Raises ``ContractError``.
     """
-    contract.finite("mla.decode_absorbed", "scale", scale)
+    if not -math.inf < scale < math.inf:
+        contract.finite("mla.decode_absorbed", "scale", scale)
+    if impl is None and cache_scale is None and not return_lse:
+        done = _DECODE_ABSORBED.direct(q_latent, q_rope, cache, block_tables, seq_lens, scale, q_len)
+        if done is not NotImplemented:
+            return done  # type: ignore[no-any-return]
     rows = rows_of("mla.decode_absorbed", "q_latent", q_latent, q_len)
     if not (
         q_latent.dim() == q_rope.dim() == cache.dim() == 3
@@ -306,7 +311,7 @@ for _operation, _name in ((_DECODE, "decode"), (_PREFILL, "prefill")):
         in_runs=True,
         direct=f"mla.cpu:direct_{_name}",
     )
-_register.native(_DECODE_ABSORBED, "mla.cpu:decode_absorbed", _ABSORBED)
+_register.native(_DECODE_ABSORBED, "mla.cpu:decode_absorbed", _ABSORBED, direct="mla.cpu:direct_decode_absorbed")
 _register.triton(_DECODE, "mla.triton:decode", _PLAIN, formats=_HELD)
 _register.triton(_DECODE_ABSORBED, "mla.triton:decode_absorbed", _ABSORBED)
 _register.triton(_PREFILL, "mla.triton:prefill", _PLAIN, formats=_HELD)

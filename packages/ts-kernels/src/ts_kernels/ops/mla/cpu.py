@@ -162,6 +162,13 @@ def direct_decode(
     return NotImplemented if packed is None else packed.direct_decode(q, cache, block_tables, seq_lens, scale, q_len)
 
 
+def direct_decode_absorbed(
+    q_latent: Tensor, q_rope: Tensor, cache: Tensor, block_tables: Tensor, seq_lens: Tensor, scale: float, q_len: int
+) -> object:
+    """``decode_absorbed`` in one call, likewise."""
+    return _native.direct_decode_absorbed(q_latent, q_rope, cache, block_tables, seq_lens, scale, q_len)
+
+
 def direct_prefill(
     q: Tensor, cache: Tensor, weight: KvBWeight, cu_q: Tensor, block_tables: Tensor, seq_lens: Tensor, scale: float
 ) -> object:
