@@ -1,6 +1,6 @@
 """Time attention on the CPU: decode against what this run reads and multiplies, prefill against torch's attention.
 
-    python tools/bench/attention.py [--only mla] [--context 2048] [--prompt 1024] [--threads 2] [--json FILE]
+    python -m tools.bench.attention [--only mla] [--context 2048] [--prompt 1024] [--threads 2] [--json FILE]
 
 MLA decode (16 heads, latent 512, rotary part 64) has a floor: its bytes at the bandwidth or its operations at the
 matrix rate, whichever takes longer. The rate is that of torch's fp32 product of matrices of 1024 x 1024. Beside it
@@ -16,7 +16,6 @@ idle machine.
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,36 +29,17 @@ from ts_kernels.cases.attention import PagedBatch, paged_batch
 from ts_kernels.cases.common import LARGE, Maker, nbytes
 from ts_kernels.cases.mla import paged_cache
 
+from tools.bench.turns import CLOCKS, in_turn
+
 # heads, heads of the cache, width
 MODELS = {"llama-8b": (32, 8, 128), "gpt-oss": (64, 8, 64), "minimax": (48, 8, 128), "mha": (16, 16, 128)}
 BYTES = 192 << 20  # larger than the caches
-PAUSE = 0.01
-CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
 
 
 def in_large_pages(tensor: Tensor) -> Tensor:
     """A copy in memory that comes in pages of 2 MB, as the caches that ts-modeling makes do."""
     raw = torch.from_numpy(np.zeros(tensor.nbytes, np.uint8))
     return raw.view(tensor.dtype).view(tensor.shape).copy_(tensor)
-
-
-def in_turn(calls: dict[str, Callable[[int], object]], options: argparse.Namespace) -> dict[str, float]:
-    """A quantile of the seconds of each call, taken in turn; a call is told its number.
-
-    Threads that wait by spinning for what went before, as OpenMP's do for some milliseconds, would take a core from the
-    next: so each call comes after a pause, and behind one that is not timed, as kernels come in a step of a model.
-    """
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    end, number = time.perf_counter() + options.budget, 0
-    while time.perf_counter() < end or number < 20:
-        for name, call in calls.items():
-            time.sleep(PAUSE)
-            call(number)
-            start = CLOCKS[options.clock]()
-            call(number + 1)
-            taken[name].append(CLOCKS[options.clock]() - start)
-        number += 2
-    return {name: sorted(times)[int(len(times) * options.quantile)] for name, times in taken.items()}
 
 
 def make(model: str, lengths: list[int], stored: torch.dtype) -> tuple[PagedBatch, Maker]:

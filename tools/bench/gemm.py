@@ -1,26 +1,27 @@
 """Time linear layers of every weight format against torch and against what the machine can read and multiply.
 
-    python tools/bench/gemm.py [--n 7168] [--k 7168] [--rows 1,512] [--threads 1] [--clock cpu] [--json FILE]
+    python -m tools.bench.gemm [--n 7168] [--k 7168] [--rows 1,512] [--threads 1] [--clock cpu] [--json FILE]
 
-One run measures everything side by side: the bandwidth of reading memory in 2 MB pages, torch's fp32 and bf16 linear
-layers, and each format with fp32 and bf16 activations. A figure is the best of several calls. With
-one thread, ``--clock cpu`` counts the thread's own time, which other processes on the machine disturb less.
+Each format is measured with fp32 and bf16 activations. A round times one reading of 64 MB in 2 MB pages by the kernels'
+threads, torch's linear layer and ours, so that what else the host does meets all three; figures are the fastest tenth's
+end of all rounds (``--quantile``). Each round takes another reading place and another copy of the weight, so that none
+lies in a cache. With one thread, ``--clock cpu`` counts the thread's own time, which other processes disturb less.
 """
 
 import argparse
 import functools
-import itertools
 import json
 import mmap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from ts_kernels import gemm, platform, quantize
+
+from tools.bench.turns import CLOCKS, in_turn
 
 FORMATS: dict[str, Callable[[Tensor], gemm.Source]] = {
     "bf16": lambda w: w.bfloat16(),
@@ -32,9 +33,9 @@ FORMATS: dict[str, Callable[[Tensor], gemm.Source]] = {
     "mxfp4": quantize.quantize_mxfp4,
     "nvfp4": quantize.quantize_nvfp4,
 }
-SIZE, TURN = 512 << 20, 64 << 20
-CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
+SIZE, TURN, BEYOND = 512 << 20, 64 << 20, 160 << 20
 Row = dict[str, Any]
+T = TypeVar("T", Tensor, gemm.LinearWeight)
 
 
 def main() -> None:
@@ -45,7 +46,8 @@ def main() -> None:
     parser.add_argument("--rows", default="1,512")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--calls", type=int, default=15)
+    parser.add_argument("--budget", type=float, default=2.0, help="seconds per figure")
+    parser.add_argument("--quantile", type=float, default=0.1, help="0.5: medians")
     parser.add_argument("--formats", default=",".join(FORMATS), help="names of formats, separated by commas")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -55,15 +57,14 @@ def main() -> None:
     if unknown:
         parser.error(f"--formats {unknown[0]}: known are {', '.join(FORMATS)}")
     isa = settle(options.threads)
-    probe = Probe(options)
-    found = [row for rows in map(int, options.rows.split(",")) for row in measure(options, rows, probe)]
-    read = probe.best_gb_s
-    print(f"{isa}, {options.threads} threads, reads {read:.1f} GB/s, clock {options.clock}")
-    for row in found:
-        row["share_of_read"] = row["gb_s"] / read
-        print(line(row))
+    print(f"{isa}, {options.threads} threads, clock {options.clock}")
+    rows = []
+    for count in map(int, options.rows.split(",")):
+        for row in measure(options, count):
+            print(line(row), flush=True)
+            rows.append(row)
     if options.json:
-        run = {"isa": isa, "threads": options.threads, "clock": options.clock, "read_gb_s": read, "rows": found}
+        run = {"isa": isa, "threads": options.threads, "clock": options.clock, "rows": rows}
         options.json.write_text(json.dumps(run, indent=1) + "\n")
 
 
@@ -77,69 +78,55 @@ def settle(threads: int) -> str:
     return _native.isa()
 
 
-def best(options: argparse.Namespace, call: Callable[[], object]) -> float:
-    """Seconds of the fastest call."""
-    clock = CLOCKS[options.clock]
-    call()
-    taken = []
-    for _ in range(options.calls):
-        start = clock()
-        call()
-        taken.append(clock() - start)
-    return min(taken)
+def reading() -> Callable[[int], object]:
+    """Reads 64 MB with the kernels' threads, the next of several."""
+    from ts_kernels import _native
+
+    block = mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared gets no large pages
+    block.madvise(mmap.MADV_HUGEPAGE)
+    memory = torch.frombuffer(block, dtype=torch.uint8).fill_(1)
+    return lambda number: _native.read_all(memory.data_ptr() + number % (SIZE // TURN) * TURN, TURN)
 
 
-class Probe:
-    """GB/s at which the kernels' threads read 64 MB, a weight's size, out of 512 that take turns: the best of all.
-
-    It is asked before each figure, so that what else the host does meets both.
-    """
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.best_gb_s = 0.0
-        self._options = options
-        self._block = mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared gets no large pages
-        self._block.madvise(mmap.MADV_HUGEPAGE)
-        self._address = torch.frombuffer(self._block, dtype=torch.uint8).fill_(1).data_ptr()
-        self._offsets = itertools.cycle(range(0, SIZE, TURN))
-
-    def read(self) -> None:
-        """Read some turns."""
-        from ts_kernels import _native
-
-        seconds = best(self._options, lambda: _native.read_all(self._address + next(self._offsets), TURN))
-        self.best_gb_s = max(self.best_gb_s, TURN / seconds / 1e9)
+def over(apply: Callable[[Tensor, T], object], x: Tensor, weights: list[T]) -> Callable[[int], object]:
+    """Applies one of the weights, the next each time, to ``x``."""
+    return lambda number: apply(x, weights[number % len(weights)])
 
 
-def measure(options: argparse.Namespace, rows: int, probe: Probe) -> Iterator[Row]:
-    """Torch, then each format, at ``rows`` rows."""
-    weight = torch.randn(options.n, options.k) * options.k**-0.5
+def copies(make: Callable[[], T]) -> list[T]:
+    """As many as take turns beyond any cache."""
+    made = [make()]
+    while len(made) * made[0].nbytes < BEYOND:
+        made.append(make())
+    return made
+
+
+def measure(options: argparse.Namespace, rows: int) -> Iterator[Row]:
+    """Each format at ``rows`` rows, beside torch in the type of the rows."""
+    weight, read = torch.randn(options.n, options.k) * options.k**-0.5, reading()
     for dtype in (torch.float32, torch.bfloat16):
         x, plain = torch.randn(rows, options.k).to(dtype), weight.to(dtype)
-        probe.read()
-        theirs = best(options, functools.partial(F.linear, x, plain))
-        yield row_of(options, x, "torch", theirs, theirs, plain.nbytes)
+        theirs = over(F.linear, x, copies(plain.clone))
         for format in options.formats.split(","):
-            packed = gemm.prepare(FORMATS[format](weight))
-            probe.read()
-            ours = best(options, functools.partial(gemm.linear, x, packed))
-            yield row_of(options, x, format, ours, theirs, packed.nbytes)
-
-
-def row_of(options: argparse.Namespace, x: Tensor, name: str, own: float, theirs: float, size: int) -> Row:
-    """One figure: time, rates, and the ratio to torch in the same dtype."""
-    return {
-        "rows": x.shape[0], "dtype": str(x.dtype).removeprefix("torch."), "weights": name, "ms": own * 1e3,
-        "gb_s": size / own / 1e9, "gflop_s": 2 * x.shape[0] * options.n * options.k / own / 1e9,
-        "torch_ratio": theirs / own,
-    }  # fmt: skip
+            source = FORMATS[format](weight)
+            packed = copies(functools.partial(gemm.prepare, source))
+            calls = {"read": read, "torch": theirs, "kernel": over(gemm.linear, x, packed)}
+            taken = in_turn(calls, options, least=3)
+            gb_s, read_gb_s = packed[0].nbytes / taken["kernel"] / 1e9, TURN / taken["read"] / 1e9
+            yield {
+                "rows": rows, "dtype": str(dtype).removeprefix("torch."), "weights": format,
+                "ms": taken["kernel"] * 1e3, "torch_ms": taken["torch"] * 1e3, "gb_s": gb_s, "read_gb_s": read_gb_s,
+                "gflop_s": 2 * rows * options.n * options.k / taken["kernel"] / 1e9,
+                "torch_ratio": taken["torch"] / taken["kernel"], "share_of_read": gb_s / read_gb_s,
+            }  # fmt: skip
 
 
 def line(row: Row) -> str:
     """A row to read."""
     return (
-        f"M={row['rows']:<5}{row['dtype']:9} {row['weights']:26}{row['ms']:9.3f} ms {row['gb_s']:6.1f} GB/s "
-        f"({row['share_of_read']:4.0%}){row['gflop_s']:8.0f} GFLOP/s {row['torch_ratio']:6.2f}x torch"
+        f"M={row['rows']:<5}{row['dtype']:9} {row['weights']:26}{row['ms']:9.3f} ms {row['gb_s']:6.1f} of "
+        f"{row['read_gb_s']:5.1f} GB/s ({row['share_of_read']:4.0%}){row['gflop_s']:8.0f} GFLOP/s "
+        f"{row['torch_ratio']:6.2f}x torch"
     )
 
 
