@@ -3,8 +3,10 @@
     python -m tools.bench.attention [--only mla] [--context 2048] [--prompt 1024] [--threads 2] [--json FILE]
 
 MLA decode (16 heads, latent 512, rotary part 64) has a floor: its bytes at the bandwidth or its operations at the
-matrix rate, whichever takes longer. The rate is that of torch's fp32 product of matrices of 1024 x 1024. Beside it
-stands absorbed attention in plain torch, on keys gathered from their pages and widened to fp32 beforehand.
+matrix rate, whichever takes longer. The rate is that of torch's fp32 product of matrices of 1024 x 1024. Where it has
+weights (bf16, others in each call), these are a stage of their own, as no key can be scored before they are read: the
+floors of both add up. Beside it stands absorbed attention in plain torch, on keys gathered from their pages and widened
+to fp32 beforehand.
 
 Paged decode must read every key and value once; its share is those bytes over its time, against the bandwidth of a
 streaming sum of as many bytes with as many threads. Each call takes other rows, and each sum another part, of 192 MB,
@@ -135,13 +137,14 @@ def latent_decode(case: Latents, options: argparse.Namespace) -> dict[str, objec
     lengths, scale = torch.full((case.batch,), case.context, dtype=torch.int32), s.head**-0.5
     latents, ropes = maker(tokens, s.heads, s.latent, scale=s.nope**-0.5), maker(tokens, s.heads, s.rope)
     whole, wide = maker(tokens, s.heads, s.head), torch.cat((latents, ropes), -1).view(case.batch, -1, width)
-    up = maker.weight(s.heads * (s.nope + s.v), s.latent)
-    weight, with_weights = mla.prepare_kv_b(up, s.heads, s.nope, s.v), case.operation == "decode"
+    up, with_weights = maker.weight(s.heads * (s.nope + s.v), s.latent).bfloat16(), case.operation == "decode"
+    weights = [mla.prepare_kv_b(up, s.heads, s.nope, s.v) for _ in range(with_weights * BYTES // up.nbytes)]
     parts, square = in_large_pages(torch.ones(BYTES // 4)).view(4, -1), torch.ones(1024, 1024)
 
     def kernel(number: int) -> object:
         table = tables[number % sets]
         if with_weights:
+            weight = weights[number % len(weights)]
             return mla.decode(whole, cache, weight, table, lengths, scale, q_len=case.queries)
         return mla.decode_absorbed(latents, ropes, cache, table, lengths, scale, q_len=case.queries)
 
@@ -152,21 +155,26 @@ def latent_decode(case: Latents, options: argparse.Namespace) -> dict[str, objec
         "torch": lambda _: plain_absorbed(wide, keys, case.queries, scale),
     }
     taken = in_turn(calls, options)
-    moved = read + (nbytes(up, whole) if with_weights else nbytes(latents, ropes, latents))
-    operations = 2 * tokens * (s.heads * case.context * (width + s.latent) + with_weights * up.numel())
+    stages = [(read + nbytes(latents, ropes, latents), 2 * tokens * s.heads * case.context * (width + s.latent))]
+    if with_weights:
+        stages.append((nbytes(up, whole), 2 * tokens * up.numel()))
     bandwidth, rate = parts[0].nbytes / taken["sum"], 2 * 1024**3 / taken["product"]
-    least = {"reading": moved / bandwidth, "arithmetic": operations / rate}
-    bound = max(least, key=least.__getitem__)
+    floors = [{"reading": moved / bandwidth, "arithmetic": count / rate} for moved, count in stages]
+    bounds = [max(floor, key=floor.__getitem__) for floor in floors]
+    least = sum(floor[bound] for floor, bound in zip(floors, bounds, strict=True))
+    moved, count = (sum(stage[i] for stage in stages) for i in (0, 1))
     figure = {
         "case": str(case), "us": taken["kernel"] * 1e6, "gb_s": moved / taken["kernel"] / 1e9,
-        "bandwidth": bandwidth / 1e9, "gflop_s": operations / taken["kernel"] / 1e9, "product_gflop_s": rate / 1e9,
-        "bound": bound, "percent_of_floor": 100 * least[bound] / taken["kernel"],
+        "bandwidth": bandwidth / 1e9, "gflop_s": count / taken["kernel"] / 1e9, "product_gflop_s": rate / 1e9,
+        "bound": " + ".join(bounds), "percent_of_floor": 100 * least / taken["kernel"],
         "torch_us": None if with_weights else taken["torch"] * 1e6,
     }  # fmt: skip
     against = "" if with_weights else f" {taken['torch'] / taken['kernel']:6.2f}x torch"
     print(
         f"{figure['case']:62}{figure['us']:9.0f} us {figure['gb_s']:5.1f} of {bandwidth / 1e9:5.1f} GB/s, "
-        f"{figure['gflop_s']:5.1f} of {rate / 1e9:5.1f} GFLOP/s: {figure['percent_of_floor']:4.0f}% of {bound}{against}"
+        f"{figure['gflop_s']:5.1f} of {rate / 1e9:5.1f} GFLOP/s: {figure['percent_of_floor']:4.0f}% of "
+        f"{figure['bound']}{against}",
+        flush=True,
     )
     return figure
 
