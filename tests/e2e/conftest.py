@@ -72,13 +72,14 @@ class Server:
         return sum(values)
 
     def children(self) -> dict[str, int]:
-        """Process ids of the scheduler and the worker."""
+        """Process ids of the scheduler and the workers, beside the first with their rank."""
         modules = {"ts_scheduler": "scheduler", "ts_runtime": "worker"}
         found = {}
         for pid, command in self.processes():
             for module, role in modules.items():
                 if f"-m {module} " in command:
-                    found[role] = pid
+                    rank = command.rpartition("-")[2].partition(".")[0]
+                    found[role if rank == "0" else f"{role} {rank}"] = pid
         return found
 
     def processes(self) -> list[tuple[int, str]]:

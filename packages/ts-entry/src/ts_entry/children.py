@@ -3,6 +3,7 @@
 import collections
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -95,7 +95,9 @@ class EnginePlan:
 
     checkpoint: str
     fingerprint: str
-    device: str
+    devices: tuple[str, ...]
+    """A worker each."""
+    mesh: str
     dtype: str
     kv_cache_dtype: str
     load_format: str
@@ -115,7 +117,7 @@ class EnginePlan:
 
 
 class Unit:
-    """One generation: the scheduler and its worker, with sockets of their own."""
+    """One generation: the scheduler and its workers, with sockets of their own."""
 
     def __init__(self, plan: EnginePlan, directory: RunDirectory, generation: int, *, echo: Echo | None = None) -> None:
         """Starts the processes."""
@@ -123,18 +125,24 @@ class Unit:
         self.control_address = directory.address(f"control-{generation}")
         self.entry_address = directory.address(f"entry-{generation}")
         self.children: list[Child] = []
-        worker_address = directory.address(f"worker-{generation}-0")
-        worker = _worker(plan, worker_address, self.control_address)
-        scheduler = _scheduler(plan, self.entry_address, (worker_address,), self.control_address)
+        ranks = range(len(plan.devices))
+        addresses = tuple(directory.address(f"worker-{generation}-{rank}") for rank in ranks)
+        meeting = f"127.0.0.1:{free_port()}" if len(ranks) > 1 else ""
+        scheduler = _scheduler(plan, self.entry_address, addresses, self.control_address)
+
+        def start(role: Role, rank: int, module: str, config: msgspec.Struct) -> None:
+            path = directory.path / f"{role}-{generation}-{rank}.json"
+            path.write_bytes(msgspec.json.encode(config))
+            # -P: a file named like a module in the user's folder is not imported.
+            command = [sys.executable, "-P", "-m", module, str(path)]
+            self.children.append(Child(role, rank, command, environment=plan.environment, echo=echo))
+            directory.watch([child.pid for child in self.children])
+
         try:
-            # The worker first: it takes longest.
-            for role, module, config in (
-                ("worker", plan.worker_module, worker),
-                ("scheduler", plan.scheduler_module, scheduler),
-            ):
-                path = directory.path / f"{role}-{generation}.json"
-                self._start(plan, "worker" if role == "worker" else "scheduler", module, path, config, echo)
-                directory.watch([child.pid for child in self.children])
+            for rank in ranks:  # workers first: they take longest
+                worker = _worker(plan, rank, addresses[rank], self.control_address, meeting)
+                start("worker", rank, plan.worker_module, worker)
+            start("scheduler", 0, plan.scheduler_module, scheduler)
         except BaseException:
             self.stop(grace=0)
             raise
@@ -157,14 +165,6 @@ class Unit:
             _wait(child, deadline - time.monotonic())
         return [child for child in self.children if not child.exited.done()]
 
-    def _start(
-        self, plan: EnginePlan, role: Role, module: str, path: Path, config: msgspec.Struct, echo: Echo | None
-    ) -> None:
-        path.write_bytes(msgspec.json.encode(config))
-        # -P: a file named like a module in the user's folder is not imported.
-        command = [sys.executable, "-P", "-m", module, str(path)]
-        self.children.append(Child(role, 0, command, environment=plan.environment, echo=echo))
-
 
 def _wait(child: Child, seconds: float) -> None:
     try:
@@ -173,12 +173,20 @@ def _wait(child: Child, seconds: float) -> None:
         return
 
 
-def _worker(plan: EnginePlan, scheduler_address: str, control_address: str) -> WorkerConfig:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on at the moment: workers meet there."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _worker(plan: EnginePlan, rank: int, scheduler_address: str, control_address: str, rendezvous: str) -> WorkerConfig:
     return WorkerConfig(
-        rank=0,
-        world_size=1,
+        rank=rank,
+        world_size=len(plan.devices),
+        mesh=plan.mesh,
+        rendezvous=rendezvous,
         checkpoint=plan.checkpoint,
-        device=plan.device,
+        device=plan.devices[rank],
         dtype=plan.dtype,
         kv_cache_dtype=plan.kv_cache_dtype,
         load_format=plan.load_format,

@@ -21,8 +21,10 @@ GROUPS: Final = {
 }
 
 
-def _option(group: str, description: str, *, metavar: str | None = None, **bounds: Any) -> Meta:
-    return Meta(description=description, extra={"group": group, "metavar": metavar}, **bounds)
+def _option(
+    group: str, description: str, *, metavar: str | None = None, alias: str | None = None, **bounds: Any
+) -> Meta:
+    return Meta(description=description, extra={"group": group, "metavar": metavar, "alias": alias}, **bounds)
 
 
 class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,7 +57,15 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     kv_cache_dtype: Annotated[Literal["auto", "float32", "bfloat16"], _option("engine", "type of the KV cache")] = (
         "auto"
     )
-    threads: Annotated[int, _option("engine", "CPU threads; 0: one a physical core", ge=0, le=4096)] = 0
+    tensor_parallel_size: Annotated[
+        int, _option("engine", "devices that share the model, a worker each", alias="--tp", ge=1, le=1024)
+    ] = 1
+    ep_size: Annotated[
+        int, _option("engine", "parts that experts are dealt to; the devices of a part cut its experts", ge=1, le=1024)
+    ] = 1
+    threads: Annotated[
+        int, _option("engine", "CPU threads of each worker; 0: its share of the cores", ge=0, le=4096)
+    ] = 0
     enforce_eager: Annotated[bool, _option("engine", "no captured graphs; this release has none anyway")] = False
 
     max_model_len: Annotated[int, _option("memory", "longest prompt and answer in tokens; 0: the model's", ge=0)] = 0
@@ -111,15 +121,21 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _OWN_PARSER = "the model's own parser is used; leave it out"
-_ONE_DEVICE = "one server drives one device in this release; leave it at 1"
+_WITH_EXPERTS = "experts are dealt to --ep-size parts and cut within each"
 REFUSED: Final = (
-    Refused(flags=("--tensor-parallel-size", "--tp"), accepts=("1",), reason=_ONE_DEVICE),
-    Refused(flags=("--data-parallel-size", "--dp"), accepts=("1",), reason=_ONE_DEVICE),
-    Refused(flags=("--pipeline-parallel-size", "--pp"), accepts=("1",), reason=_ONE_DEVICE),
-    Refused(flags=("--attn-tp-size",), accepts=("1",), reason=_ONE_DEVICE),
-    Refused(flags=("--moe-tp-size",), accepts=("1",), reason=_ONE_DEVICE),
-    Refused(flags=("--ep-size",), accepts=("1",), reason=_ONE_DEVICE),
-    Refused(flags=("--enable-expert-parallel",), is_switch=True, reason=_ONE_DEVICE),
+    Refused(
+        flags=("--data-parallel-size", "--dp"),
+        accepts=("1",),
+        reason="a server has one copy of the model; start a server for each, or use --tensor-parallel-size",
+    ),
+    Refused(
+        flags=("--pipeline-parallel-size", "--pp"),
+        accepts=("1",),
+        reason="every device has a part of each layer; use --tensor-parallel-size",
+    ),
+    Refused(flags=("--attn-tp-size",), reason="attention is cut over all devices; use --tensor-parallel-size"),
+    Refused(flags=("--moe-tp-size",), reason=_WITH_EXPERTS),
+    Refused(flags=("--enable-expert-parallel",), is_switch=True, reason=_WITH_EXPERTS),
     Refused(flags=("--speculative-config",), reason="speculative decoding is not part of this release"),
     Refused(flags=("--quantization",), reason="the checkpoint's own quantization is used; no other can be chosen"),
     Refused(flags=("--hf-overrides",), reason="config.json is taken as it is; edit a copy and give it as --weights"),
@@ -139,6 +155,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     group: str
     metavar: str | None
+    alias: str | None
+    """A short form that other servers have, too."""
     default: Any
 
     @property
@@ -159,6 +177,7 @@ def _field(info: msgspec.structs.FieldInfo, annotation: Any) -> Field:
         description=meta.description,
         group=meta.extra["group"],
         metavar=meta.extra["metavar"],
+        alias=meta.extra["alias"],
         default=None if info.default is msgspec.NODEFAULT else info.default,
     )
 
@@ -169,6 +188,7 @@ def _fields() -> dict[str, Field]:
 
 
 FIELDS: Final = _fields()
+ALIASES: Final = {field.alias.removeprefix("--"): name for name, field in FIELDS.items() if field.alias}
 
 
 def build(values: Mapping[str, Any]) -> ServeConfig:
@@ -186,9 +206,14 @@ def build(values: Mapping[str, Any]) -> ServeConfig:
         if field.choices and value not in field.choices:
             raise UsageError(f"{field.flag} {value}: choose {', '.join(field.choices[:-1])} or {field.choices[-1]}")
     try:
-        return msgspec.convert(dict(values), ServeConfig, strict=False)
+        config = msgspec.convert(dict(values), ServeConfig, strict=False)
     except msgspec.ValidationError as error:
         raise _explained(error, values) from None
+    if config.tensor_parallel_size % config.ep_size:
+        raise UsageError(
+            f"--ep-size {config.ep_size}: it must divide --tensor-parallel-size {config.tensor_parallel_size}"
+        )
+    return config
 
 
 def _explained(error: msgspec.ValidationError, values: Mapping[str, Any]) -> UsageError:
@@ -219,6 +244,7 @@ def read_file(path: Path) -> dict[str, Any]:
     values = {}
     for key, value in raw.items():
         name = str(key).replace("-", "_")
+        name = ALIASES.get(name, name)
         if name in FIELDS:
             values[name] = value
         elif not refuse(f"--{name.replace('_', '-')}", value):

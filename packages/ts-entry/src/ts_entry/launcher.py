@@ -39,7 +39,7 @@ def launch(config: ServeConfig) -> int:
         listening = listen(config.host, config.port)
         for each in listening:
             cleanup.callback(each.close)
-        machine = choose_machine(config.device)
+        machine = choose_machine(config.device, config.tensor_parallel_size)
         checkpoint = Resolver(config=config, settings=settings, machine=machine, say=banner.plain).resolve()
         announce(banner, config, settings, machine, checkpoint)
         timeline.mark("starting processes")
@@ -118,7 +118,8 @@ def engine_plan(config: ServeConfig, checkpoint: Checkpoint, machine: Machine, s
     return EnginePlan(
         checkpoint=str(checkpoint.folder),
         fingerprint=checkpoint.inspection.fingerprint,
-        device=machine.worker_device,
+        devices=tuple(machine.worker_device(rank) for rank in range(config.tensor_parallel_size)),
+        mesh=mesh_of(config),
         dtype=config.dtype,
         kv_cache_dtype=config.kv_cache_dtype,
         load_format=config.load_format,
@@ -134,6 +135,12 @@ def engine_plan(config: ServeConfig, checkpoint: Checkpoint, machine: Machine, s
         debug=config.log_level == "debug",
         environment=child_environment(settings),
     )
+
+
+def mesh_of(config: ServeConfig) -> str:
+    """How the workers cut the model, as ``ts-modeling explain --mesh`` takes it; empty for one."""
+    ranks, parts = config.tensor_parallel_size, config.ep_size
+    return f"attn_tp={ranks},moe_ep={parts},moe_tp={ranks // parts}" if ranks > 1 else ""
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

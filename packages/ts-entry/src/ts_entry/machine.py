@@ -12,7 +12,7 @@ from ts_entry.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The device that serves (``cpu`` or ``cuda``), what it is called, and the bytes of its memory that are free."""
+    """The devices that serve (``cpu`` or ``cuda``), what they are called, and the bytes that are free on all."""
 
     device: Literal["cpu", "cuda"]
     title: str
@@ -20,56 +20,69 @@ class Machine:
     idle_gpu: str | None = None
     """A GPU that ``auto`` leaves alone."""
 
-    @property
-    def worker_device(self) -> str:
-        """As ``WorkerConfig.device`` wants it."""
-        return "cpu" if self.device == "cpu" else "cuda:0"
+    def worker_device(self, rank: int) -> str:
+        """As ``WorkerConfig.device`` wants it: a GPU for each rank; the CPU is shared."""
+        return "cpu" if self.device == "cpu" else f"cuda:{rank}"
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first GPU."""
+    """One GPU."""
 
     name: str
     free_memory: int
 
 
-def choose_machine(device: str) -> Machine:
-    """The device for ``--device``. ``auto`` is the CPU, whose kernels this release has; a GPU runs the torch reference.
+def choose_machine(device: str, workers: int = 1) -> Machine:
+    """The devices for ``--device`` and ``--tensor-parallel-size``.
+
+    ``auto`` is the CPU, whose kernels this release has; a GPU runs the torch reference.
 
     Raises:
-        UsageError: ``cuda`` was asked for and there is none.
+        UsageError: ``cuda`` was asked for and there is none, or fewer than workers.
     """
-    gpu = None if device == "cpu" else first_gpu()
+    gpus = [] if device == "cpu" else find_gpus()
     if device != "cuda":
-        return Machine(device="cpu", title="CPU", free_memory=free_host_memory(), idle_gpu=gpu.name if gpu else None)
-    if gpu is None:
+        idle = gpus[0].name if gpus else None
+        return Machine(device="cpu", title="CPU", free_memory=free_host_memory(), idle_gpu=idle)
+    if not gpus:
         raise UsageError("--device cuda: no NVIDIA GPU answers on this machine; use --device cpu")
-    return Machine(device="cuda", title=gpu.name, free_memory=gpu.free_memory)
+    if len(gpus) < workers:
+        raise UsageError(f"--tensor-parallel-size {workers}: this machine has {len(gpus)} GPUs")
+    title = gpus[0].name if workers == 1 else f"{workers} x {gpus[0].name}"
+    return Machine(device="cuda", title=title, free_memory=workers * min(gpu.free_memory for gpu in gpus[:workers]))
 
 
 class _NvmlMemory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
-def first_gpu() -> Gpu | None:
-    """By NVIDIA's management library, which needs no CUDA context; ``None`` without one."""
+def find_gpus() -> list[Gpu]:
+    """By NVIDIA's management library, which needs no CUDA context; none where it or one of them does not answer."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
-        return None
+        return []
     if nvml.nvmlInit_v2() != 0:
-        return None
+        return []
     try:
-        handle = ctypes.c_void_p()
-        if nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle)) != 0:
-            return None
-        name, memory = ctypes.create_string_buffer(96), _NvmlMemory()
-        if nvml.nvmlDeviceGetName(handle, name, 96) != 0 or nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
-            return None
-        return Gpu(name.value.decode(), int(memory.free))
+        count = ctypes.c_uint()
+        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+            return []
+        found = [_gpu(nvml, index) for index in range(count.value)]
+        return [gpu for gpu in found if gpu is not None] if all(found) else []
     finally:
         nvml.nvmlShutdown()
+
+
+def _gpu(nvml: ctypes.CDLL, index: int) -> Gpu | None:
+    handle = ctypes.c_void_p()
+    if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) != 0:
+        return None
+    name, memory = ctypes.create_string_buffer(96), _NvmlMemory()
+    if nvml.nvmlDeviceGetName(handle, name, 96) != 0 or nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
+        return None
+    return Gpu(name.value.decode(), int(memory.free))
 
 
 def free_host_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:

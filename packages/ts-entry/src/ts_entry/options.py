@@ -12,7 +12,7 @@ EPILOG: Final = """\
 ts-entry --model kimi-k2.5                      serve on http://127.0.0.1:8000
 ts-entry ./Kimi-K2.5 --host 0.0.0.0 --api-key K a folder, for the network
 
-Tensor, data and expert parallelism, speculation and other quantizations are known and refused
+Data and pipeline parallelism, speculation and other quantizations are known and refused
 with a reason. Exit codes: 0 stopped after serving, 1 failure, 2 wrong option, 130/143 stopped before."""
 
 
@@ -94,7 +94,8 @@ def _add(section: argparse._ArgumentGroup, field: Field) -> None:
         default = f"{field.default:g}" if isinstance(field.default, float) else field.default
         text += f" (default: {default})"
     metavar = field.metavar or ("|".join(field.choices) if field.choices else "N" if field.kind is int else "NAME")
-    section.add_argument(field.flag, dest=field.name, metavar=metavar, default=argparse.SUPPRESS, help=text)
+    flags = [field.flag] if field.alias is None else [field.flag, field.alias]
+    section.add_argument(*flags, dest=field.name, metavar=metavar, default=argparse.SUPPRESS, help=text)
 
 
 def _name_of(flag: str) -> str:
@@ -105,5 +106,7 @@ def _unknown(argument: str) -> str:
     if not argument.startswith("-"):
         return f"unexpected argument {argument}: one model is served at a time"
     flag = argument.partition("=")[0]
-    known = [field.flag for field in FIELDS.values()] + [flag for option in REFUSED for flag in option.flags]
+    known = [flag for field in FIELDS.values() for flag in (field.flag, field.alias) if flag] + [
+        flag for option in REFUSED for flag in option.flags
+    ]
     return f"unknown option {flag}{suggestion(flag, [*known, '--config', '--version', '--help'])}; see ts-entry --help"

@@ -22,8 +22,8 @@ class StatusLines:
         self._details: dict[str, str] = {}
 
     def progress(self, message: Progress) -> None:
-        """A phase of a process that starts."""
-        if message.role == "worker" and not self.first_serving.is_set():
+        """A phase of a process that starts: of the first worker, which the others keep up with."""
+        if message.role == "worker" and message.rank == 0 and not self.first_serving.is_set():
             self._timeline.mark(message.phase)
             self._banner.progress("engine", message.phase, message.done, message.total)
 
@@ -38,7 +38,7 @@ class StatusLines:
         """HTTP requests reach the engine for the first time."""
         details = self._details
         banner = self._banner
-        banner.line("engine", _engine_line(details))
+        banner.line("engine", _engine_line(details, self._config.tensor_parallel_size))
         if capacity is not None:
             tokens = capacity.num_pages * capacity.page_size
             banner.line(
@@ -72,9 +72,9 @@ class StatusLines:
         self._banner.plain(f"ts-entry: stopped{f' with {unfinished} unfinished requests' if unfinished else ''}")
 
 
-def _engine_line(details: dict[str, str]) -> str:
+def _engine_line(details: dict[str, str], workers: int) -> str:
+    device = details.get("device", "?")
     threads = f", {details['threads']} threads" if "threads" in details else ""
-    return (
-        f"{details.get('device', '?')}{threads}, activations {details.get('dtype', '?')}, "
-        f"KV cache {details.get('kv_dtype', '?')}"
-    )
+    if workers > 1:
+        device, threads = f"{workers} workers on {device.partition(':')[0]}", f"{threads} each" if threads else ""
+    return f"{device}{threads}, activations {details.get('dtype', '?')}, KV cache {details.get('kv_dtype', '?')}"

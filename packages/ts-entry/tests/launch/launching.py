@@ -59,13 +59,15 @@ class Launched:
         wait_for(lambda: words in self.text, f"{words!r} in {self.text}", seconds=seconds, alive=self.process)
 
     def children(self) -> dict[str, int]:
-        """Process ids by the module that they run."""
+        """Process ids by the module that they run; workers beside the first with their rank."""
         found = {}
         for pid, parent, command in processes():
             if parent == self.process.pid:
-                found[
-                    "worker" if "fake_worker" in command else "scheduler" if "fake_scheduler" in command else "sh"
-                ] = pid
+                rank = command.rpartition("-")[2].partition(".")[0]
+                worker = "worker" if rank == "0" else f"worker {rank}"
+                found[worker if "fake_worker" in command else "scheduler" if "fake_scheduler" in command else "sh"] = (
+                    pid
+                )
         return found
 
     def signal(self, signum: int) -> None:

@@ -104,13 +104,21 @@ def test_free_disk_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
 
 
 def test_auto_is_the_cpu_and_names_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "first_gpu", lambda: machine.Gpu("H200", 10**9))
-    assert (choose_machine("auto").worker_device, choose_machine("auto").idle_gpu) == ("cpu", "H200")
+    monkeypatch.setattr(machine, "find_gpus", lambda: [machine.Gpu("H200", 10**9)])
+    assert (choose_machine("auto").worker_device(1), choose_machine("auto").idle_gpu) == ("cpu", "H200")
     assert choose_machine("cpu").idle_gpu is None
-    assert choose_machine("cuda").worker_device == "cuda:0"
-    monkeypatch.setattr(machine, "first_gpu", lambda: None)
+    assert choose_machine("cuda").worker_device(0) == "cuda:0"
+    monkeypatch.setattr(machine, "find_gpus", list)
     with pytest.raises(UsageError, match="no NVIDIA GPU"):
         choose_machine("cuda")
+
+
+def test_several_gpus_have_what_the_fullest_leaves_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "find_gpus", lambda: [machine.Gpu("H200", free) for free in (9, 5, 1)])
+    two = choose_machine("cuda", 2)
+    assert (two.title, two.free_memory, two.worker_device(1)) == ("2 x H200", 10, "cuda:1")
+    with pytest.raises(UsageError, match="--tensor-parallel-size 4: this machine has 3 GPUs"):
+        choose_machine("cuda", 4)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from ts_entry import launcher
 from ts_entry.cli import main
 from ts_entry.config import FIELDS, REFUSED, ServeConfig, build
 from ts_entry.errors import UsageError
+from ts_entry.launcher import mesh_of
 from ts_entry.options import parse, parser
+from ts_modeling.placement import Mesh
 
 
 def parsed(line: str) -> ServeConfig:
@@ -55,7 +57,11 @@ def test_values_get_their_types() -> None:
         ("m --min-tps -1", ["--min-tps -1", "0"]),
         ("m --api-key ''", ["--api-key is empty"]),
         ("m --drain-timeout nan", ["--drain-timeout nan"]),
-        ("m --tp 2", ["--tensor-parallel-size 2 is refused", "one device"]),
+        ("m --tp 0", ["--tensor-parallel-size 0", "1"]),
+        ("m --tp 4 --ep-size 3", ["--ep-size 3", "divide --tensor-parallel-size 4"]),
+        ("m --ep-size 2", ["--ep-size 2", "divide --tensor-parallel-size 1"]),
+        ("m --dp 2", ["--data-parallel-size 2 is refused", "a server for each"]),
+        ("m --moe-tp-size 2", ["--moe-tp-size 2 is refused", "--ep-size"]),
         ("m --quantization fp8", ["refused", "checkpoint's own"]),
         ("m --speculative-config '{}'", ["refused", "speculative"]),
         ("m --enable-expert-parallel", ["--enable-expert-parallel is refused"]),
@@ -95,7 +101,8 @@ def test_config_file_has_the_same_fields_and_the_command_line_wins(tmp_path: Pat
     [
         ("prot = 1", ["unknown key prot", "port"]),
         ("port = 'x'", ["--port x"]),
-        ("tp = 2", ["refused"]),
+        ("dp = 2", ["refused"]),
+        ("tp = 'two'", ["--tensor-parallel-size two"]),
         ("port = ", ["--config"]),
         ("port = [1]", ["--port"]),
         ("miniature = 'perhaps'", ["--miniature"]),
@@ -108,6 +115,28 @@ def test_config_file_mistakes(tmp_path: Path, text: str, words: list[str]) -> No
         parsed(f"--config {path}")
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "mesh"),
+    [
+        ("m", ""),
+        ("m --tp 4", "attn_tp=4,moe_ep=1,moe_tp=4"),
+        ("m --tensor-parallel-size 4 --ep-size 4", "attn_tp=4,moe_ep=4,moe_tp=1"),
+        ("m --tp=8 --ep-size=2", "attn_tp=8,moe_ep=2,moe_tp=4"),
+    ],
+)
+def test_the_mesh_of_workers(line: str, mesh: str) -> None:
+    config = parsed(line)
+    assert mesh_of(config) == mesh
+    if mesh:
+        assert Mesh.parse(mesh).world == config.tensor_parallel_size
+
+
+def test_a_file_may_say_it_the_short_way(tmp_path: Path) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text("model = 'm'\ntp = 2\nep-size = 2\n")
+    assert parsed(f"--config {path}") == parsed("m --tp 2 --ep-size 2")
 
 
 def test_help_is_short_grouped_and_complete(capsys: pytest.CaptureFixture[str]) -> None:

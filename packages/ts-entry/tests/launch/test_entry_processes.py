@@ -101,24 +101,25 @@ def test_a_process_that_dies_during_the_drain_is_not_replaced(tiny_checkpoint: P
         server.nothing_is_left()
 
 
-@pytest.mark.parametrize("who", ["worker", "scheduler"])
+@pytest.mark.parametrize("who", ["worker", "worker 1", "scheduler"])
 def test_a_killed_process_fails_its_requests_and_the_engine_serves_again(
     tiny_checkpoint: Path, temporary: Path, who: str
 ) -> None:
-    with launched(tiny_checkpoint, temporary) as server:
+    with launched(tiny_checkpoint, temporary, *(["--tp", "2"] if who == "worker 1" else [])) as server:
         url = server.url
         stream = Stream(url)
         stream.until_first()
         before = server.children()
         os.kill(before[who], signal.SIGKILL)
-        title = "worker 0" if who == "worker" else "the scheduler"
+        title = {"worker": "worker 0", "scheduler": "the scheduler"}.get(who, who)
         message = stream.ended()["error"]["message"]
         assert f"{title} was killed by SIGKILL" in message
         server.until("serves again")
         wait_for(lambda: server.health()[0] == 200, "health after the restart")
         assert server.health()[1]["generation"] == 2
         after = server.children()
-        assert not set(before.values()) & {after["worker"], after["scheduler"]}
+        assert set(after) == set(before)
+        assert not {before[name] for name in before if name != "sh"} & set(after.values())
         again = Stream(url, tokens=3)
         assert again.ended()["choices"][0]["finish_reason"] == "length"
         server.signal(signal.SIGTERM)

@@ -48,11 +48,11 @@ def check(config: WorkerConfig) -> None:
         raise SettingsError(f"device = {config.device!r}: give cpu or cuda:N")
 
 
-def thread_count(requested: int) -> int:
-    """CPU threads of the forward pass: as requested, or one for each physical core that this process may use."""
+def thread_count(requested: int, workers: int = 1) -> int:
+    """CPU threads of the forward pass: as requested, or this worker's share of the physical cores that it may use."""
     if requested:
         return requested
-    return max(1, min(len(_physical_cores()), _quota_cores()))
+    return max(1, min(len(_physical_cores()), _quota_cores()) // workers)
 
 
 def _physical_cores() -> set[str]:

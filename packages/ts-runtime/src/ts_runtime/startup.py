@@ -41,7 +41,7 @@ def start(config: WorkerConfig, control: ControlSender) -> Started:
     """
     began = time.monotonic()
     device = open_device(config.device)
-    threads = thread_count(config.threads)
+    threads = thread_count(config.threads, config.world_size)
     torch.set_num_threads(threads)  # the native kernels take the same number when they load
     control.progress("reading config", detail=config.checkpoint)
     model_config, mesh = read_config(Path(config.checkpoint)), place_of(config)

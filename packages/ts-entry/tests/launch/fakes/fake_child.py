@@ -31,9 +31,12 @@ class Child:
         self.config = msgspec.json.decode(path.read_bytes(), type=kind)
         if not die_with_parent(self.config.parent_pid):
             sys.exit(0)
-        self.mode = self._mode(os.environ.get(f"FAKE_{role.upper()}", ""), path.stem.rpartition("-")[2])
+        self.mode = self._mode(
+            os.environ.get(f"FAKE_{role.upper()}", ""), path.stem.split("-")[1]
+        )  # ROLE-GENERATION-RANK
         self.context = zmq.Context()
-        self.control = ControlSender(self.context, self.config.control_address, role=role)
+        rank = getattr(self.config, "rank", 0)  # there is one scheduler
+        self.control = ControlSender(self.context, self.config.control_address, role=role, rank=rank)
         print(f"this is the fake {role}", flush=True)
 
     def start(self) -> None:
