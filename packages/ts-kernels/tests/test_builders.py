@@ -1,13 +1,14 @@
 """Weights made of runs of their rows are those made of all rows at once, in every format, packed or kept."""
 
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from ts_kernels import ContractError, gemm, mla, moe, quantize
+from ts_kernels import ContractError, _native, gemm, mla, moe, quantize
 from ts_kernels.ops.quantize.base import QuantizedWeight
 
 FORMATS: dict[str, Any] = {
@@ -176,5 +177,32 @@ def test_codes_of_nan_are_refused_in_any_run() -> None:
     source.values.view(torch.uint8)[40, 3] = 0x7F
     builder = gemm.LinearBuilder(64)
     builder.put(0, run_of(source, 0, 32))
-    with pytest.raises(ContractError, match="NaN"):
-        builder.put(32, run_of(source, 32, 64))
+    builder.put(32, run_of(source, 32, 64))
+    experts = moe.ExpertsBuilder(1, 32, 32)
+    experts.put("gate_up", 0, 0, source)
+    experts.put("down", 0, 0, run_of(source, 0, 32))
+    with pytest.raises(ContractError, match="rows must be finite, got FP8 codes of NaN"):
+        builder.finish()
+    with pytest.raises(ContractError, match="gate_up must be finite, got FP8 codes of NaN"):
+        experts.finish()
+
+
+def test_runs_are_packed_together_when_they_are_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several weights in one call, copies that a run needs included."""
+    sources = [FORMATS["int4"](weight(64, 128)), FORMATS["nvfp4"](weight(64, 128)), weight(128, 64).T]
+    builders, runs = [gemm.LinearBuilder(64) for _ in sources], gemm.Runs()
+    for first in (32, 0):
+        for builder, source in zip(builders, sources, strict=True):
+            builder.put(first, run_of(source, first, first + 32), runs=runs)
+    calls: list[int] = []
+
+    def watched(given: list["_native.Run"], pack: Callable[..., None] = _native.pack_runs) -> None:
+        calls.append(len(given))
+        pack(given)
+
+    monkeypatch.setattr(_native, "pack_runs", watched)
+    runs.pack()
+    runs.pack()
+    assert calls == [6]
+    for builder, source in zip(builders, sources, strict=True):
+        assert torch.equal(builder.finish().dequantize(), gemm.prepare(source).dequantize())

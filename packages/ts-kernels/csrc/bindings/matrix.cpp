@@ -1,6 +1,8 @@
 // Linear layers, gated MLPs, routed experts.
 #include <pybind11/stl.h>
 
+#include <variant>
+
 #include "bindings/checks.h"
 #include "bindings/direct.h"
 #include "layout/fp8.h"
@@ -31,41 +33,42 @@ void check_shape(i64 n, i64 k, i64 stride) {
   require(stride >= k, "linear: weight_stride must be at least k");
 }
 
-// A run of the rows of a weight of `total`, from `first` on, for `into` (null: a new one), packed by the thread that
-// brings it, as others bring more. `total` 0: a whole weight, shared among the pool's threads.
+// Rows of the weight `into` from `first` on, which `pack_runs` packs; where they lie must last until then.
 struct Run {
-  i64 first, total;
   std::shared_ptr<Linear> into;
+  i64 first;
+  std::variant<DenseSource, QuantizedSource> source;
 };
 
+// `into` null: of a new weight of `total` rows.
 template <class Source>
-std::shared_ptr<Linear> pack(Engine& engine, const Source& source, Run run) {
-  const i64 total = run.total ? run.total : source.n, end = run.first + source.n;
-  require(run.first >= 0 && run.first % kPanel == 0 && end <= total && (end == total || end % kPanel == 0),
+Run run_of(const Source& source, i64 first, i64 total, std::shared_ptr<Linear> into) {
+  const i64 end = first + source.n;
+  require(first >= 0 && first % kPanel == 0 && end <= total && (end == total || end % kPanel == 0),
           "linear: runs of rows must begin and end at multiples of 16");
   require(source.n == total || !source.in_turn, "linear: rows that lie in turn come all at once");
-  py::gil_scoped_release release;
-  if (!run.into) run.into = std::make_shared<Linear>(Linear{PackedWeight::room(source, total)});
-  const WeightView& view = run.into->weight.view();
+  if (!into) into = std::make_shared<Linear>(Linear{PackedWeight::room(source, total)});
+  const WeightView& view = into->weight.view();
   require(view.n == total && view.k == source.k, "linear: runs must have the sizes of the first one");
-  run.into->weight.fill(run.total ? nullptr : &engine.pool(), source, run.first);
-  return run.into;
+  return {std::move(into), first, source};
 }
 
-std::shared_ptr<Linear> dense_linear(Engine& engine, Address weight, i64 stride, int dtype, i64 n, i64 k, bool in_turn,
-                                     Run run) {
+// By the calling thread, as others pack more, without the interpreter's lock from the first to the last.
+void pack_runs(const std::vector<Run>& runs) {
+  py::gil_scoped_release release;
+  for (const Run& run : runs)
+    std::visit([&](const auto& source) { run.into->weight.fill(nullptr, source, run.first); }, run.source);
+}
+
+DenseSource dense_source(Address weight, i64 stride, int dtype, i64 n, i64 k, bool in_turn) {
   check_shape(n, k, stride);
-  const DenseSource source{pointer(weight), stride, 1, dtype_of(dtype), n, k, in_turn};
-  require(!run.into || run.into->weight.view().format == (source.dtype == DType::f32 ? Format::f32 : Format::bf16),
-          "linear: runs must be of one type");
-  return pack(engine, source, std::move(run));
+  return {pointer(weight), stride, 1, dtype_of(dtype), n, k, in_turn};
 }
 
 // See QuantizedSource.
-std::shared_ptr<Linear> quantized_linear(Engine& engine, int format, i64 n, i64 k, bool in_turn, Address codes,
-                                         i64 code_stride, u32 flip, Address scales, int scale_type, i64 scale_stride,
-                                         i64 scale_rows, i64 group, Address row_scales, i64 row_scale_stride,
-                                         Address zeros, i64 zero_stride, Run run) {
+QuantizedSource quantized_source(int format, i64 n, i64 k, bool in_turn, Address codes, i64 code_stride, u32 flip,
+                                 Address scales, int scale_type, i64 scale_stride, i64 scale_rows, i64 group,
+                                 Address row_scales, i64 row_scale_stride, Address zeros, i64 zero_stride) {
   check_shape(n, k, k);
   require(format >= static_cast<int>(Format::int4) && format <= static_cast<int>(Format::fp4), "linear: bad format");
   require(scale_type >= 0 && scale_type <= static_cast<int>(ScaleType::e8m0), "linear: bad type of scales");
@@ -89,42 +92,30 @@ std::shared_ptr<Linear> quantized_linear(Engine& engine, int format, i64 n, i64 
                                zero_stride};
   require((source.format == Format::int4_zero) == (source.zeros != nullptr), "linear: zero points are INT4's alone");
   require(source.format == Format::fp4 || group % 32 == 0, "linear: group must be a multiple of 32");
-  if (run.into) {
-    const WeightView& view = run.into->weight.view();
-    const bool halves = source.scale_type == ScaleType::bf16 || source.scale_type == ScaleType::e8m0;
-    require(
-        view.format == source.format && view.group == group && view.scale_type == (halves ? DType::bf16 : DType::f32),
-        "linear: runs must be of one type");
-  }
-  return pack(engine, source, std::move(run));
+  return source;
 }
 
 void bind_linear(py::module_& m, Engine& engine) {
   py::class_<Linear, std::shared_ptr<Linear>>(m, "PackedLinear")
       .def(py::init([&engine](Address weight, i64 stride, int dtype, i64 n, i64 k, bool in_turn) {
-             return dense_linear(engine, weight, stride, dtype, n, k, in_turn, {});
+             const DenseSource source = dense_source(weight, stride, dtype, n, k, in_turn);
+             py::gil_scoped_release release;
+             return std::make_shared<Linear>(Linear{PackedWeight::dense(&engine.pool(), source)});
            }),
            "weight"_a, "weight_stride"_a, "weight_dtype"_a, "n"_a, "k"_a, "in_turn"_a = false)
-      .def_static(
-          "from_rows",
-          [&engine](Address weight, i64 stride, int dtype, i64 n, i64 k, bool in_turn, i64 first, i64 total,
-                    std::shared_ptr<Linear> into) {
-            return dense_linear(engine, weight, stride, dtype, n, k, in_turn, {first, total, std::move(into)});
-          },
-          "weight"_a, "weight_stride"_a, "weight_dtype"_a, "n"_a, "k"_a, "in_turn"_a, "first"_a, "total"_a, "into"_a)
       .def_static(
           "from_quantized",
           [&engine](int format, i64 n, i64 k, bool in_turn, Address codes, i64 code_stride, u32 flip, Address scales,
                     int scale_type, i64 scale_stride, i64 scale_rows, i64 group, Address row_scales,
-                    i64 row_scale_stride, Address zeros, i64 zero_stride, i64 first, i64 total,
-                    std::shared_ptr<Linear> into) {
-            return quantized_linear(engine, format, n, k, in_turn, codes, code_stride, flip, scales, scale_type,
-                                    scale_stride, scale_rows, group, row_scales, row_scale_stride, zeros, zero_stride,
-                                    {first, total, std::move(into)});
+                    i64 row_scale_stride, Address zeros, i64 zero_stride) {
+            const QuantizedSource source =
+                quantized_source(format, n, k, in_turn, codes, code_stride, flip, scales, scale_type, scale_stride,
+                                 scale_rows, group, row_scales, row_scale_stride, zeros, zero_stride);
+            py::gil_scoped_release release;
+            return std::make_shared<Linear>(Linear{PackedWeight::quantized(&engine.pool(), source)});
           },
           "format"_a, "n"_a, "k"_a, "in_turn"_a, "codes"_a, "code_stride"_a, "flip"_a, "scales"_a, "scale_type"_a,
-          "scale_stride"_a, "scale_rows"_a, "group"_a, "row_scales"_a, "row_scale_stride"_a, "zeros"_a, "zero_stride"_a,
-          "first"_a = 0, "total"_a = 0, "into"_a = nullptr)
+          "scale_stride"_a, "scale_rows"_a, "group"_a, "row_scales"_a, "row_scale_stride"_a, "zeros"_a, "zero_stride"_a)
       .def("set_bias", [](Linear& l, Address bias) { l.weight.set_bias(pointer<const float>(bias)); })
       .def("unpack",
            [](const Linear& l, Address out, int out_dtype) {
@@ -167,6 +158,42 @@ void bind_linear(py::module_& m, Engine& engine) {
         {pointer(x), x_stride, rows, dtype_of(dtype), &w.view(), pointer(out), out_stride, dtype_of(out_dtype)},
         rows * n * k);
   });
+}
+
+void bind_runs(py::module_& m) {
+  py::class_<Run>(m, "Run")
+      .def_static(
+          "of_rows",
+          [](Address weight, i64 stride, int dtype, i64 n, i64 k, bool in_turn, i64 first, i64 total,
+             std::shared_ptr<Linear> into) {
+            const DenseSource source = dense_source(weight, stride, dtype, n, k, in_turn);
+            require(!into || into->weight.view().format == (source.dtype == DType::f32 ? Format::f32 : Format::bf16),
+                    "linear: runs must be of one type");
+            return run_of(source, first, total, std::move(into));
+          },
+          "weight"_a, "weight_stride"_a, "weight_dtype"_a, "n"_a, "k"_a, "in_turn"_a, "first"_a, "total"_a, "into"_a)
+      .def_static(
+          "of_quantized",
+          [](int format, i64 n, i64 k, bool in_turn, Address codes, i64 code_stride, u32 flip, Address scales,
+             int scale_type, i64 scale_stride, i64 scale_rows, i64 group, Address row_scales, i64 row_scale_stride,
+             Address zeros, i64 zero_stride, i64 first, i64 total, std::shared_ptr<Linear> into) {
+            const QuantizedSource source =
+                quantized_source(format, n, k, in_turn, codes, code_stride, flip, scales, scale_type, scale_stride,
+                                 scale_rows, group, row_scales, row_scale_stride, zeros, zero_stride);
+            if (into) {
+              const WeightView& view = into->weight.view();
+              const bool halves = source.scale_type == ScaleType::bf16 || source.scale_type == ScaleType::e8m0;
+              require(view.format == source.format && view.group == group &&
+                          view.scale_type == (halves ? DType::bf16 : DType::f32),
+                      "linear: runs must be of one type");
+            }
+            return run_of(source, first, total, std::move(into));
+          },
+          "format"_a, "n"_a, "k"_a, "in_turn"_a, "codes"_a, "code_stride"_a, "flip"_a, "scales"_a, "scale_type"_a,
+          "scale_stride"_a, "scale_rows"_a, "group"_a, "row_scales"_a, "row_scale_stride"_a, "zeros"_a, "zero_stride"_a,
+          "first"_a, "total"_a, "into"_a)
+      .def_readonly("into", &Run::into);
+  m.def("pack_runs", &pack_runs);
 }
 
 void bind_mlp(py::module_& m, Engine& engine) {
@@ -291,6 +318,7 @@ void bind_matrix(py::module_& m, Engine& engine) {
           quantize_fp8(args);
         });
   bind_linear(m, engine);
+  bind_runs(m);
   bind_mlp(m, engine);
   bind_experts(m, engine);
 }

@@ -625,6 +625,54 @@ def direct_sample(
 ) -> Any: ...
 
 @final
+class Run:
+    """n rows, from `first` on, of a weight of `total`, which `pack_runs` packs into `into` (None: memory for them all).
+
+    Runs begin and end at multiples of 16, and may come in any order. The memory of the rows must last until then."""
+
+    into: PackedLinear
+    @staticmethod
+    def of_rows(
+        *,
+        weight: int,
+        weight_stride: int,
+        weight_dtype: int,
+        n: int,
+        k: int,
+        in_turn: bool,
+        first: int,
+        total: int,
+        into: PackedLinear | None,
+    ) -> Run:
+        """As PackedLinear's own arguments."""
+    @staticmethod
+    def of_quantized(
+        *,
+        format: int,
+        n: int,
+        k: int,
+        in_turn: bool,
+        codes: int,
+        code_stride: int,
+        flip: int,
+        scales: int,
+        scale_type: int,
+        scale_stride: int,
+        scale_rows: int,
+        group: int,
+        row_scales: int,
+        row_scale_stride: int,
+        zeros: int,
+        zero_stride: int,
+        first: int,
+        total: int,
+        into: PackedLinear | None,
+    ) -> Run:
+        """As those of `PackedLinear.from_quantized`."""
+
+def pack_runs(runs: list[Run]) -> None:
+    """Pack them on the calling thread; several threads may at once, each its own."""
+
 class PackedLinear:
     """A linear layer's weight[n, k], copied into the kernels' layout (bf16 stays bf16, fp32 stays fp32)."""
 
@@ -651,33 +699,13 @@ class PackedLinear:
         row_scale_stride: int,
         zeros: int,
         zero_stride: int,
-        first: int = 0,
-        total: int = 0,
-        into: PackedLinear | None = None,
     ) -> PackedLinear:
         """Row-major codes of `format` (2 INT4, 3 INT4 with zero points, 4 INT8, 5 e4m3, 6 e2m1), whole bytes a row and
         `code_stride` bytes apart, of which each four combined with `flip` (exclusive or) are in two's complement.
 
         A row of scales (`scale_type` 0 fp32, 1 bf16, 2 fp16, 3 e4m3, 4 powers of two as e8m0; `scale_stride` elements
         apart) holds ceil(k / group), for `scale_rows` rows of codes. `row_scales` fp32 [n] multiply them (0: none).
-        `zeros` int32 [ceil(n / 8), ceil(k / group)] are zero points, a nibble each, eight rows to a word (0: none).
-        `total`, if not 0: these are the rows from `first` on of a weight of so many, as `from_rows` takes them."""
-    @staticmethod
-    def from_rows(
-        *,
-        weight: int,
-        weight_stride: int,
-        weight_dtype: int,
-        n: int,
-        k: int,
-        in_turn: bool,
-        first: int,
-        total: int,
-        into: PackedLinear | None,
-    ) -> PackedLinear:
-        """A run of n rows, from `first` on, of a weight of `total`: packed into `into` (None: memory for them all), and
-        given back. Runs begin and end at multiples of 16, may come in any order, and by several threads at once: each
-        packs its own, without the pool."""
+        `zeros` int32 [ceil(n / 8), ceil(k / group)] are zero points, a nibble each, eight rows to a word (0: none)."""
     @property
     def has_nan(self) -> bool:
         """Whether FP8 codes of NaN were among those packed; the kernels take them for numbers."""

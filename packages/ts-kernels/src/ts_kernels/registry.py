@@ -126,7 +126,7 @@ class KernelSpec:
     argument that is not named may have any); ``dtype_features`` the features that some of them need besides;
     ``formats`` the weight formats; ``traits`` the sizes. ``prepare`` packs a weight for this kernel, None where it
     reads plain tensors; ``in_runs``: a run of rows at a time too, as the native kernels' form is
-    (``gemm.cpu.pack_run``). ``direct`` loads a shortcut that takes the public function's arguments, checks them itself
+    (``gemm.cpu.run_of``). ``direct`` loads a shortcut that takes the public function's arguments, checks them itself
     and gives ``NotImplemented`` where it cannot serve them; see ``Operation.direct``.
     """
 

@@ -10,7 +10,7 @@ from .. import _register
 from .._public import public
 from ..quantize.formats import QuantizedWeight
 from . import reference
-from .builder import RUN, LinearBuilder
+from .builder import RUN, LinearBuilder, Runs
 from .weights import DENSE, LinearWeight, MlpWeight, Source, checked_bias, checked_source, forms
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LinearBuilder",
     "LinearWeight",
     "MlpWeight",
+    "Runs",
     "Source",
     "gather_rows",
     "linear",

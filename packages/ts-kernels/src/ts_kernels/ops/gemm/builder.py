@@ -15,7 +15,7 @@ from ..quantize.runs import put_run, room_for
 from .weights import DENSE, LinearWeight, Source, checked_bias, checked_source
 
 if TYPE_CHECKING:
-    from ..._native import PackedLinear
+    from ..._native import PackedLinear, Run
 
 _NAME = "gemm.LinearBuilder"
 RUN = 16
@@ -29,12 +29,43 @@ def check_run(operation: str, argument: str, first: int, count: int, total: int)
         contract.fail(operation, argument, f"from a multiple of {RUN} to one, or to {total}", f"{first} to {end}")
 
 
+class Runs:
+    """Runs of rows that builders have taken and not packed yet: ``pack`` does it, on the calling thread.
+
+    The Python of many small runs comes first and the packing in one go after it, so that threads seldom wait for the
+    interpreter. What the rows lie in must last until then.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[Run] = []
+        self._lent: list[tuple[Tensor, ...]] = []
+
+    def add(
+        self, rows: Source, first: int, total: int, into: "PackedLinear | None", *, in_turn: bool = False
+    ) -> "PackedLinear":
+        """Rows of a weight of ``total``, from ``first`` on; returns what they will be packed ``into``."""
+        from . import cpu
+
+        run, lent = cpu.run_of(rows, first, total, into, in_turn=in_turn)
+        self._runs.append(run)
+        self._lent.append(lent)
+        return run.into
+
+    def pack(self) -> None:
+        """Pack what has been added."""
+        if self._runs:
+            from ..._native import pack_runs
+
+            pack_runs(self._runs)
+        self._runs, self._lent = [], []
+
+
 class LinearBuilder:
     """Makes a ``LinearWeight`` of ``n`` rows, of which ``put`` brings runs in any order, also from several threads at
     once.
 
-    Where the kernel packs, each run is packed by the thread that brings it, and may go after the call. Elsewhere runs
-    are copied into a source of the whole.
+    Where the kernel packs, each run is packed by the thread that brings it, in the call or with its ``Runs``, and may
+    go after that. Elsewhere runs are copied into a source of the whole.
     """
 
     def __init__(self, n: int, *, keep_source: bool = False) -> None:
@@ -47,31 +78,37 @@ class LinearBuilder:
         self._packed: PackedLinear | None = None
         self._whole: Source | None = None
 
-    def put(self, first: int, rows: Source) -> None:
+    def put(self, first: int, rows: Source, *, runs: Runs | None = None) -> None:
         """Rows from ``first`` (a multiple of 16) on, [.., K], of one form and type in all calls.
 
-        A run ends at a multiple of 16, or at the last row. Raises ``ContractError``.
+        A run ends at a multiple of 16, or at the last row. With ``runs``, packing is left to them. Raises
+        ``ContractError``.
         """
         rows = checked_source(_NAME, "rows", rows)
         count, k = rows.shape
         check_run(_NAME, "rows", first, count, self.n)
         kind, dtype = (rows.kind, torch.float32) if isinstance(rows, QuantizedWeight) else (DENSE, rows.dtype)
         form = kind, dtype, rows.device, k
+        own = Runs() if runs is None else runs
         with self._lock:
-            begins = self._first is None
-            if begins:
-                self._begin(form, first, rows)
+            if self._first is None:
+                self._begin(form, rows)
             if form != self._first:
                 contract.fail(_NAME, "rows", f"of one form, {self._first}", f"{form}")
             self._came += count
+            if self._packs:
+                self._packed = own.add(rows, first, self.n, self._packed)
         if not self._packs:
             assert self._whole is not None
             put_run(self._whole, rows, first)
-        elif not begins:
-            self._pack(first, rows)
+        if runs is None:
+            own.pack()
 
     def finish(self, *, bias: Tensor | None = None) -> LinearWeight:
-        """The weight, all of whose rows have come; ``bias`` as in ``gemm.prepare``. Raises ``ContractError``."""
+        """The weight, all of whose rows have come and are packed; ``bias`` as in ``gemm.prepare``.
+
+        Raises ``ContractError``, also for FP8 codes of NaN.
+        """
         contract.complete(_NAME, "rows", self._came, self.n)
         assert self._first is not None
         if not self._packs:
@@ -81,24 +118,20 @@ class LinearBuilder:
             return prepare(self._whole, bias=bias, keep_source=self._keep)
         kind, dtype, device, k = self._first
         assert self._packed is not None
+        from . import cpu
+
+        cpu.check_codes(_NAME, "rows", self._packed)
         bias = checked_bias(_NAME, bias, self.n, device)
         if bias is not None:
             self._packed.set_bias(bias.data_ptr())
         return LinearWeight(self.n, k, kind, dtype, device, None, self._packed, bias)
 
-    def _begin(self, form: tuple[str, torch.dtype, torch.device, int], first: int, rows: Source) -> None:
+    def _begin(self, form: tuple[str, torch.dtype, torch.device, int], rows: Source) -> None:
         """Decide by the first run how the rest is taken."""
         from . import packs_in_runs
 
         kind, dtype, device, k = form
         self._packs = not self._keep and packs_in_runs(device, dtype, (self.n, k), kind)
-        if self._packs:
-            self._pack(first, rows)
-        else:
+        if not self._packs:
             self._whole = room_for(rows, self.n)
         self._first = form
-
-    def _pack(self, first: int, rows: Source) -> None:
-        from . import cpu
-
-        self._packed = cpu.pack_run(_NAME, "rows", rows, first, self.n, self._packed)

@@ -19,51 +19,49 @@ def pack(weight: Source, bias: Tensor | None = None) -> _native.PackedLinear:
 
 
 def pack_matrix(operation: str, argument: str, weight: Source, *, in_turn: bool = False) -> _native.PackedLinear:
-    """Copy ``weight`` [N, K] into the kernels' layout; ``in_turn``: see ``pack_quantized``.
+    """Copy ``weight`` [N, K] into the kernels' layout; ``in_turn``: see ``native_source``.
 
-    Raises ``ContractError`` for FP8 codes of NaN, which the kernels take for numbers.
+    Raises ``ContractError`` as ``check_codes`` does.
     """
     if not isinstance(weight, QuantizedWeight):
         weight = rows(weight)
         n, k = weight.shape
         return _native.PackedLinear(weight.data_ptr(), weight.stride(0), CODE[weight.dtype], n, k, in_turn)
-    packed = packing.pack_quantized(weight, in_turn=in_turn)
-    if packed.has_nan:
-        contract.fail(operation, argument, "finite", "FP8 codes of NaN")
+    told, lent = packing.native_source(weight, in_turn=in_turn)
+    packed = _native.PackedLinear.from_quantized(**told)
+    del lent  # copies may be among them, which last until here
+    check_codes(operation, argument, packed)
     return packed
 
 
-def pack_run(
-    operation: str,
-    argument: str,
-    rows_: Source,
-    first: int,
-    total: int,
-    into: _native.PackedLinear | None,
-    *,
-    in_turn: bool = False,
-) -> _native.PackedLinear:
-    """Pack the rows from ``first`` on of a weight of ``total``, on the calling thread; see ``PackedLinear.from_rows``.
-
-    Those that lie in turn come all at once. Raises ``ContractError`` as ``pack_matrix`` does.
+def run_of(
+    rows_: Source, first: int, total: int, into: _native.PackedLinear | None, *, in_turn: bool = False
+) -> tuple[_native.Run, tuple[Tensor, ...]]:
+    """The rows from ``first`` on of a weight of ``total``, still to be packed ``into`` it (None: a new one), and the
+    tensors that they lie in. Those that lie in turn come all at once.
     """
-    if not isinstance(rows_, QuantizedWeight):
-        plain = rows(rows_)
-        return _native.PackedLinear.from_rows(
-            weight=plain.data_ptr(),
-            weight_stride=plain.stride(0),
-            weight_dtype=CODE[plain.dtype],
-            n=plain.shape[0],
-            k=plain.shape[1],
-            in_turn=in_turn,
-            first=first,
-            total=total,
-            into=into,
-        )
-    packed = packing.pack_quantized(rows_, in_turn=in_turn, first=first, total=total, into=into)
+    if isinstance(rows_, QuantizedWeight):
+        told, lent = packing.native_source(rows_, in_turn=in_turn)
+        return _native.Run.of_quantized(**told, first=first, total=total, into=into), lent
+    plain = rows(rows_)
+    run = _native.Run.of_rows(
+        weight=plain.data_ptr(),
+        weight_stride=plain.stride(0),
+        weight_dtype=CODE[plain.dtype],
+        n=plain.shape[0],
+        k=plain.shape[1],
+        in_turn=in_turn,
+        first=first,
+        total=total,
+        into=into,
+    )
+    return run, (plain,)
+
+
+def check_codes(operation: str, argument: str, packed: _native.PackedLinear) -> None:
+    """Raise ``ContractError`` for FP8 codes of NaN, which the kernels take for numbers."""
     if packed.has_nan:
         contract.fail(operation, argument, "finite", "FP8 codes of NaN")
-    return packed
 
 
 def join_mlp(gate_up: _native.PackedLinear, down: _native.PackedLinear) -> _native.PackedMlp:

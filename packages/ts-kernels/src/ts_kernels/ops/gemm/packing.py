@@ -1,11 +1,11 @@
 """Quantized weights as the native kernels take them: codes and scales as they came (csrc/layout/packed.h)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ... import _native
 from .._tensors import rows
 from ..quantize.formats import (
     Fp8BlockWeight,
@@ -39,43 +39,34 @@ class Parts:
     zeros: Tensor | None = None
 
 
-def pack_quantized(
-    weight: QuantizedWeight,
-    *,
-    in_turn: bool = False,
-    first: int = 0,
-    total: int = 0,
-    into: _native.PackedLinear | None = None,
-) -> _native.PackedLinear:
-    """One matrix, packed; ``in_turn``: its rows are those of two matrices in turn, which become one after the other.
-
-    ``total`` above 0: a run of rows of a matrix of so many, from ``first`` on, packed ``into`` what holds the others.
+def native_source(weight: QuantizedWeight, *, in_turn: bool = False) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
+    """What ``PackedLinear.from_quantized`` and ``Run.of_quantized`` are told of one matrix, and the tensors that it
+    lies in, which must last as long; ``in_turn``: its rows are those of two matrices in turn, which become one after
+    the other.
     """
     n, k = weight.shape
     parts = parts_of(weight)
     codes, scales, by_row = rows(parts.codes.flatten(1)), rows(parts.scales), parts.row_scales
     zeros = None if parts.zeros is None else rows(parts.zeros)
-    return _native.PackedLinear.from_quantized(
-        format=parts.format,
-        n=n,
-        k=k,
-        in_turn=in_turn,
-        codes=codes.data_ptr(),
-        code_stride=codes.stride(0) * codes.itemsize,
-        flip=parts.flip,
-        scales=scales.data_ptr(),
-        scale_type=SCALES[scales.dtype],
-        scale_stride=scales.stride(0),
-        scale_rows=parts.scale_rows,
-        group=weight.group if scales.shape[1] > 1 else -(-k // 32) * 32,
-        row_scales=0 if by_row is None else by_row.data_ptr(),
-        row_scale_stride=0 if by_row is None else by_row.stride(0),
-        zeros=0 if zeros is None else zeros.data_ptr(),
-        zero_stride=0 if zeros is None else zeros.stride(0),
-        first=first,
-        total=total,
-        into=into,
-    )
+    told = {
+        "format": parts.format,
+        "n": n,
+        "k": k,
+        "in_turn": in_turn,
+        "codes": codes.data_ptr(),
+        "code_stride": codes.stride(0) * codes.itemsize,
+        "flip": parts.flip,
+        "scales": scales.data_ptr(),
+        "scale_type": SCALES[scales.dtype],
+        "scale_stride": scales.stride(0),
+        "scale_rows": parts.scale_rows,
+        "group": weight.group if scales.shape[1] > 1 else -(-k // 32) * 32,
+        "row_scales": 0 if by_row is None else by_row.data_ptr(),
+        "row_scale_stride": 0 if by_row is None else by_row.stride(0),
+        "zeros": 0 if zeros is None else zeros.data_ptr(),
+        "zero_stride": 0 if zeros is None else zeros.stride(0),
+    }
+    return told, tuple(tensor for tensor in (codes, scales, by_row, zeros) if tensor is not None)
 
 
 def parts_of(weight: QuantizedWeight) -> Parts:

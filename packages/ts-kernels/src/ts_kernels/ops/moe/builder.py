@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ... import contract, settings
 from ..activation.gates import Gated
-from ..gemm.builder import check_run
+from ..gemm.builder import Runs, check_run
 from ..gemm.weights import DENSE, checked_source
 from ..quantize.formats import QuantizedWeight
 from ..quantize.runs import put_run, room_for
@@ -50,10 +50,10 @@ class ExpertsBuilder:
         self._packed: dict[str, list[PackedLinear | None]] = {name: [None] * experts for name in MATRICES}
         self._whole: dict[str, ExpertSource] = {}
 
-    def put(self, matrix: str, expert: int, first: int, rows: ExpertSource) -> None:
+    def put(self, matrix: str, expert: int, first: int, rows: ExpertSource, *, runs: Runs | None = None) -> None:
         """Rows of one expert's ``matrix`` ("gate_up" or "down") from ``first`` on, of one form in all calls.
 
-        Raises ``ContractError``.
+        With ``runs``, packing is left to them. Raises ``ContractError``.
         """
         if matrix not in MATRICES:
             contract.fail(_NAME, "matrix", " or ".join(MATRICES), matrix)
@@ -66,6 +66,7 @@ class ExpertsBuilder:
             contract.fail(_NAME, matrix, f"[.., {self._columns[matrix]}]", f"[{count}, {columns}]")
         kind, dtype = (rows.kind, torch.bfloat16) if isinstance(rows, QuantizedWeight) else (DENSE, rows.dtype)
         form = kind, dtype, rows.device
+        own = Runs() if runs is None else runs
         with self._lock:
             if self._form is None:
                 self._packs = not self._keep and self._packs_in_runs(rows.device, dtype, kind)
@@ -75,21 +76,19 @@ class ExpertsBuilder:
             self._came[matrix] += count
             if not self._packs and matrix not in self._whole:
                 self._whole[matrix] = room_for(rows, self._rows[matrix], self.experts)
+            if self._packs:  # the first run of a matrix makes room for the others
+                turn, into = self.interleaved and matrix == "gate_up", self._packed[matrix][expert]
+                self._packed[matrix][expert] = own.add(rows, first, self._rows[matrix], into, in_turn=turn)
         if not self._packs:
             put_run(self._whole[matrix], rows, first, expert)
-            return
-        if count == self._rows[matrix]:
-            self._pack(matrix, expert, first, rows)
-            return
-        with self._lock:  # the first run of a matrix makes room for the others
-            begins = self._packed[matrix][expert] is None
-            if begins:
-                self._pack(matrix, expert, first, rows)
-        if not begins:
-            self._pack(matrix, expert, first, rows)
+        if runs is None:
+            own.pack()
 
     def finish(self, *, gate_up_bias: Tensor | None = None, down_bias: Tensor | None = None) -> ExpertWeights:
-        """The layer, all of whose rows have come; biases as in ``prepare_experts``. Raises ``ContractError``."""
+        """The layer, all of whose rows have come and are packed; biases as in ``prepare_experts``.
+
+        Raises ``ContractError``, also for FP8 codes of NaN.
+        """
         from . import layer
 
         for matrix, rows in self._rows.items():
@@ -105,6 +104,12 @@ class ExpertsBuilder:
                 keep_source=self._keep,
             )
         assert self._form is not None
+        from ..gemm import cpu
+
+        for matrix, experts in self._packed.items():
+            for packed in experts:
+                assert packed is not None
+                cpu.check_codes(_NAME, matrix, packed)
         kind, dtype, device = self._form
         like = torch.empty((self.experts, 0), device=device)
         weights = ExpertWeights(
@@ -128,11 +133,3 @@ class ExpertsBuilder:
         from . import layer
 
         return layer.packs_in_runs(device, dtype, (self.experts, self.hidden, self.inter), kind)
-
-    def _pack(self, matrix: str, expert: int, first: int, rows: ExpertSource) -> None:
-        from ..gemm import cpu
-
-        turn = self.interleaved and matrix == "gate_up"
-        into = self._packed[matrix][expert]
-        total = self._rows[matrix]
-        self._packed[matrix][expert] = cpu.pack_run(_NAME, matrix, rows, first, total, into, in_turn=turn)
