@@ -19,9 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from ts_kernels import _native
 from ts_kernels import settings as kernel_settings
 from ts_modeling import CheckpointError, ConfigError, Mesh, load_model, read_config
 from ts_modeling.checkpoint import CheckpointFolder, SafetensorsFile, load_weights
+from ts_modeling.checkpoint.safetensors import Window
 from ts_modeling.layers import Leaf, Linear
 from ts_modeling.registry import build, table_of
 from ts_modeling.testing import INT4, Sequences, dequantized, pack_int4, save_tensors, unpack_int4, write_checkpoint
@@ -180,9 +182,13 @@ def load_rank(folder: Path, mesh: Mesh) -> Loaded:
     looked: dict[str, int] = defaultdict(int)
 
     class Watched(CheckpointFolder):
-        def read(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        def read(self, name: str) -> Tensor:
             looked[name] += 1
-            return super().read(name, shape)
+            return super().read(name)
+
+        def lend(self, name: str, window: Window) -> Tensor:
+            looked[name] += 1
+            return super().lend(name, window)
 
     config = read_config(folder)
     device = torch.device("cpu")
@@ -370,6 +376,31 @@ def test_unaligned_tensors_are_read(tmp_path: Path) -> None:
     file = SafetensorsFile(path)
     assert torch.equal(file.read("a"), values)
     assert file.read("none").shape == (0, 3)
+    assert torch.equal(file.lend("a", Window((3, 1), (0, 1), 1)), values[1:].expand(3, 1))
+    assert file.lend("none", Window((3, 0), (1, 3), 0)).shape == (3, 0)
+
+
+def test_a_window_is_lent_where_it_lies(tmp_path: Path) -> None:
+    values = torch.arange(24.0).view(2, 3, 4)
+    save_file({"first": torch.ones(5, dtype=torch.bfloat16), "values": values}, tmp_path / "x.safetensors")
+    file = SafetensorsFile(tmp_path / "x.safetensors")
+    part = values.transpose(-1, -2)[1, 1:3]
+    window = Window(tuple(part.shape), part.stride(), int(part.storage_offset()))
+    assert torch.equal(file.lend("values", window), part)
+    assert file.lend("values", window).data_ptr() == file.lend("values", window).data_ptr()
+
+
+def test_small_leaves_are_packed_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a model of less than 2 MB in one call, not a call each."""
+    calls: list[int] = []
+
+    def watched(runs: list["_native.Run"], pack: Callable[..., None] = _native.pack_runs) -> None:
+        calls.append(len(runs))
+        pack(runs)
+
+    monkeypatch.setattr(_native, "pack_runs", watched)
+    assert load_rank(folder, Mesh.single()).read < 2 << 20
+    assert len(calls) == 1 < calls[0]
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "a/b.safetensors", "weights.bin", "..", ""])

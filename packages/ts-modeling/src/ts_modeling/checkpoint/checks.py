@@ -15,14 +15,14 @@ from .words import words
 
 SHOWN: Final = 5
 NO_NUMBER: Final = {
-    torch.float32: 0x7F800000,
-    torch.float16: 0x7C00,
-    torch.bfloat16: 0x7F80,
-    torch.float8_e4m3fn: 0x7F,
-    torch.float8_e8m0fnu: 0xFF,
-    torch.uint8: 0xFF,
+    torch.float32: (0x7FFFFFFF, 0x7F800000),
+    torch.float16: (0x7FFF, 0x7C00),
+    torch.bfloat16: (0x7FFF, 0x7F80),
+    torch.float8_e4m3fn: (0x7F, 0x7F),
+    torch.float8_e8m0fnu: (0xFF, 0xFF),
+    torch.uint8: (0xFF, 0xFF),
 }
-"""Bits of scales; uint8 ones are powers of two as e8m0 is."""
+"""Bits of a scale's magnitude, and the least of those that are an infinity or NaN; uint8 ones are as e8m0."""
 
 
 def check_names(folder: CheckpointFolder, table: Table) -> None:
@@ -42,9 +42,8 @@ def check_names(folder: CheckpointFolder, table: Table) -> None:
 
 def problem_of(slot: Slot, buffer: Buffer | None, info: TensorInfo) -> str:
     """What is wrong with a tensor's shape or type, or nothing."""
-    shape = (*slot.shape[:-2], slot.shape[-1], slot.shape[-2]) if slot.transposed else slot.shape
-    if _trimmed(info.shape) != _trimmed(shape):
-        return f"has shape {list(info.shape)}, config.json asks for {list(shape)}"
+    if info.shape != slot.stored and _trimmed(info.shape) != _trimmed(slot.stored):
+        return f"has shape {list(info.shape)}, config.json asks for {list(slot.stored)}"
     if slot.says is not None and info.dtype.is_floating_point:
         return f"is {_name(info.dtype)}, expected integers"
     if buffer and info.dtype not in buffer.dtypes:
@@ -101,9 +100,10 @@ def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _finite(scales: Tensor) -> bool:
-    """Whether none has all the bits that its type's infinities and NaNs share; in this thread, as the copies are."""
-    mask = NO_NUMBER[scales.dtype]
-    return not bool(((words(scales.cpu()) & mask) == mask).any())
+    """Whether all are numbers; in this thread, as the copies are."""
+    magnitude, no_number = NO_NUMBER[scales.dtype]
+    bits = words(scales if scales.device.type == "cpu" else scales.cpu())
+    return int((bits & magnitude).max(initial=0)) < no_number
 
 
 def _name(dtype: torch.dtype) -> str:

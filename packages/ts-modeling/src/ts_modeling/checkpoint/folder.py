@@ -9,7 +9,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError, shown
-from .safetensors import SafetensorsFile, TensorInfo, once
+from .safetensors import SafetensorsFile, TensorInfo, Window, once
 
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
@@ -52,10 +52,15 @@ class CheckpointFolder:
         """File that holds a tensor."""
         return self.find(name)[0].path
 
-    def read(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
-        """View of a tensor (as ``shape``, where given) on its mapped file."""
+    def read(self, name: str) -> Tensor:
+        """View of a tensor on its mapped file."""
         file, stored = self.find(name)
-        return file.read(stored, shape)
+        return file.read(stored)
+
+    def lend(self, name: str, window: Window) -> Tensor:
+        """View of a part of a tensor on its mapped file."""
+        file, stored = self.find(name)
+        return file.lend(stored, window)
 
     def find(self, name: str) -> tuple[SafetensorsFile, str]:
         """The file that holds a tensor, and what it is called there."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
-from torch import Tensor, nn
-from ts_kernels import ContractError
+from torch import nn
+from ts_kernels import ContractError, gemm
 
 from ..errors import CheckpointError
 from ..layers.leaf import Builder, Leaf, SharedLeaf, WholeBuilder
+from ..layers.stack import PIECE
 from .checks import check_names, check_says, check_scale, refuse_misfits
 from .folder import CheckpointFolder
 from .plan import Batch, LeafPlan, Planner
@@ -27,7 +28,7 @@ THREADS: Final = range(2, 9)
 NEAR: Final = 1 << 16
 """Bytes between tensors that are asked for, and forgotten, with them."""
 AHEAD: Final = 16
-"""Batches whose pages are asked for before they are needed."""
+"""Tasks whose pages are asked for before they are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,10 @@ class Job:
     def nbytes(self) -> int:
         """Bytes that this rank reads."""
         return sum(batch.nbytes for batch in self.plan.batches)
+
+
+Task = list[tuple[Job, Batch, Builder]]
+"""What a thread brings at a time: about ``PIECE`` bytes, of several leaves where they are small."""
 
 
 def load_weights(
@@ -110,43 +115,65 @@ def _jobs(leaves: dict[str, Leaf], folder: CheckpointFolder, entries: Sequence[E
 def _start(
     threads: ThreadPoolExecutor, jobs: Sequence[Job], folder: CheckpointFolder, device: torch.device
 ) -> list[tuple[Builder, list[Future[None]]]]:
-    """Begin to read all batches in their order."""
-    order = [(job, batch) for job in jobs for batch in job.plan.batches]
-    for job, batch in order[:AHEAD]:
-        _ask_for(job, batch, folder)
-    later = iter(order[AHEAD:])
+    """Begin to read all batches in their order; of each job what makes it, and the tasks that have a part of it."""
+    builders = [WholeBuilder(job.leaf) if job.plan.whole else job.leaf.builder() for job in jobs]
+    out: list[tuple[Builder, list[Future[None]]]] = [(builder, []) for builder in builders]
+    groups: list[tuple[list[int], Task]] = []
+    room = 0
+    for number, (job, builder) in enumerate(zip(jobs, builders, strict=True)):
+        for batch in job.plan.batches:
+            if not groups or batch.nbytes > room:
+                groups.append(([], []))
+                room = PIECE
+            room -= batch.nbytes
+            groups[-1][0].append(number)
+            groups[-1][1].append((job, batch, builder))
+    tasks = [task for _, task in groups]
+    for task in tasks[:AHEAD]:
+        _ask_for(task, folder)
+    later = iter(tasks[AHEAD:])
 
-    def read(job: Job, batch: Batch, builder: Builder) -> None:
+    def read(task: Task) -> None:
         coming = next(later, None)
         if coming:
-            _ask_for(*coming, folder)
-        _read(job, batch, builder, folder, device)
+            _ask_for(coming, folder)
+        _read(task, folder, device)
 
-    out = []
-    for job in jobs:
-        builder = WholeBuilder(job.leaf) if job.plan.whole else job.leaf.builder()
-        out.append((builder, [threads.submit(read, job, batch, builder) for batch in job.plan.batches]))
+    for numbers, task in groups:
+        future = threads.submit(read, task)
+        for number in dict.fromkeys(numbers):
+            out[number][1].append(future)
     return out
 
 
-def _read(job: Job, batch: Batch, builder: Builder, folder: CheckpointFolder, device: torch.device) -> None:
-    """Bring the pieces of one batch."""
-    names, slots = job.names, job.plan.slots
-    for number, numbers in batch.says:
-        check_says(folder, names[number], numbers)
-    for piece, fetches in batch.run:
-        tensors: dict[str, Tensor] = {}
+def _read(task: Task, folder: CheckpointFolder, device: torch.device) -> None:
+    """Bring the pieces of some batches: first all that is Python's, then the packing.
+
+    Each step is taken for all of them before the next: a view took 16 us so and 31 in turn with the steps that follow,
+    a check of scales 29 and 51 (in a loop of nothing else 3 and 10; AMD EPYC).
+    """
+    for job, batch, _ in task:
+        for number, numbers in batch.says:
+            check_says(folder, job.names[number], numbers)
+    brought = [
+        (job, builder, piece, fetches, {f.buffer: fetched(f, job.names, folder, device) for f in fetches})
+        for job, batch, builder in task
+        for piece, fetches in batch.run
+    ]
+    for job, _, _, fetches, tensors in brought:
         for fetch in fetches:
-            tensors[fetch.buffer] = tensor = fetched(fetch, names, slots, folder, device)
             if fetch.scale:
-                check_scale(folder, tensor, (names[move.number] for move in fetch.moves))
-        _used(job.path, builder.take, piece, tensors)
-    for file, start, end in _ranges(job, batch, folder):
+                check_scale(folder, tensors[fetch.buffer], (job.names[move.number] for move in fetch.moves))
+    runs = gemm.Runs()
+    for job, builder, piece, _, tensors in brought:  # what a leaf takes of `tensors` nothing else holds
+        _used(job.path, builder.take, piece, tensors, runs)
+    runs.pack()
+    for file, start, end in _ranges(task, folder):
         file.forget(start, end)
 
 
-def _ask_for(job: Job, batch: Batch, folder: CheckpointFolder) -> None:
-    for file, start, end in _ranges(job, batch, folder):
+def _ask_for(task: Task, folder: CheckpointFolder) -> None:
+    for file, start, end in _ranges(task, folder):
         file.ask_for(start, end)
 
 
@@ -157,17 +184,19 @@ def _used(path: str, use: Callable[..., None], *arguments: object) -> None:
         raise CheckpointError(f"{path}: its weights cannot be used: {error}") from None
 
 
-def _ranges(job: Job, batch: Batch, folder: CheckpointFolder) -> list[tuple[SafetensorsFile, int, int]]:
-    """Bytes of files that a batch takes, those that lie side by side together, as tensors of one type often do."""
+def _ranges(task: Task, folder: CheckpointFolder) -> list[tuple[SafetensorsFile, int, int]]:
+    """Bytes of files that a task takes, those that lie side by side together, as tensors of one type often do."""
     spans: dict[SafetensorsFile, list[tuple[int, int]]] = defaultdict(list)
-    for number, start, end in batch.spans:
-        file, stored = folder.find(job.names[number])
-        at = file.tensors[stored].start
-        spans[file].append((at + start, at + end))
+    for job, batch, _ in task:
+        for number, start, end in batch.spans:
+            file, stored = folder.find(job.names[number])
+            at = file.tensors[stored].start
+            spans[file].append((at + start, at + end))
     out: list[tuple[SafetensorsFile, int, int]] = []
     for file, parts in spans.items():
-        first, last = min(parts)
-        for start, end in sorted(parts):
+        parts.sort()
+        first, last = parts[0]
+        for start, end in parts:
             if start > last + NEAR:
                 out.append((file, first, last))
                 first = start

@@ -12,7 +12,7 @@ from ..layers.leaf import Leaf, Piece, Region, Slot
 from ..layers.stack import PIECE
 from .checks import problem_of, types_of
 from .regions import Take, bytes_of, overlap, size
-from .safetensors import TensorInfo
+from .safetensors import TensorInfo, Window
 
 WHOLE: Final = "whole"
 """The piece that is all of a leaf, for ``Leaf.prepare``."""
@@ -20,18 +20,22 @@ WHOLE: Final = "whole"
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """``take`` of one of the leaf's tensors, by its number; ``put``: where in a region it goes."""
+    """``take`` of one of the leaf's tensors, by its number; ``put``: where in a region it goes.
+
+    ``window``: where that lies in the file.
+    """
 
     number: int
     take: Take
     put: Region
+    window: Window
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
     """What a region of a buffer, of ``shape`` and ``dtype``, is made of.
 
-    ``lent``: one part of a file as it is; ``entire``: a tensor of it.
+    ``lent``: of one part of a file as it is.
     """
 
     buffer: str
@@ -39,7 +43,6 @@ class Fetch:
     dtype: torch.dtype
     moves: tuple[Move, ...]
     lent: bool
-    entire: bool
     scale: bool
 
 
@@ -104,28 +107,34 @@ def _plan(
     wanted = leaf.buffers_wanted()
     pieces = leaf.pieces(types)
     whole = not pieces
-    moves: dict[tuple[str, int | None], list[Move]] = defaultdict(list)
+    moves: dict[tuple[str, int | None], list[tuple[int, Take, Region]]] = defaultdict(list)
     for number, slot in enumerate(slots):
         for take, put in slot.moves:
-            moves[slot.buffer, _expert(put)].append(Move(number, take, put))
+            moves[slot.buffer, _expert(put)].append((number, take, put))
 
     def fetch(name: str, region: Region) -> Fetch:
         shape = size(region, wanted[name].shape)
         experts = {_expert(region), None} if region else {expert for at, expert in moves if at == name}
         found: list[Move] = []
-        for move in (m for expert in experts for m in moves.get((name, expert), ())):
-            meets = overlap(move.take, move.put, region, slots[move.number].shape, wanted[name].shape)
+        for number, from_, to in (m for expert in experts for m in moves.get((name, expert), ())):
+            meets = overlap(from_, to, region, slots[number].shape, wanted[name].shape)
             if meets:
-                found.append(Move(move.number, *meets))
+                take, put = meets
+                found.append(Move(number, take, put, _window(take, slots[number], size(put, shape))))
         alone = len(found) == 1 and size(found[0].put, shape) == shape
         lent = alone and infos[found[0].number].dtype == types[name] and not whole
-        slot = slots[found[0].number]
-        entire = lent and not slot.transposed and prod(shape) == prod(slot.shape)
-        return Fetch(name, shape, types[name], tuple(found), lent, entire, wanted[name].scale)
+        return Fetch(name, shape, types[name], tuple(found), lent, wanted[name].scale)
 
     wanting = pieces or (Piece(dict.fromkeys(wanted, ()), WHOLE),)
     fetched = [(piece, tuple(fetch(*named) for named in piece.regions.items())) for piece in wanting]
     return LeafPlan(slots, _batches(fetched, slots, infos), whole)
+
+
+def _window(take: Take, slot: Slot, shape: tuple[int, ...]) -> Window:
+    """Where ``take`` of a slot's tensor lies in the file, as often as ``shape`` has room for."""
+    tensor = torch.empty(slot.stored, device="meta")
+    part = (tensor.transpose(-1, -2) if slot.transposed else tensor)[take].expand(shape)
+    return Window(shape, part.stride(), int(part.storage_offset()))
 
 
 def _expert(region: Region) -> int | None:

@@ -11,24 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..layers.leaf import Slot
 from .folder import CheckpointFolder
 from .plan import Fetch
 from .words import words
 
 
-def fetched(
-    fetch: Fetch, names: Sequence[str], slots: Sequence[Slot], folder: CheckpointFolder, device: torch.device
-) -> Tensor:
+def fetched(fetch: Fetch, names: Sequence[str], folder: CheckpointFolder, device: torch.device) -> Tensor:
     """The region, on ``device``."""
-    if fetch.entire:
-        return folder.read(names[fetch.moves[0].number], fetch.shape).to(device)
     if fetch.lent:
-        move = fetch.moves[0]
-        return _stored(folder, names[move.number], slots[move.number])[move.take].expand(fetch.shape).to(device)
+        (move,) = fetch.moves
+        lent = folder.lend(names[move.number], move.window)
+        return lent if device.type == "cpu" else lent.to(device)
     out = new_memory(fetch.shape, fetch.dtype, device)
     for move in fetch.moves:
-        _copy(out[move.put], _stored(folder, names[move.number], slots[move.number])[move.take])
+        _copy(out[move.put], folder.lend(names[move.number], move.window))
     return out
 
 
@@ -38,11 +34,6 @@ def new_memory(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device)
         return torch.empty(shape, dtype=dtype, device=device)
     raw = np.empty(prod(shape) * dtype.itemsize, np.uint8)
     return torch.from_numpy(raw).view(dtype).view(shape)
-
-
-def _stored(folder: CheckpointFolder, name: str, slot: Slot) -> Tensor:
-    """A tensor in the file, of the shape that the slot has."""
-    return folder.read(name).transpose(-1, -2) if slot.transposed else folder.read(name, slot.shape)
 
 
 def _copy(to: Tensor, source: Tensor) -> None:

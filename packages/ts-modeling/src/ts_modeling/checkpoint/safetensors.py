@@ -48,6 +48,14 @@ class TensorInfo(NamedTuple):
     nbytes: int
 
 
+class Window(NamedTuple):
+    """A part of a tensor in a file: shape, and steps and beginning in elements of it."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+
 class SafetensorsFile:
     """One open file; ``tensors`` lists it. Raises ``CheckpointError`` for a truncated, corrupt or overlapping one."""
 
@@ -60,20 +68,29 @@ class SafetensorsFile:
                 self.tensors = _check_header(header, base, size, path)
                 # A private mapping: torch wants writable memory, and nothing here ever writes to it.
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self._elements: dict[torch.dtype, Tensor] = {}
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
 
-    def read(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
-        """View of the tensor (as ``shape``, where given) on the mapped file; copy what you keep."""
+    def read(self, name: str) -> Tensor:
+        """View of the tensor on the mapped file; copy what you keep."""
         info = self.tensors[name]
-        shape = info.shape if shape is None else shape
         if info.nbytes == 0:
-            return torch.empty(shape, dtype=info.dtype)
+            return torch.empty(info.shape, dtype=info.dtype)
         if info.start % info.dtype.itemsize:
             raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.nbytes, offset=info.start)
-            return raw.clone().view(info.dtype).view(shape)
+            return raw.clone().view(info.dtype).view(info.shape)
         count = info.nbytes // info.dtype.itemsize
-        return torch.frombuffer(self._map, dtype=info.dtype, count=count, offset=info.start).view(shape)
+        return torch.frombuffer(self._map, dtype=info.dtype, count=count, offset=info.start).view(info.shape)
+
+    def lend(self, name: str, window: Window) -> Tensor:
+        """``window`` of what ``read`` gives, in one step: there may be a hundred thousand of small tensors."""
+        dtype, _, start, nbytes = self.tensors[name]
+        if nbytes == 0 or start % dtype.itemsize:
+            return self.read(name).as_strided(*window)
+        if dtype not in self._elements:
+            self._elements[dtype] = torch.frombuffer(self._map, dtype=dtype, count=len(self._map) // dtype.itemsize)
+        return self._elements[dtype].as_strided(window.shape, window.stride, start // dtype.itemsize + window.offset)
 
     def ask_for(self, start: int, end: int) -> None:
         """Have the system read these bytes ahead."""

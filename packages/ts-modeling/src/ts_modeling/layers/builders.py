@@ -17,12 +17,12 @@ class StackBuilder:
         self.stack, self.rows = stack, gemm.LinearBuilder(stack.rows)
         self.bias: Tensor | None = None
 
-    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+    def take(self, piece: Piece, tensors: dict[str, Tensor], runs: gemm.Runs) -> None:
         """A run of rows, or the bias."""
         if piece.matrix == BIAS.key:
             self.bias = kept_bias(self.stack, tensors)
         else:
-            self.rows.put(piece.first, self.stack.source(tensors))
+            self.rows.put(piece.first, self.stack.source(tensors), runs=runs)
 
     def finish(self) -> gemm.LinearWeight:
         """The weight, all of whose rows have come."""
@@ -41,9 +41,9 @@ class WeightBuilder(Builder):
     def __init__(self, leaf: Weighted, stack: Stack) -> None:
         self.leaf, self.stack = leaf, StackBuilder(stack)
 
-    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+    def take(self, piece: Piece, tensors: dict[str, Tensor], runs: gemm.Runs) -> None:
         """A run of rows, or the bias."""
-        self.stack.take(piece, tensors)
+        self.stack.take(piece, tensors, runs)
 
     def finish(self) -> None:
         """Give the leaf its weight."""

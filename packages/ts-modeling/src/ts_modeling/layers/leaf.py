@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from ts_kernels import gemm
 
 from ..placement import Boundary, Gives, Spec
 from ..quantization.scheme import FLOATS
@@ -57,6 +58,11 @@ class Slot:
     transposed: bool = False
 
     @property
+    def stored(self) -> tuple[int, ...]:
+        """The shape in the file."""
+        return (*self.shape[:-2], self.shape[-1], self.shape[-2]) if self.transposed else self.shape
+
+    @property
     def moves(self) -> Moves:
         """All pairs of (take, put)."""
         return () if self.take is None else ((self.take, self.put), *self.more)
@@ -79,12 +85,14 @@ class Builder(abc.ABC):
     """Makes the weights of one leaf of its pieces, so that all of its buffers are never in memory."""
 
     @abc.abstractmethod
-    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
-        """Take the regions of ``piece``, which are lent: they may lie in a file. Several threads call it at once."""
+    def take(self, piece: Piece, tensors: dict[str, Tensor], runs: gemm.Runs) -> None:
+        """Take the regions of ``piece``, which are lent: they may lie in a file. What can be packed beside pieces of
+        other leaves is left to ``runs``, until when the regions last. Several threads call it at once.
+        """
 
     @abc.abstractmethod
     def finish(self) -> None:
-        """Give the leaf its weights, all pieces of which have come."""
+        """Give the leaf its weights, all pieces of which have come and are packed."""
 
 
 class Leaf(nn.Module):
@@ -139,7 +147,7 @@ class WholeBuilder(Builder):
     def __init__(self, leaf: Leaf) -> None:
         self.leaf = leaf
 
-    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+    def take(self, piece: Piece, tensors: dict[str, Tensor], runs: gemm.Runs) -> None:
         """All buffers, which become the leaf's."""
         self.leaf.prepare(tensors)
 

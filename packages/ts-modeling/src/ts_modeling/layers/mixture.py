@@ -103,12 +103,12 @@ class GatedSharedBuilder(Builder):
     def __init__(self, leaf: GatedShared) -> None:
         self.leaf, self.mlp = leaf, leaf.parts[0].builder()
 
-    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+    def take(self, piece: Piece, tensors: dict[str, Tensor], runs: gemm.Runs) -> None:
         """The score, or a piece of the MLP."""
         if piece.matrix == "score":
             self.leaf.score = gemm.prepare(tensors["score"].clone())
         else:
-            self.mlp.take(piece, tensors)
+            self.mlp.take(piece, tensors, runs)
 
     def finish(self) -> None:
         """Give the MLP its weight."""

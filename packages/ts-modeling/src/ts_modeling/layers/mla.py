@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from ts_kernels import kv_cache, mla, rope
+from ts_kernels import gemm, kv_cache, mla, rope
 
 from ..placement import OPAQUE, TOKENS, Boundary, Dim, Mesh, Replicate, Shard, Spec
 from ..quantization import PLAIN, Scheme, dequantized
@@ -140,7 +140,7 @@ class LatentBuilder(Builder):
         self.leaf = leaf
         self.heads = mla.KvBBuilder(leaf.heads, leaf.shape.nope, leaf.shape.value)
 
-    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+    def take(self, piece: Piece, tensors: dict[str, Tensor], runs: gemm.Runs) -> None:
         """The gain, or rows of heads."""
         if piece.matrix == "norm":
             self.leaf.norm_weight = tensors["norm"].to(torch.float32, copy=True)

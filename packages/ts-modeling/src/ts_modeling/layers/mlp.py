@@ -99,9 +99,9 @@ class MLPBuilder(Builder):
         self.mlp = mlp
         self.stacks = {stack.name: StackBuilder(stack) for stack in (mlp.gate_up, mlp.down)}
 
-    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+    def take(self, piece: Piece, tensors: dict[str, Tensor], runs: gemm.Runs) -> None:
         """A run of rows of one of them."""
-        self.stacks[piece.matrix].take(piece, tensors)
+        self.stacks[piece.matrix].take(piece, tensors, runs)
 
     def finish(self) -> None:
         """Give the MLP its weight."""

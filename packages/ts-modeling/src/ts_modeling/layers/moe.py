@@ -177,7 +177,7 @@ class ExpertsLeafBuilder(Builder):
         )
         self.biases: dict[str, Tensor | None] = {}
 
-    def take(self, piece: Piece, tensors: dict[str, Tensor]) -> None:
+    def take(self, piece: Piece, tensors: dict[str, Tensor], runs: gemm.Runs) -> None:
         """Rows of one matrix, both matrices of an expert, or a bias."""
         gate_up, down = self.leaf.gate_up, self.leaf.down
         stacks = {stack.name: stack for stack in (gate_up, down)}
@@ -187,11 +187,11 @@ class ExpertsLeafBuilder(Builder):
                     self.biases[stack.name] = kept_bias(stack, tensors)
         elif piece.matrix in stacks:
             source = stacks[piece.matrix].source(tensors)
-            self.experts.put(piece.matrix.removesuffix("."), piece.expert, piece.first, source)
+            self.experts.put(piece.matrix.removesuffix("."), piece.expert, piece.first, source, runs=runs)
         else:
             both = of_one_format(gate_up.source(tensors), down.source(tensors))
             for stack, source in zip((gate_up, down), both, strict=True):
-                self.experts.put(stack.name.removesuffix("."), piece.expert, 0, source)
+                self.experts.put(stack.name.removesuffix("."), piece.expert, 0, source, runs=runs)
 
     def finish(self) -> None:
         """Give the leaf its weights."""
