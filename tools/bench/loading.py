@@ -6,22 +6,26 @@ Makes a random DeepSeek V3 of about 20 MB (bf16) a layer in a temporary folder (
 times the bytes), and loads it in a fresh process: with the file dropped from the page cache (cold; the system may
 ignore that) and with it there (warm). It is held against two plain reads: 8 MiB at a time into one buffer, and, in a
 fresh process as well, into new memory of the file's size, which whoever keeps the weights cannot do without (in a
-virtual machine its price depends on whether the host has it at hand, so runs alternate). CPU is that of all threads,
-which a busy machine changes less. Peak is the process's largest resident set above that before loading, mapped pages
-of the file included; held is what is resident above it afterwards, so the prepared weights.
+virtual machine its price depends on whether the host has it at hand, so the two come in random order). Seconds are the
+best and the median of all runs, CPU (of all threads, which a busy machine changes less), user CPU and minor page faults
+the median; a format's lines are printed once it is done. Peak is the process's largest resident set above that before
+loading, mapped pages of the file included; held is what is resident above it afterwards, so the prepared weights.
 """
 
 import argparse
 import gc
 import json
 import os
+import random
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter, process_time
-from typing import Any, TypeVar
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +57,6 @@ WIDTHS = (
     "num_attention_heads",
 )
 CHUNK = 8 << 20
-T = TypeVar("T")
 
 
 def resident(field: str) -> int:
@@ -69,26 +72,35 @@ def forget(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def plain_read(path: Path, *, keep: bool) -> tuple[float, float]:
-    """Seconds, and CPU seconds, to read a file from end to end, into new memory if it is kept."""
+class Meter:
+    """Seconds, CPU and minor page faults of this process from here on."""
+
+    def __init__(self) -> None:
+        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._start = perf_counter()
+
+    def read(self) -> dict[str, float]:
+        """By name."""
+        seconds, before, now = perf_counter() - self._start, self._usage, resource.getrusage(resource.RUSAGE_SELF)
+        user = now.ru_utime - before.ru_utime
+        cpu = user + now.ru_stime - before.ru_stime
+        return {"seconds": seconds, "cpu_s": cpu, "user_s": user, "faults": now.ru_minflt - before.ru_minflt}
+
+
+def plain_read(path: Path, *, keep: bool) -> dict[str, float]:
+    """What it takes to read a file from end to end, into new memory if it is kept."""
     size = path.stat().st_size
-    start, cpu = perf_counter(), process_time()
+    meter = Meter()
     whole = np.empty(size if keep else CHUNK, np.uint8).data
     at = 0
     with path.open("rb", buffering=0) as file:
         while got := file.readinto(whole[at : at + CHUNK]):
             at += got if keep else 0
-    return perf_counter() - start, process_time() - cpu
-
-
-def kept_read(path: Path) -> dict[str, float]:
-    """A plain read into new memory, in this process."""
-    seconds, cpu = plain_read(path, keep=True)
-    return {"seconds": seconds, "cpu_s": cpu}
+    return meter.read()
 
 
 def load(folder: Path) -> dict[str, float]:
-    """Seconds, and bytes read, held and at the peak, of loading in this process."""
+    """What loading takes in this process, and bytes read, held and at the peak."""
     config = read_config(folder)
     device = torch.device("cpu")
     with torch.no_grad():
@@ -98,11 +110,11 @@ def load(folder: Path) -> dict[str, float]:
         gc.collect()  # searching all that the imports made takes 0.1 s, and would happen at some point of the loading
         before = resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
-        start, cpu = perf_counter(), process_time()
+        meter = Meter()
         done = load_weights(built.model, CheckpointFolder(folder), table, device=device, progress=None)
-        seconds, cpu = perf_counter() - start, process_time() - cpu
+        taken = meter.read()
     peak, held = resident("VmHWM") - before, resident("VmRSS") - before
-    return {"seconds": seconds, "cpu_s": cpu, "read_bytes": done, "peak_bytes": peak, "held_bytes": held}
+    return {**taken, "read_bytes": done, "peak_bytes": peak, "held_bytes": held}
 
 
 def in_fresh_process(path: Path) -> dict[str, float]:
@@ -112,15 +124,21 @@ def in_fresh_process(path: Path) -> dict[str, float]:
     return dict(json.loads(out))
 
 
-def _after(path: Path, state: str, call: Callable[[], T]) -> T:
+def _after(path: Path, state: str, call: Callable[[], dict[str, float]]) -> dict[str, float]:
     """What ``call`` gives, the file dropped before if it is to be cold."""
     if state == "cold":
         forget(path)
     return call()
 
 
+def summary(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Of several runs: the best and the median time, and the median of what else they took."""
+    middle = {name: median(run[name] for run in runs) for name in ("seconds", "cpu_s", "user_s", "faults")}
+    return {"best_s": min(run["seconds"] for run in runs), "median_s": middle.pop("seconds"), **middle}
+
+
 def measure(kind: str, layers: int, wide: int, repeats: int) -> dict[str, Any]:
-    """One format: the best of ``repeats`` runs, and the largest peak."""
+    """One format: summaries of ``repeats`` runs cold and warm, and the largest peak."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         chosen: dict[str, Any] = {"plain": {"int4": False}, "int4": {"int4": True}}.get(kind, {"quantization": kind})
@@ -128,49 +146,62 @@ def measure(kind: str, layers: int, wide: int, repeats: int) -> dict[str, Any]:
         write_checkpoint(folder, **chosen, **sizes, num_hidden_layers=layers)
         path = folder / "model.safetensors"
         row: dict[str, Any] = {"format": kind, "file_bytes": path.stat().st_size}
+        calls: dict[str, Callable[[], dict[str, float]]] = {
+            "read": lambda: plain_read(path, keep=False),
+            "kept": lambda: in_fresh_process(path),
+            "load": lambda: in_fresh_process(folder),
+        }
+        loads: list[dict[str, float]] = []
         for state in ("cold", "warm"):
-            reads, kept, runs = [], [], []
-            for _ in range(repeats):
-                reads.append(_after(path, state, lambda: plain_read(path, keep=False)[0]))
-                kept.append(_after(path, state, lambda: in_fresh_process(path)))
-                runs.append(_after(path, state, lambda: in_fresh_process(folder)))
-            row[state] = {
-                "read_s": min(reads),
-                "kept_s": min(run["seconds"] for run in kept),
-                "kept_cpu_s": min(run["cpu_s"] for run in kept),
-                "load_s": min(run["seconds"] for run in runs),
-                "load_cpu_s": min(run["cpu_s"] for run in runs),
-            }
-            row["held_bytes"] = max(run["held_bytes"] for run in runs)
-            row["peak_bytes"] = max(row.get("peak_bytes", 0), *(run["peak_bytes"] for run in runs))
+            order = [what for what in calls for _ in range(repeats)]
+            random.shuffle(order)
+            runs: dict[str, list[dict[str, float]]] = {what: [] for what in calls}
+            for what in order:
+                runs[what].append(_after(path, state, calls[what]))
+            row[state] = {what: summary(of_one) for what, of_one in runs.items()}
+            loads += runs["load"]
+        row["held_bytes"] = max(run["held_bytes"] for run in loads)
+        row["peak_bytes"] = max(run["peak_bytes"] for run in loads)
     return row
 
 
+def show(row: dict[str, Any]) -> None:
+    """Print one format's lines."""
+    held, peak = row["held_bytes"] / 1e6, row["peak_bytes"] / 1e6
+    print(
+        f"{row['format']}: file {row['file_bytes'] / 1e6:.1f} MB, held {held:.1f}, peak {peak:.1f} ({peak / held:.2f})"
+    )
+    for state in ("cold", "warm"):
+        for name, taken in row[state].items():
+            print(
+                f"  {state} {name}: {taken['best_s']:7.3f} s best, {taken['median_s']:7.3f} median; CPU "
+                f"{taken['cpu_s']:6.3f} s, user {taken['user_s']:6.3f}, {taken['faults']:7.0f} faults"
+            )
+        kept, load = row[state]["kept"], row[state]["load"]
+        shares = (100 * kept[of] / load[of] for of in ("best_s", "median_s"))
+        print(
+            "  {} load at {:.0f}% of a kept read by the best, {:.0f}% by the median".format(state, *shares), flush=True
+        )
+
+
 def main() -> None:
-    """Print the table."""
+    """Print each format as it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--formats", default="plain,int4,fp8-block", help="plain, int4, or of ts_modeling.testing")
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--wide", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures there")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(load(options.child) if options.child.is_dir() else kept_read(options.child)))
+        taken = load(options.child) if options.child.is_dir() else plain_read(options.child, keep=True)
+        print(json.dumps(taken))
         return
-    rows = [measure(kind, options.layers, options.wide, options.repeats) for kind in options.formats.split(",")]
-    print(f"{'':16} {'':8} | {'cold, seconds':^46} | {'warm, seconds':^46} |")
-    columns = f"{'read':>8} {'kept':>8} {'load':>8} {'kept CPU':>9} {'load CPU':>9}"
-    print(f"{'format':16} {'file MB':>8} | {columns} | {columns} | held MB  peak MB  ratio")
-    for row in rows:
-        speeds = " | ".join(
-            f"{r['read_s']:8.3f} {r['kept_s']:8.3f} {r['load_s']:8.3f} {r['kept_cpu_s']:9.3f} {r['load_cpu_s']:9.3f}"
-            for r in (row["cold"], row["warm"])
-        )
-        held, peak = row["held_bytes"] / 1e6, row["peak_bytes"] / 1e6
-        size = row["file_bytes"] / 1e6
-        print(f"{row['format']:16} {size:8.1f} | {speeds} | {held:7.1f} {peak:8.1f} {peak / held:6.2f}")
+    rows = []
+    for kind in options.formats.split(","):
+        rows.append(measure(kind, options.layers, options.wide, options.repeats))
+        show(rows[-1])
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
