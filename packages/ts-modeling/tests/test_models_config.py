@@ -14,6 +14,7 @@ from ts_modeling.registry import ARCHITECTURES, build, config_from, table_of
 from ts_modeling.testing import MODELS, oracle_logits, run_whole, tiny_config, write_tiny
 
 PROMPT = list(range(3, 40))
+PUBLISHED = json.loads((Path(__file__).parent / "data" / "published_sizes.json").read_text())
 
 
 def refusal(model: str, **changes: Any) -> str:
@@ -144,6 +145,24 @@ def test_a_mesh_that_does_not_divide_is_told_which_sizes_do(model: str, mesh: st
         build(config, Mesh.parse(mesh), dtype=torch.float32, device=torch.device("cpu"), positions=8)
 
 
+@pytest.mark.parametrize(
+    ("raw", "mesh", "sizes"),
+    [
+        (tiny_config("llama", num_attention_heads=10), "attn_tp=4", "1, 2, 10"),
+        (tiny_config("qwen3_5", linear_num_value_heads=6, num_key_value_heads=1), "attn_tp=4", "1, 2, 6"),
+        (PUBLISHED["minimax-m2"]["config"], "attn_tp=6,dense_tp=1", "1, 2, 4, 8, 16, 24, 48"),
+    ],
+)
+def test_sizes_that_fit_include_those_that_share_key_heads(raw: dict[str, Any], mesh: str, sizes: str) -> None:
+    """A head's rows are whole then, whatever its width or its blocks are."""
+    options: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu"), "positions": 8}
+    config = config_from(raw)
+    with pytest.raises(MeshError, match=f"attn_tp that fit: {sizes}$"):
+        build(config, Mesh.parse(mesh), **options)
+    for size in map(int, sizes.split(", ")):
+        build(config, Mesh.parse(f"attn_tp={size},dense_tp=1"), **options)
+
+
 def test_key_heads_are_cut_and_shared_in_the_cache() -> None:
     config = config_from(tiny_config("llama", num_attention_heads=4))
     each = [kv_spec(config, Mesh.parse(f"attn_tp={n}"), dtype=torch.bfloat16).groups[0].shapes[0] for n in (1, 2, 4)]
@@ -227,7 +246,6 @@ def test_tables_name_each_leaf_s_parts_once() -> None:
         assert len(set(parts)) == len(parts), model
 
 
-PUBLISHED = json.loads((Path(__file__).parent / "data" / "published_sizes.json").read_text())
 BYTES = {
     "llama3-70b": 80 * 2 * 128 * 2,
     "minimax-m2": 62 * 2 * 2 * 128 * 2,

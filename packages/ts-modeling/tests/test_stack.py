@@ -97,7 +97,7 @@ def test_copies_give_neighbours_the_same_rows() -> None:
     weight = random(6, 5)
     for rank in range(4):
         mesh = Mesh(4, {"attn_tp": 4}, rank)
-        leaf = Linear(Dim("in", 5), Dim("out", 12), {"k": 12}, mesh, columns="attn_tp", copies={"k": 2})
+        leaf = Linear(Dim("in", 5), Dim("out", 12), {"k": 6}, mesh, columns="attn_tp", heads={"k": 3})
         assert leaf.slot("k.weight").shape == (6, 5)
         assert torch.equal(fill(leaf, {"k.weight": weight})["weight"], weight[rank // 2 * 3 : rank // 2 * 3 + 3])
 

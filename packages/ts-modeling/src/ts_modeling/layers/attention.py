@@ -148,9 +148,9 @@ class GroupedAttention(nn.Module):
     def __init__(self, shape: AttentionShape, mesh: Mesh, *, rotary: RotaryTable) -> None:
         super().__init__()
         heads = Heads.of(shape.heads, shape.kv_heads, mesh)
-        keys = shape.kv_heads * heads.copies * shape.head_dim
+        keys = shape.kv_heads * shape.head_dim
         parts = {"q": shape.heads * shape.query_width, "k": keys, "v": keys}
-        hidden, fused = Dim("hidden", shape.hidden), Dim("qkv_heads", sum(parts.values()))
+        hidden, fused = Dim("hidden", shape.hidden), Dim("qkv_heads", parts["q"] + 2 * keys * heads.copies)
         source = Dim("attention_inputs", shape.inputs) if shape.inputs else hidden
         outputs = Dim("value_heads", shape.heads * shape.head_dim)
         schemes = {name: shape.schemes.get(name, PLAIN) for name in ("qkv", "o")}
@@ -162,7 +162,7 @@ class GroupedAttention(nn.Module):
             columns="attn_tp",
             bias=shape.bias,
             scheme=schemes["qkv"],
-            copies={"k": heads.copies, "v": heads.copies},
+            heads={"k": shape.head_dim, "v": shape.head_dim},
         )
         self.sums: SquareSums | None = None
         if shape.qk_norm == "width":

@@ -137,9 +137,11 @@ class GatedDeltaNet(nn.Module):
 
     def __init__(self, shape: DeltaShape, mesh: Mesh) -> None:
         super().__init__()
-        copies = shape.heads(mesh).copies
-        keys, values = shape.key_heads * shape.key_dim * copies, shape.value_heads * shape.value_dim
-        hidden, fused = Dim("hidden", shape.hidden), Dim("delta_heads", 2 * keys + 2 * values)
+        keys, values = shape.key_heads * shape.key_dim, shape.value_heads * shape.value_dim
+        hidden, fused = (
+            Dim("hidden", shape.hidden),
+            Dim("delta_heads", 2 * keys * shape.heads(mesh).copies + 2 * values),
+        )
         scores, outputs = Dim("delta_scores", 2 * shape.value_heads), Dim("delta_values", values)
         schemes = {name: shape.schemes.get(name, PLAIN) for name in ("qkvz", "ba", "o")}
         self.qkvz = Linear(
@@ -149,7 +151,7 @@ class GatedDeltaNet(nn.Module):
             mesh,
             columns="attn_tp",
             scheme=schemes["qkvz"],
-            copies={"q": copies, "k": copies},
+            heads={"q": shape.key_dim, "k": shape.key_dim},
         )
         each = {"b": shape.value_heads, "a": shape.value_heads}
         self.ba = Linear(hidden, scores, each, mesh, columns="attn_tp", scheme=schemes["ba"])

@@ -33,9 +33,9 @@ class Linear(Leaf):
     -> rows).
 
     ``columns`` cuts N (each part on its own) over that axis and gives a Shard; ``rows`` cuts K, takes a Shard and gives
-    a Partial sum; neither keeps the weight whole on every rank. ``copies`` names parts whose rows that many neighbours
-    of ``columns`` share (key heads fewer than ranks); their ``parts`` count every copy. Checkpoint parts are called
-    ``PART.KEY`` (see ``Stack``) and, with ``bias``, ``PART.bias``.
+    a Partial sum; neither keeps the weight whole on every rank. ``heads`` says how many rows a head of a part has that
+    neighbours of ``columns`` share where heads are fewer than ranks (keys); ``gives`` counts every copy. Checkpoint
+    parts are called ``PART.KEY`` (see ``Stack``) and, with ``bias``, ``PART.bias``.
     """
 
     memory = "own"
@@ -51,17 +51,16 @@ class Linear(Leaf):
         rows: str | None = None,
         bias: bool = False,
         scheme: Scheme = PLAIN,
-        copies: Mapping[str, int] | None = None,
+        heads: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         assert takes.size is not None
-        assert gives.size == sum(parts.values())
         assert columns is None or rows is None
-        shared = copies or {}
         spans = {
-            name: span(f"{gives.name} of {name}", n, mesh, columns, scheme.row_unit, shared.get(name, 1))
+            name: span(f"{gives.name} of {name}", n, mesh, columns, scheme.row_unit, (heads or {}).get(name, 0))
             for name, n in parts.items()
         }
+        assert gives.size == sum(part.length for part in spans.values()) * (mesh.size(columns) if columns else 1)
         inputs = span(takes.name, takes.size, mesh, rows, scheme.column_unit)
         self.stack = Stack("", scheme, spans, inputs, bias=bias)
         self.boundary = product_boundary(takes, gives, columns, rows)

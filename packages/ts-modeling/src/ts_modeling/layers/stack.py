@@ -43,29 +43,40 @@ class Span:
         return cls(size, 0, size, what)
 
 
-def local_size(what: str, size: int, mesh: Mesh, axis: str | None, unit: int = 1) -> int:
-    """``size`` cut over ``axis`` at multiples of ``unit``. Raises ``MeshError`` naming what does not divide."""
+def local_size(what: str, size: int, mesh: Mesh, axis: str | None, unit: int = 1, head: int = 0) -> int:
+    """``size`` cut over ``axis`` at multiples of ``unit``; heads of ``head``, where they are fewer than ranks, are held
+    by several each. Raises ``MeshError`` naming what does not divide."""
     if axis is None:
         return size
-    ranks = mesh.size(axis)
+    ranks, heads = mesh.size(axis), size // head if head else 0
+
+    def shares(n: int) -> bool:
+        return heads > 0 and n % heads == 0
+
+    def divides(n: int) -> bool:
+        return shares(n) or size % n == 0
+
+    def part(n: int) -> int:
+        return head if shares(n) else size // n
+
     problem = f"{what} = {size} does not divide over {axis}={ranks}"
-    if size % ranks == 0:
+    if divides(ranks):
         problem = (
-            f"{what} = {size} over {axis}={ranks} leaves {size // ranks} a rank, which cuts groups of {unit} that "
-            "share a scale"
+            f"{what} = {size} over {axis}={ranks} leaves {part(ranks)} a rank, which cuts groups of {unit} that share "
+            "a scale"
         )
-    check_cut(mesh, axis, lambda n: size % n == 0 and (n == 1 or size // n % unit == 0), problem)
-    return size // ranks
+    check_cut(mesh, axis, lambda n: divides(n) and (n == 1 or part(n) % unit == 0), problem)
+    return part(ranks)
 
 
-def span(what: str, size: int, mesh: Mesh, axis: str | None, unit: int = 1, copies: int = 1) -> Span:
-    """This rank's part of ``size`` cut over ``axis``; ``copies`` neighbours hold the same one (size counts them).
+def span(what: str, size: int, mesh: Mesh, axis: str | None, unit: int = 1, head: int = 0) -> Span:
+    """This rank's part of ``size`` cut over ``axis``; ``head`` as for ``local_size``.
 
     Raises ``MeshError`` naming what does not divide.
     """
-    local = local_size(what, size, mesh, axis, unit)
-    index = mesh.index(mesh.atoms(axis)) if axis else 0
-    return Span(size // copies, index // copies * local, local, what)
+    local = local_size(what, size, mesh, axis, unit, head)
+    index, ranks = (mesh.index(mesh.atoms(axis)), mesh.size(axis)) if axis else (0, 1)
+    return Span(size, index // (local * ranks // size) * local, local, what)
 
 
 def uneven_span(what: str, size: int, mesh: Mesh, axis: str) -> Span:
