@@ -115,3 +115,10 @@ def test_a_cut_of_the_tokens_is_one_of_the_samples_for_a_module_that_takes_eithe
     )
     assert program.result is not None
     assert program.result.layout == (Shard("samples"),)
+
+
+@pytest.mark.parametrize("inputs", [(), [FREE], FREE])
+def test_inputs_that_have_no_names(inputs: Any) -> None:
+    """Asked of the compiler itself: ``error`` takes what is empty for none given."""
+    with pytest.raises(CompileError, match=r"^the model's inputs are .*; give Specs by name"):
+        compile_model(Model(Block(gives())), Mesh.single(), inputs=inputs, gives=FREE)

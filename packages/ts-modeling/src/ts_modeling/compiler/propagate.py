@@ -57,6 +57,10 @@ def propagate(
     Raises ``CompileError`` naming the module, the edge, both placements and the likely fix.
     """
     edges = Edges(mesh, check_sizes=check_sizes)
+    if not isinstance(inputs, Mapping):
+        raise CompileError(
+            f"the model's inputs are {inputs!r}; give Specs by name, as {{'batch.tokens': Spec(TOKENS)}}"
+        )
     for name, spec in inputs.items():
         check_spec(f"input {name}", spec)
     several = gives if isinstance(gives, tuple) else (gives,)
