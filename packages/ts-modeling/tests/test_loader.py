@@ -131,8 +131,12 @@ def test_a_weight_shape_that_disagrees_is_named(folder: Path) -> None:
 
 def test_stacked_parts_must_share_a_type(folder: Path) -> None:
     name = "language_model.model.layers.0.mlp.up_proj.weight"
-    edit(folder, lambda t: t.update({name: t[name].float()}))
-    assert name in refusal(folder)
+    for other, called in ((torch.float32, "float32"), (torch.float16, "float16")):
+        edit(folder, lambda t, other=other: t.update({name: t[name].to(other)}))
+        assert (
+            f"{name} is {called}, but {name.replace('up', 'gate')}, which is stacked with it, is bfloat16"
+            in refusal(folder)
+        )
 
 
 def test_vision_and_prediction_tensors_are_known_and_skipped(tmp_path: Path) -> None:
@@ -293,6 +297,8 @@ def entry(shape: list[int], offsets: list[int], dtype: str = "F32") -> dict[str,
         ({"a": entry([2], [0, 8], "F33")}, "unknown dtype"),
         ({"a": {"dtype": "F32"}}, "malformed"),
         ({"a": 3}, "malformed"),
+        ({"a\nb": entry([2], [0, 8])}, r"'a\nb' is no name of a tensor"),
+        ({"a\ud800": entry([2], [0, 8])}, r"'a\ud800' is no name of a tensor"),
         ({"a": entry([2.0], [0, 8])}, "no size"),  # type: ignore[list-item]
     ],
 )

@@ -63,11 +63,16 @@ def types_of(
     Raises ``CheckpointError`` naming one that differs from those stacked with it.
     """
     out: dict[str, torch.dtype] = {}
+    first: dict[str, tuple[str, TensorInfo]] = {}
     for name, slot, info in zip(names, slots, infos, strict=True):
         if slot.moves:
+            other, as_ = first.setdefault(slot.buffer, (name, info))
             held = dtype if info.dtype == torch.float16 and not wanted[slot.buffer].half else info.dtype
             if out.setdefault(slot.buffer, held) != held:
-                raise CheckpointError(f"{name} is {held}, but tensors that are stacked with it are {out[slot.buffer]}")
+                raise CheckpointError(
+                    f"{name} is {_name(info.dtype)}, but {other}, which is stacked with it, is {_name(as_.dtype)}; "
+                    "save both in one type"
+                )
     return out
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError, shown
-from .safetensors import SafetensorsFile, TensorInfo, Window, once
+from .safetensors import SafetensorsFile, TensorInfo, Window, check_name, once
 
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
@@ -75,6 +75,7 @@ class CheckpointFolder:
         for file_name in sorted(set(weight_map.values())):
             opened[file_name] = self._open_shard(file_name, path)
         for name, file_name in weight_map.items():
+            check_name(name, path)
             if name not in opened[file_name].tensors:
                 raise CheckpointError(f"{path}: says that {file_name} holds {name}, but it does not")
             self._files[name] = opened[file_name]

@@ -150,7 +150,14 @@ def _check_header(header: Mapping[str, Any], base: int, size: int, path: Path) -
     return out
 
 
+def check_name(name: str, path: Path) -> None:
+    """Refuse a tensor's name that a message could not hold: of several lines, or of characters that are none."""
+    if not name.isprintable():
+        raise CheckpointError(f"{path}: {shown(name)} is no name of a tensor; the file is corrupt")
+
+
 def _check_entry(name: str, entry: Any, base: int, size: int, path: Path) -> TensorInfo:
+    check_name(name, path)
     try:
         dtype, shape, (begin, end) = DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
     except (KeyError, TypeError, ValueError):
