@@ -2,10 +2,10 @@
 
     python -m tools.bench.gemm [--n 7168] [--k 7168] [--rows 1,512] [--threads 1] [--clock cpu] [--json FILE]
 
-Each format is measured with fp32 and bf16 activations. A round times one reading of 64 MB in 2 MB pages by the kernels'
-threads, torch's linear layer and ours, so that what else the host does meets all three; figures are the fastest tenth's
-end of all rounds (``--quantile``). Each round takes another reading place and another copy of the weight, so that none
-lies in a cache. With one thread, ``--clock cpu`` counts the thread's own time, which other processes disturb less.
+Each format is measured with fp32 and bf16 activations. Readings of 64 MB in 2 MB pages by the kernels' threads, torch's
+linear layer and ours take turns of 50 ms, so that what else the host does meets all three; figures are the fastest
+tenth's end of all calls (``--quantile``). Each call takes another reading place and another copy of the weight, so that
+none lies in a cache. With one thread, ``--clock cpu`` counts the thread's own time, which other processes disturb less.
 """
 
 import argparse

@@ -5,31 +5,35 @@ import itertools
 import time
 from collections.abc import Callable
 
-PAUSE, WARM = 0.01, 0.005  # seconds
+PAUSE, WARM, TURN = 0.01, 0.005, 0.05  # seconds
 CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
 
 
 def in_turn(
     calls: dict[str, Callable[[int], object]], options: argparse.Namespace, *, least: int = 10
 ) -> dict[str, float]:
-    """A quantile of the seconds of each call, taken in turn, ``least`` times or more; a call is told its number.
+    """A quantile of the seconds of each call; they take turns of 50 ms, ``least`` or more; a call is told its number.
 
     Threads that wait by spinning for what went before, as OpenMP's do for some milliseconds, would take a core from the
-    next: so each call comes after a pause, and behind 5 ms of its like that are not timed, as kernels come in a step of
-    a model. Behind a single one calls of 0.5 ms took 7 to 11 % longer.
+    next: so each turn comes after a pause, and behind 5 ms of its like that are not timed, as kernels come in a step of
+    a model. Behind a single call one of 0.5 ms took 7 to 11 % longer.
     """
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    numbers = itertools.count()
-    end = time.perf_counter() + options.budget
-    while time.perf_counter() < end or len(next(iter(taken.values()))) < least:
+    numbers, clock = itertools.count(), CLOCKS[options.clock]
+    end, turns = time.perf_counter() + options.budget, 0
+    while time.perf_counter() < end or turns < least:
         for name, call in calls.items():
             time.sleep(PAUSE)
-            warm = time.perf_counter() + WARM
-            while True:
-                call(next(numbers))
-                if time.perf_counter() > warm:
-                    break
-            start = CLOCKS[options.clock]()
+            begin = time.perf_counter()
             call(next(numbers))
-            taken[name].append(CLOCKS[options.clock]() - start)
+            while time.perf_counter() < begin + WARM:
+                call(next(numbers))
+            begin = time.perf_counter()
+            while True:
+                start = clock()
+                call(next(numbers))
+                taken[name].append(clock() - start)
+                if time.perf_counter() > begin + TURN:
+                    break
+        turns += 1
     return {name: sorted(times)[int(len(times) * options.quantile)] for name, times in taken.items()}
