@@ -1,15 +1,16 @@
 """How fast a checkpoint becomes a model, against a plain read of the same file, and the memory that it takes.
 
-Usage: uv run python tools/bench/loading.py [--formats plain,int4,fp8-block] [--layers 16] [--wide 1] [--json FILE]
+Usage: uv run python tools/bench/loading.py [--formats plain,int4,fp8-block] [--layers 2] [--wide 4] [--json FILE]
 
-Makes a random DeepSeek V3 of about 20 MB (bf16) a layer in a temporary folder (``--wide`` W: W times as wide, so W * W
-times the bytes), and loads it in a fresh process: with the file dropped from the page cache (cold; the system may
-ignore that) and with it there (warm). It is held against two plain reads: 8 MiB at a time into one buffer, and, in a
-fresh process as well, into new memory of the file's size, which whoever keeps the weights cannot do without (in a
-virtual machine its price depends on whether the host has it at hand, so the two come in random order). Seconds are the
-best and the median of all runs, CPU (of all threads, which a busy machine changes less), user CPU and minor page faults
-the median; a format's lines are printed once it is done. Peak is the process's largest resident set above that before
-loading, mapped pages of the file included; held is what is resident above it afterwards, so the prepared weights.
+Makes a random DeepSeek V3 in a temporary folder: of matrices near the size of a real model's (2,048 x 4,096 in an
+expert), or with ``--layers 16 --wide 1`` of many that are a sixteenth of that, where Python shows. It loads that in a
+fresh process: with the file dropped from the page cache (cold; the system may ignore that) and with it there (warm). It
+is held against two plain reads: 8 MiB at a time into one buffer, and, in a fresh process as well, into new memory of
+the file's size, which whoever keeps the weights cannot do without (in a virtual machine its price depends on whether
+the host has it at hand, so the two come in random order). Seconds are the best and the median of all runs, CPU (of all
+threads, which a busy machine changes less), user CPU and minor page faults the median; a format's lines are printed
+once it is done. Peak is the process's largest resident set above that before loading, mapped pages of the file
+included; held is what is resident above it afterwards, so the prepared weights.
 """
 
 import argparse
@@ -188,9 +189,9 @@ def main() -> None:
     """Print each format as it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--formats", default="plain,int4,fp8-block", help="plain, int4, or of ts_modeling.testing")
-    parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--wide", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--wide", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write the figures there")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
