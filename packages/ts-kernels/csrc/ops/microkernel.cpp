@@ -203,12 +203,12 @@ void run_tiles(Product p, i64 count) {
   }
 }
 
-// The tallest tile for each width, in rows. 16 vector registers (AVX2, SSE2) hold 8 to 10 accumulators beside the
+// The tallest tile for each width, in rows. 16 vector registers hold 12 (AVX2) or 8 (SSE2) accumulators beside the
 // operands, 32 (AVX-512) 24.
 #if defined(TS_WIDE_VECTORS)
 constexpr int kTallest1 = 4, kTallest2 = 12, kTallest4 = 5, kTallest8 = 1;  // of width 1: the last of odd panels
 #elif defined(TS_ISA_AVX2)
-constexpr int kTallest1 = 5, kTallest2 = 1, kTallest4 = 0, kTallest8 = 0;
+constexpr int kTallest1 = 6, kTallest2 = 1, kTallest4 = 0, kTallest8 = 0;
 #else
 constexpr int kTallest1 = 2, kTallest2 = 0, kTallest4 = 0, kTallest8 = 0;
 #endif
