@@ -12,7 +12,7 @@ Conventions of every function and method
 """
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, TypedDict, Unpack, final
 
 from torch import Tensor
 
@@ -624,6 +624,31 @@ def direct_sample(
     logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, seeds: Tensor, positions: Tensor
 ) -> Any: ...
 
+class _QuantizedRows(TypedDict):
+    """Row-major codes of `format` (2 INT4, 3 INT4 with zero points, 4 INT8, 5 e4m3, 6 e2m1), whole bytes a row and
+    `code_stride` bytes apart, of which each four combined with `flip` (exclusive or) are in two's complement.
+
+    A row of scales (`scale_type` 0 fp32, 1 bf16, 2 fp16, 3 e4m3, 4 powers of two as e8m0; `scale_stride` elements
+    apart) holds ceil(k / group), for `scale_rows` rows of codes. `row_scales` fp32 [n] multiply them (0: none).
+    `zeros` int32 [ceil(n / 8), ceil(k / group)] are zero points, a nibble each, eight rows to a word (0: none)."""
+
+    format: int
+    n: int
+    k: int
+    in_turn: bool
+    codes: int
+    code_stride: int
+    flip: int
+    scales: int
+    scale_type: int
+    scale_stride: int
+    scale_rows: int
+    group: int
+    row_scales: int
+    row_scale_stride: int
+    zeros: int
+    zero_stride: int
+
 @final
 class Run:
     """n rows, from `first` on, of a weight of `total`, which `pack_runs` packs into `into` (None: memory for them all).
@@ -646,33 +671,12 @@ class Run:
     ) -> Run:
         """As PackedLinear's own arguments."""
     @staticmethod
-    def of_quantized(
-        *,
-        format: int,
-        n: int,
-        k: int,
-        in_turn: bool,
-        codes: int,
-        code_stride: int,
-        flip: int,
-        scales: int,
-        scale_type: int,
-        scale_stride: int,
-        scale_rows: int,
-        group: int,
-        row_scales: int,
-        row_scale_stride: int,
-        zeros: int,
-        zero_stride: int,
-        first: int,
-        total: int,
-        into: PackedLinear | None,
-    ) -> Run:
-        """As those of `PackedLinear.from_quantized`."""
+    def of_quantized(*, first: int, total: int, into: PackedLinear | None, **rows: Unpack[_QuantizedRows]) -> Run: ...
 
 def pack_runs(runs: list[Run]) -> None:
     """Pack them on the calling thread; several threads may at once, each its own."""
 
+@final
 class PackedLinear:
     """A linear layer's weight[n, k], copied into the kernels' layout (bf16 stays bf16, fp32 stays fp32)."""
 
@@ -681,31 +685,7 @@ class PackedLinear:
     ) -> None:
         """`in_turn`: rows of two matrices lie in turn; those of the first are packed first."""
     @staticmethod
-    def from_quantized(
-        *,
-        format: int,
-        n: int,
-        k: int,
-        in_turn: bool,
-        codes: int,
-        code_stride: int,
-        flip: int,
-        scales: int,
-        scale_type: int,
-        scale_stride: int,
-        scale_rows: int,
-        group: int,
-        row_scales: int,
-        row_scale_stride: int,
-        zeros: int,
-        zero_stride: int,
-    ) -> PackedLinear:
-        """Row-major codes of `format` (2 INT4, 3 INT4 with zero points, 4 INT8, 5 e4m3, 6 e2m1), whole bytes a row and
-        `code_stride` bytes apart, of which each four combined with `flip` (exclusive or) are in two's complement.
-
-        A row of scales (`scale_type` 0 fp32, 1 bf16, 2 fp16, 3 e4m3, 4 powers of two as e8m0; `scale_stride` elements
-        apart) holds ceil(k / group), for `scale_rows` rows of codes. `row_scales` fp32 [n] multiply them (0: none).
-        `zeros` int32 [ceil(n / 8), ceil(k / group)] are zero points, a nibble each, eight rows to a word (0: none)."""
+    def from_quantized(**rows: Unpack[_QuantizedRows]) -> PackedLinear: ...
     @property
     def has_nan(self) -> bool:
         """Whether FP8 codes of NaN were among those packed; the kernels take them for numbers."""
