@@ -128,15 +128,18 @@ def test_packed_alone_reads_back(native: None, name: str) -> None:
     torch.testing.assert_close(packed.dequantize(), made.dequantize(), rtol=2e-7, atol=0)  # nvfp4 joins its two scales
 
 
-@pytest.mark.parametrize("name", ["int4", "int4 of 64, zero points", "mxfp4", "nvfp4"])
-def test_many_deep_rows(isa: str, assert_close: Close, name: str) -> None:
-    """Products that are made in parts of k, and with codes widened for many rows, are those of single rows."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "name", ["int4", "int4 of 64, zero points", "int8", "fp8 block", "fp8 channel", "mxfp4", "nvfp4"]
+)
+def test_many_deep_rows(isa: str, assert_close: Close, name: str, dtype: torch.dtype) -> None:
+    """Products that are made in parts of rows and of k, with codes widened for many rows, are those of single rows."""
     weight = gemm.prepare(FORMATS[name](matrix(51, 2112)), keep_source=True)
-    x = torch.randn(61, 2112, generator=torch.Generator().manual_seed(3))
-    x = (x * torch.randn(61, 2112, generator=torch.Generator().manual_seed(4)).exp()).bfloat16()
+    x = torch.randn(83, 2112, generator=torch.Generator().manual_seed(3))
+    x = (x * torch.randn(83, 2112, generator=torch.Generator().manual_seed(4)).exp()).to(dtype)
     have = gemm.linear(x, weight, impl="native", out_dtype=torch.float32)
-    assert_close(have, gemm.linear(x, weight, impl="reference", out_dtype=torch.float32), torch.bfloat16)
-    for first, count in ((0, 1), (60, 1), (2, 5), (3, 6), (7, 48), (5, 50)):
+    assert_close(have, gemm.linear(x, weight, impl="reference", out_dtype=torch.float32), dtype)
+    for first, count in ((0, 1), (82, 1), (2, 5), (3, 6), (7, 48), (5, 50), (9, 70)):
         part = gemm.linear(x[first : first + count], weight, impl="native", out_dtype=torch.float32)
         assert torch.equal(part, have[first : first + count])
 

@@ -6,27 +6,23 @@
 namespace ts::TS_ISA {
 namespace {
 
-// Widens strips of 32 columns, as many as stay in the level-2 cache, and takes the rows in blocks of kBlockRows past
-// all of them: a block of rows stays in the level-1 cache while the strips, which are contiguous, stream.
+// Widens a strip of 32 columns and kDepth k at a time, past which all rows go: a tile's panels of that stay in the
+// level-1 cache, the rows' part of it in the level-2 cache. Sums go on from out in the order of k, so parts do not show.
 template <Format F>
 void multiply_widened(const WeightView& w, const Product& whole, i64 rows, i64 panel) {
-  constexpr i64 kPanels = 2, kStrip = kPanels * kPanel, kBlockRows = 24, kCacheFloats = 64 * 1024;
-  const i64 strips = min_of(max_of(1, kCacheFloats / (w.k * kStrip)), ceil_div(whole.columns, kStrip));
-  float* wide = scratch_of<float>(Slot::weight_tile, strips * w.k * kStrip);
-  for (i64 done = 0; done < whole.columns; done += strips * kStrip) {
-    const i64 columns = min_of(strips * kStrip, whole.columns - done);
-    for (i64 c = 0; c < columns; c += kStrip)
-      expand<F>(operand_of(w, panel + (done + c) / kPanel), ceil_div(min_of(kStrip, columns - c), kPanel), w.k,
-                wide + c * w.k);
-    for (i64 row = 0; row < rows; row += kBlockRows)
-      for (i64 c = 0; c < columns; c += kStrip) {
-        Product p = whole;
-        p.a += row * p.lda;
-        p.columns = min_of(kStrip, columns - c);
-        p.b = operand_of(wide + c * w.k, ceil_div(p.columns, kPanel) * kPanel);
-        p.out += row * p.ldo + done + c;
-        multiply<Format::f32>(p, min_of(kBlockRows, rows - row));
-      }
+  constexpr i64 kStrip = 2 * kPanel, kDepth = 1024;
+  float* wide = scratch_of<float>(Slot::weight_tile, kDepth * kStrip);
+  Product p = whole;
+  for (i64 k = 0; k < w.k; k += kDepth) {
+    p.a = whole.a + k, p.k = min_of(kDepth, w.k - k);
+    p.start = k ? Start::from_out : Start::from_zero;
+    for (i64 c = 0; c < whole.columns; c += kStrip) {
+      p.columns = min_of(kStrip, whole.columns - c), p.out = whole.out + c;
+      const i64 panels = ceil_div(p.columns, kPanel);
+      expand<F>(operand_of(w, panel + c / kPanel), panels, k, k + p.k, wide);
+      p.b = operand_of(wide, panels * kPanel);
+      multiply<Format::f32>(p, rows);
+    }
   }
 }
 
@@ -148,12 +144,13 @@ void multiply_shared(Pool& pool, const WeightView& w, const Rows& x, i64 rows, v
     const i64 row = task / column_blocks * row_block, column = task % column_blocks * column_block;
     const i64 height = min_of(row_block, rows - row), width = min_of(column_block, w.n - column);
     void* to = at(out, out_dtype, row * out_stride + column);
-    if (out_dtype == DType::f32) {
+    if (out_dtype == DType::f32 && height < kExpandRows) {
       multiply_rows(w, x, row, height, column, width, static_cast<float*>(to), out_stride);
     } else {
-      float* tile = scratch_of<float>(Slot::tile_out, height * width);
-      multiply_rows(w, x, row, height, column, width, tile, width);
-      write_rows(tile, width, height, width, to, out_stride, out_dtype);
+      const i64 apart = width + kPanel;
+      float* tile = scratch_of<float>(Slot::tile_out, height * apart);
+      multiply_rows(w, x, row, height, column, width, tile, apart);
+      write_rows(tile, apart, height, width, to, out_stride, out_dtype);
     }
   });
 }

@@ -281,20 +281,21 @@ TS_INLINE void expand_unit(const Operand& b, i64 u, i64 group, i64 panels, i64 k
 }  // namespace
 
 template <Format F>
-void expand(const Operand& b, i64 panels, i64 k, float* out) {
+void expand(const Operand& b, i64 panels, i64 begin, i64 end, float* out) {
   constexpr i64 unit = unit_of(F);
-  const i64 whole = has_scales(F) ? b.group : k;
-  for (i64 from = 0, group = 0; from < k; from += whole, ++group) {
-    const i64 to = min_of(from + whole, k);
-    for (i64 at = from; at < to; at += unit)
-      expand_unit<F>(b, at / unit, group, panels, to - at, out + at * panels * kPanel,
+  const i64 whole = has_scales(F) ? b.group : end;
+  for (i64 from = begin, group = begin / whole; from < end; ++group) {
+    const i64 to = min_of((group + 1) * whole, end);
+    for (; from < to; from += unit)
+      expand_unit<F>(b, from / unit, group, panels, to - from, out + (from - begin) * panels * kPanel,
                      std::make_integer_sequence<int, static_cast<int>(unit)>{});
+    from = to;
   }
 }
 
 #define TS_PRODUCT(F)                                     \
   template void multiply<Format::F>(const Product&, i64); \
-  template void expand<Format::F>(const Operand&, i64, i64, float*);
+  template void expand<Format::F>(const Operand&, i64, i64, i64, float*);
 TS_PRODUCT(f32)
 TS_PRODUCT(bf16)
 TS_PRODUCT(fp8)

@@ -60,9 +60,9 @@ struct Product {
 template <Format F>
 void multiply(const Product& p, i64 rows);
 
-// `panels` panels of b as row-major fp32 [k][panels * 16].
+// k from `begin`, a multiple of 16, to `end` of `panels` panels of b, as row-major fp32 [end - begin][panels * 16].
 template <Format F>
-void expand(const Operand& b, i64 panels, i64 k, float* out);
+void expand(const Operand& b, i64 panels, i64 begin, i64 end, float* out);
 
 }  // namespace ts::TS_PRODUCTS
 

@@ -230,38 +230,39 @@ void run_one(const WeightView& w, const DotRows& a, i64 row, i64 column, i64 col
   }
 }
 
-// Each panel is widened once for all rows, in parts of kDepth k: a part stays in the level-1 cache, and the rows' parts
-// in the level-2 cache, while the panels pass by.
-constexpr i64 kDepth = 1024;
+// Each panel is widened once for kHeight rows, in parts of kDepth k: a part stays in the level-1 cache, and the rows'
+// parts, 256 KB, in the level-2 cache while the panels pass by.
+constexpr i64 kDepth = 1024, kHeight = 64;
 
 template <Format F, int kParts, int kBlock>
 void run_many(const WeightView& w, const DotRows& a, i64 row, i64 rows, i64 column, i64 columns, float* out, i64 ldo) {
   constexpr i64 depth = kDepth / kBlock, steps = kSteps<F, kBlock>;
   constexpr int kRows = kParts == 3 ? 1 : 2;  // what the registers hold
   u32* wide = scratch_of<u32>(Slot::weight_tile, depth * kBlockWords<F, kBlock>);
-  for (i64 from = 0; from < a.blocks; from += depth) {
-    const i64 blocks = min_of(depth, a.blocks - from);
-    for (i64 c = 0; c < columns; c += kPanel) {
-      widen<F, kBlock>(w, (column + c) / kPanel, from, blocks, wide);
-      Part part{.words = wide,
-                .w = w,
-                .scales = 0,
-                .group = 1,
-                .a = a.bytes + row * a.row_words + from * kParts * steps,
-                .heads = a.heads + row * a.blocks + from,
-                .row_words = a.row_words,
-                .head_stride = a.blocks,
-                .blocks = blocks,
-                .resume = from > 0,
-                .out = out + c,
-                .ldo = ldo,
-                .columns = columns - c};
-      for (i64 r = 0; r < rows; r += kRows) {
-        r + kRows <= rows ? widened_tile<F, kParts, kBlock, kRows>(part) : widened_tile<F, kParts, kBlock, 1>(part);
-        part.a += kRows * a.row_words, part.heads += kRows * a.blocks, part.out += kRows * ldo;
-      }
+  const auto run_panel = [&](i64 first, i64 from, i64 c) {
+    const i64 blocks = min_of(depth, a.blocks - from), end = min_of(first + kHeight, rows);
+    widen<F, kBlock>(w, (column + c) / kPanel, from, blocks, wide);
+    Part part{.words = wide,
+              .w = w,
+              .scales = 0,
+              .group = 1,
+              .a = a.bytes + (row + first) * a.row_words + from * kParts * steps,
+              .heads = a.heads + (row + first) * a.blocks + from,
+              .row_words = a.row_words,
+              .head_stride = a.blocks,
+              .blocks = blocks,
+              .resume = from > 0,
+              .out = out + first * ldo + c,
+              .ldo = ldo,
+              .columns = columns - c};
+    for (i64 r = first; r < end; r += kRows) {
+      r + kRows <= end ? widened_tile<F, kParts, kBlock, kRows>(part) : widened_tile<F, kParts, kBlock, 1>(part);
+      part.a += kRows * a.row_words, part.heads += kRows * a.blocks, part.out += kRows * ldo;
     }
-  }
+  };
+  for (i64 first = 0; first < rows; first += kHeight)
+    for (i64 from = 0; from < a.blocks; from += depth)
+      for (i64 c = 0; c < columns; c += kPanel) run_panel(first, from, c);
 }
 
 template <Format F, int kBlock = 32>
