@@ -175,27 +175,45 @@ def test_the_lowest_parts_times_the_largest_codes(isa: str, name: str) -> None:
         (45, quantize.quantize_int8),
         (3, quantize.quantize_int8),
         (48, quantize.quantize_nvfp4),
+        (1029, quantize.quantize_fp8_channel),
+        (130, quantize.quantize_fp8_channel),
+        (3, quantize.quantize_fp8_channel),
     ],
 )
 def test_the_last_block_may_be_short(isa: str, assert_close: Close, k: int, make: Make, dtype: torch.dtype) -> None:
     """What follows a row in memory, NaN here, is not read into its last block; and every number of the block counts."""
     weight = gemm.prepare(make(matrix(19, k)), keep_source=True)
-    x = torch.full((5, k + 9), torch.nan, dtype=dtype)
-    x[:, :k] = torch.randn(5, k, generator=torch.Generator().manual_seed(5))
+    x = torch.full((50, k + 9), torch.nan, dtype=dtype)
+    x[:, :k] = torch.randn(50, k, generator=torch.Generator().manual_seed(5))
     x[1, : k - 1], x[2, : k - 2] = 0, 0  # the last numbers alone
-    for rows in (x[:, :k], x[1:2, :k]):
+    for rows in (x[:, :k], x[:5, :k], x[1:2, :k]):
         have, want = (gemm.linear(rows, weight, out_dtype=torch.float32, impl=i) for i in ("native", "reference"))
         for row in range(len(rows)):
             assert_close(have[row], want[row], dtype)
 
 
-def test_large_rows(isa: str, assert_close: Close) -> None:
+@pytest.mark.parametrize("name", ["int4", "fp8 block"])
+def test_large_rows(isa: str, assert_close: Close, name: str) -> None:
     """Numbers whose sums of codes no float holds, though the results do."""
-    weight = gemm.prepare(quantize.quantize_int4(matrix(32, 64)), keep_source=True)
+    weight = gemm.prepare(FORMATS[name](matrix(32, 64)), keep_source=True)
     x = (torch.randn(50, 64, generator=torch.Generator().manual_seed(3)).sign() * 1e38).bfloat16()
     have = gemm.linear(x, weight, impl="native")
     assert_close(have * 1e-38, gemm.linear(x, weight, impl="reference") * 1e-38)
     assert torch.equal(gemm.linear(x[:2], weight, impl="native"), have[:2])
+
+
+@pytest.mark.parametrize("rows", [1, 4, 50])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_code_of_fp8(isa: str, rows: int, dtype: torch.dtype) -> None:
+    """Exact where a row picks one number, at every place of a word and of a vector of columns."""
+    codes = torch.arange(256, dtype=torch.uint8)
+    codes = codes[codes & 0x7F != 0x7F]
+    values = torch.stack([codes.roll(row) for row in range(17)]).view(torch.float8_e4m3fn)
+    weight = gemm.prepare(quantize.Fp8ChannelWeight(values, torch.linspace(0.5, 2, 17)[:, None]))
+    for first in range(0, 254, rows):
+        x = torch.eye(254, dtype=dtype)[first : first + rows]
+        have = gemm.linear(x, weight, out_dtype=torch.float32, impl="native")
+        assert torch.equal(have, weight.dequantize()[:, first : first + rows].t())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

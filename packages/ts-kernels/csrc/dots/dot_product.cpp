@@ -4,6 +4,7 @@
 
 #include "dots/code_product.h"
 #include "dots/codes.h"
+#include "dots/fp8_product.h"
 #include "dots/row_pointers.h"
 #include "ops/ops.h"
 
@@ -240,8 +241,9 @@ void multiply_dots(const WeightView& w, const DotRows& a, i64 row, i64 rows, i64
       return run_parts<Format::int8>(place, rows);
     case Format::fp4:
       return block_of(w) == 16 ? run_parts<Format::fp4, 16>(place, rows) : run_parts<Format::fp4>(place, rows);
-    case Format::f32:
     case Format::fp8:
+      return multiply_fp8(w, a, row, rows, column, columns, out, ldo);
+    case Format::f32:
       break;  // dots_serve is false
   }
 }

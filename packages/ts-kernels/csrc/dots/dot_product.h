@@ -1,6 +1,6 @@
 // Products on the dot-product instructions of AVX-512: bf16 pairs (VDPBF16PS) and bytes (VPDPBUSD).
 //
-// bf16 rows with bf16 weights are multiplied as they are, into fp32 sums.
+// bf16 rows with bf16 weights are multiplied as they are, into fp32 sums; FP8 weights become bf16 (fp8_product.h).
 //
 // Weights of 4 or 8 bits are small whole numbers times a scale. A row is brought to fixed point, each block of 32 (or
 // 16) numbers with an exponent of its own: 23 bits of fp32 rows, 15 of bf16 rows (which have 8). These are split into
@@ -52,8 +52,9 @@ struct DotRows {
 
 // Whether these products serve rows of type `dtype` in a call whose activations are `activations`.
 TS_INLINE bool dots_serve(const WeightView& w, DType activations, DType dtype) {
-  if (w.format == Format::bf16) return kHasPairProducts && activations == DType::bf16 && dtype == DType::bf16;
-  return has_scales(w.format) && w.format != Format::fp8;
+  if (w.format == Format::bf16 || w.format == Format::fp8)
+    return kHasPairProducts && activations == DType::bf16 && dtype == DType::bf16;
+  return has_scales(w.format);
 }
 
 // Rows of x, [rows, k], for products with w; in scratch of the calling thread, or x itself. `pool` may be null.

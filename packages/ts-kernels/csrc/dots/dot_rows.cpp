@@ -148,7 +148,7 @@ bool code_rows(Pool* pool, const WeightView& w, const void* x, i64 x_stride, i64
 }
 
 DotRows dot_rows(Pool* pool, const WeightView& w, const void* x, i64 x_stride, i64 rows, DType dtype, Slot slot) {
-  if (w.format == Format::bf16) return paired(pool, x, x_stride, rows, w.k, slot);
+  if (w.format == Format::bf16 || w.format == Format::fp8) return paired(pool, x, x_stride, rows, w.k, slot);
   DotRows out;
   if (codes_serve(w, dtype, rows) && code_rows(pool, w, x, x_stride, rows, slot, out)) return out;
   const i64 block = block_of(w);

@@ -40,7 +40,9 @@ void add_vectors([[maybe_unused]] std::vector<KernelTable>& tables) {
       !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512cd"))
     return;
   tables.push_back(avx512::table);
-  if (!__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512bf16")) return;
+  if (!__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512bf16") ||
+      !__builtin_cpu_supports("avx512vbmi"))
+    return;
   tables.push_back(avx512_bf16::table);
 #endif
 }
@@ -48,7 +50,8 @@ void add_vectors([[maybe_unused]] std::vector<KernelTable>& tables) {
 // Empty, and the table added, where AMX can be used.
 std::string add_amx([[maybe_unused]] std::vector<KernelTable>& tables) {
 #if defined(TS_HAVE_AMX)
-  if (tables.back().name != std::string(avx512_bf16::table.name)) return "this CPU lacks AVX-512 with VNNI and BF16";
+  if (tables.back().name != std::string(avx512_bf16::table.name))
+    return "this CPU lacks AVX-512 with VNNI, BF16 and VBMI";
   if (std::string refusal = request_amx(); !refusal.empty()) return refusal;
   const KernelTable table = amx::table();
   if (!same_products(avx512::table, table)) return "its products differ from AVX-512's";

@@ -7,7 +7,8 @@ namespace ts::TS_ISA {
 namespace {
 
 // Widens a strip of 32 columns and kDepth k at a time, past which all rows go: a tile's panels of that stay in the
-// level-1 cache, the rows' part of it in the level-2 cache. Sums go on from out in the order of k, so parts do not show.
+// level-1 cache, the rows' part of it in the level-2 cache. Sums go on from out in the order of k, so parts do not
+// show.
 template <Format F>
 void multiply_widened(const WeightView& w, const Product& whole, i64 rows, i64 panel) {
   constexpr i64 kStrip = 2 * kPanel, kDepth = 1024;
@@ -135,7 +136,7 @@ void multiply_shared(Pool& pool, const WeightView& w, const Rows& x, i64 rows, v
   if (rows == 0) return;
   // 256 rows of a block stay in the level-2 cache while the block's columns pass by; 128 columns are the widest tile.
   // Where codes are widened for each block of rows, twice as many share that.
-  const i64 row_block = min_of(rows, x.dots.sums ? 512 : 256);
+  const i64 row_block = min_of(rows, x.dots.pairs && has_scales(w.format) ? 512 : 256);
   const i64 row_blocks = ceil_div(rows, row_block);
   i64 column_block = rows < 6 ? 128 : 64;
   while (column_block < w.n && ceil_div(w.n, column_block) * row_blocks > 64) column_block *= 2;
