@@ -225,3 +225,9 @@ def test_bytecode_of_a_bare_torch_goes_to_our_cache(tmp_path: Path, monkeypatch:
     (torch / "__pycache__").mkdir()
     assert child_environment(read_settings(env))["PYTHONDONTWRITEBYTECODE"] == "1"
     assert "PYTHONPYCACHEPREFIX" not in child_environment(read_settings({"HOME": os.devnull}))
+
+
+def test_threads_of_torch_do_not_poll_unless_the_user_says_so() -> None:
+    assert child_environment(read_settings({"HOME": "/h"}))["OMP_WAIT_POLICY"] == "passive"
+    given = child_environment(read_settings({"HOME": "/h", "OMP_WAIT_POLICY": "active"}))
+    assert given["OMP_WAIT_POLICY"] == "active"
