@@ -5,7 +5,8 @@
 Each format is measured with fp32 and bf16 activations. Readings of 64 MB in 2 MB pages by the kernels' threads, torch's
 linear layer and ours take turns of 50 ms, so that what else the host does meets all three; figures are the fastest
 tenth's end of all calls (``--quantile``). Each call takes another reading place and another copy of the weight, so that
-none lies in a cache. With one thread, ``--clock cpu`` counts the thread's own time, which other processes disturb less.
+none lies in a cache. INT4 with bf16 rows is timed beside torch's own product of INT4, too (a scale and a zero point for
+each group). With one thread, ``--clock cpu`` counts the thread's own time, which other processes disturb less.
 """
 
 import argparse
@@ -101,6 +102,15 @@ def copies(make: Callable[[], T]) -> list[T]:
     return made
 
 
+def torch_int4(x: Tensor, n: int, group: int) -> Callable[[int], object]:
+    """Torch's product of ``x`` with an INT4 weight [n, K]; its numbers do not matter here."""
+    aten, k = torch.ops.aten, x.shape[1]
+    codes = torch.randint(16, (n, k), dtype=torch.int32)
+    weights = copies(lambda: aten._convert_weight_to_int4pack_for_cpu(codes, 1))
+    factors = torch.rand(k // group, n, 2).to(x.dtype)
+    return lambda number: aten._weight_int4pack_mm_for_cpu(x, weights[number % len(weights)], group, factors)
+
+
 def measure(options: argparse.Namespace, rows: int) -> Iterator[Row]:
     """Each format at ``rows`` rows, beside torch in the type of the rows."""
     weight, read = torch.randn(options.n, options.k) * options.k**-0.5, reading()
@@ -111,6 +121,8 @@ def measure(options: argparse.Namespace, rows: int) -> Iterator[Row]:
             source = FORMATS[format](weight)
             packed = copies(functools.partial(gemm.prepare, source))
             calls = {"read": read, "torch": theirs, "kernel": over(gemm.linear, x, packed)}
+            if isinstance(source, quantize.Int4Weight) and dtype == torch.bfloat16:
+                calls["torch int4"] = torch_int4(x, options.n, source.group)
             taken = in_turn(calls, options, least=3)
             gb_s, read_gb_s = packed[0].nbytes / taken["kernel"] / 1e9, TURN / taken["read"] / 1e9
             yield {
@@ -118,6 +130,7 @@ def measure(options: argparse.Namespace, rows: int) -> Iterator[Row]:
                 "ms": taken["kernel"] * 1e3, "torch_ms": taken["torch"] * 1e3, "gb_s": gb_s, "read_gb_s": read_gb_s,
                 "gflop_s": 2 * rows * options.n * options.k / taken["kernel"] / 1e9,
                 "torch_ratio": taken["torch"] / taken["kernel"], "share_of_read": gb_s / read_gb_s,
+                "torch_int4_ratio": taken["torch int4"] / taken["kernel"] if "torch int4" in taken else None,
             }  # fmt: skip
 
 
@@ -127,7 +140,7 @@ def line(row: Row) -> str:
         f"M={row['rows']:<5}{row['dtype']:9} {row['weights']:26}{row['ms']:9.3f} ms {row['gb_s']:6.1f} of "
         f"{row['read_gb_s']:5.1f} GB/s ({row['share_of_read']:4.0%}){row['gflop_s']:8.0f} GFLOP/s "
         f"{row['torch_ratio']:6.2f}x torch"
-    )
+    ) + (f", {row['torch_int4_ratio']:5.2f}x its INT4" if row["torch_int4_ratio"] else "")
 
 
 if __name__ == "__main__":

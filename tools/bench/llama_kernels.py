@@ -8,7 +8,9 @@ is faster. The two take turns of a few calls, with a pause between them. Both re
 anything is timed: a wrong graph would be fast too. bf16 is both sides' bf16; INT4 is groups of 32 with a 16-bit scale
 here and Q4_0 there; the latent cache is bf16 here and f16 there. Activations come as fp32; inside, llama.cpp rounds
 them to bf16 for bf16 weights and to 8 bits for Q4_0; ts-kernels keeps them for bf16 weights, and 23 bits of them in
-blocks of 32 for INT4. In "bf16 rows" ours come as bf16. Run it on an idle machine.
+blocks of 32 for INT4. In "rounded" ours are rounded to bf16 in each call and results are fp32: what comes and goes, and
+the precision, is then as there (a little more for INT4). In "bf16 rows" ours come and go as bf16. Run it on an idle
+machine.
 """
 
 import argparse
@@ -81,11 +83,10 @@ class Bench:
     def pairs(self) -> Iterator[Pair]:
         """Every comparison whose name starts with what was asked for."""
         for n, k in ((7168, 2048), (32768, 7168), (4096, 7168)):
-            for rows, format, kind in product((1, 32), ("bf16", "int4"), ("", " bf16 rows")):
-                name = f"linear {format} {rows}x{n}x{k}{kind}"
+            for rows, format, form in product((1, 32), ("bf16", "int4"), ("", " rounded", " bf16 rows")):
+                name = f"linear {format} {rows}x{n}x{k}{form}"
                 if self.wanted(name):
-                    x = self.make(rows, k)
-                    yield self.linear(name, x, x.bfloat16() if kind else x, n, quantized=format == "int4")
+                    yield self.linear(name, self.make(rows, k), n, quantized=format == "int4", form=form)
         for rows in (1, 16):
             if self.wanted(f"experts int4 {rows} rows"):
                 yield self.experts(rows)
@@ -97,8 +98,8 @@ class Bench:
         """Whether ``what`` was asked for."""
         return what.startswith(self.only)
 
-    def linear(self, name: str, x: Tensor, own: Tensor, n: int, *, quantized: bool) -> Pair:
-        """x @ weight.T; ours gets ``own``."""
+    def linear(self, name: str, x: Tensor, n: int, *, quantized: bool, form: str) -> Pair:
+        """x @ weight.T; ``form`` is what ours gets."""
         k = x.shape[1]
         weight = self.make.weight(n, k)
         source: Any = quantize.quantize_int4(weight) if quantized else weight
@@ -107,7 +108,14 @@ class Bench:
         # It rearranges quantized weights only; a bf16 one in such a buffer makes it crash.
         theirs = [self.product(x, kind, data, n, k, repack) for repack in (False, True)[: 1 + quantized]]
         found = [graph for graph in theirs if graph]
-        return Pair(name, lambda: gemm.linear(own, prepared), found, x @ weight.float().t(), 0.2 if quantized else 0.02)
+        own = x.bfloat16() if form == " bf16 rows" else x
+
+        def ours() -> Tensor:
+            if form == " rounded":
+                return gemm.linear(x.bfloat16(), prepared, out_dtype=torch.float32)
+            return gemm.linear(own, prepared)
+
+        return Pair(name, ours, found, x @ weight.float().t(), 0.2 if quantized else 0.02)
 
     def product(self, x: Tensor, kind: int, data: Any, n: int, k: int, repack: bool) -> tuple[int, int] | None:
         """ggml's graph of one product."""
@@ -258,6 +266,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if platform.native_error() is not None:
         raise SystemExit(f"nothing to compare: {platform.instruction_sets()}")
+    platform.configure_native()  # with as many; torch's own threads would poll beside them after each rounding
+    torch.set_num_threads(1)
     ggml = Ggml(find(options.library), options.threads)
     print(f"-- {options.threads} threads; ggml for {', '.join(ggml.features())}; {platform.instruction_sets()}")
     lines = []
