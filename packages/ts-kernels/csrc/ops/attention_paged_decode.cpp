@@ -9,7 +9,8 @@ namespace ts::TS_ISA {
 namespace {
 
 constexpr i64 kSplit = 256;  // keys of a task
-constexpr i64 kStep = 32;    // keys at a time: of 8 heads of 128 they are 128 KB in bf16, and as much is on its way
+constexpr i64 kStep = 32;    // keys at a time, or half as many where these and as many values do not fit kStepBytes
+constexpr i64 kStepBytes = 256 * 1024;  // as much is on its way to the level-2 cache
 
 struct Sizes {
   i64 group, d, v;  // widths rounded up to whole vectors
@@ -73,10 +74,26 @@ TS_INLINE void find_step(const PagedArgs& a, i64 row, i64 first, i64 count, Toke
   find_tokens(a, pages, a.v_cache, a.v_page, a.v, first, count, t.values);
 }
 
+// The keys or values of the step to come, of all heads, as they lie in memory. They are fetched in that order, a few
+// lines at a time between other work: in one go they would stop the core until memory has answered, and head by head
+// each would be in another page of memory.
 template <class T>
-TS_INLINE void fetch(const T* from, i64 width) {
-  for (i64 i = 0; i < width; i += 64 / static_cast<i64>(sizeof(T))) __builtin_prefetch(from + i, 0, 2);
-}
+struct Ahead {
+  const T* const* tokens;
+  i64 left, width;  // tokens; numbers of each
+  const T *at, *end;
+
+  TS_INLINE void fetch(Ahead& a, i64 numbers) {
+    constexpr i64 line = 64 / static_cast<i64>(sizeof(T));
+    for (; numbers > 0; numbers -= line, a.at += line) {
+      if (a.at >= a.end) {
+        if (a.left == 0) return;
+        a.at = *a.tokens++, a.end = a.at + a.width, --a.left;
+      }
+      __builtin_prefetch(a.at, 0, 2);
+    }
+  }
+};
 
 // bf16 is widened two vectors at a time, which takes two operations instead of four, and comes as columns of even
 // number, then those of odd. Queries are brought into that order beforehand and outputs out of it at the end.
@@ -181,29 +198,27 @@ TS_INLINE void dot_block(const u16* q, i64 stride, float factor, const u16* cons
 }
 #endif
 
-// `next`, null or the same keys of the step to come, is fetched in between: in one go it would stop the core until
-// memory has answered.
 template <int Q, class X, class T>
-TS_INLINE void dots(const X* q, i64 stride, float factor, const T* const* keys, const T* const* next, i64 at, i64 width,
+TS_INLINE void dots(const X* q, i64 stride, float factor, const T* const* keys, Ahead<T>* next, i64 at, i64 width,
                     i64 count, float* scores) {
   constexpr int K = W / Q;
   for (i64 k = 0; k < count; k += K) {
-    for (i64 i = k; next && i < k + K; ++i) fetch(next[i] + at, width);
+    if (next) Ahead<T>::fetch(*next, K * width);
     dot_block<Q>(q, stride, factor, keys + k, at, width, scores + k);
   }
 }
 
 // out[q] = out[q] * factor[q] + sum of p[q][k] * value k, in V vectors of columns; V is even or 1.
 template <int Q, int V, class T>
-TS_INLINE void mix_block(const float* p, const float* factor, const T* const* values, const T* const* next, i64 at,
-                         i64 left, i64 count, float* out, i64 stride) {
+TS_INLINE void mix_block(const float* p, const float* factor, const T* const* values, Ahead<T>* next, i64 at, i64 left,
+                         i64 count, float* out, i64 stride) {
   vf sums[Q][V];
 #pragma GCC unroll 4
   for (int i = 0; i < Q; ++i)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sums[i][v] = load(out + i * stride + v * W) * set1(factor[i]);
   for (i64 k = 0; k < count; ++k) {
-    if (next) fetch(next[k] + at, min_of(left, V * W));
+    if (next) Ahead<T>::fetch(*next, min_of(left, V * W));
     vf x[V];
     if constexpr (V == 1) {
       x[0] = widen(values[k] + at, left);
@@ -225,7 +240,7 @@ TS_INLINE void mix_block(const float* p, const float* factor, const T* const* va
 }
 
 template <int Q, class T>
-TS_INLINE void mix(const float* p, const float* factor, const T* const* values, const T* const* next, i64 at, i64 width,
+TS_INLINE void mix(const float* p, const float* factor, const T* const* values, Ahead<T>* next, i64 at, i64 width,
                    i64 count, float* out, i64 stride) {
   constexpr int V = kMixVectors;
   i64 j = 0;
@@ -256,32 +271,35 @@ struct Work {
 
 template <class X, class T>
 TS_INLINE void attend_head(const PagedArgs& a, const Sizes& s, const Row& row, i64 head, i64 first, i64 count,
-                           const Tokens<T>& t, const Tokens<T>* next, const Work<X>& w) {
+                           const Tokens<T>& t, Ahead<T>* keys, Ahead<T>* values, const Work<X>& w) {
   const i64 rows = row.queries * s.group, base = head * rows;
   by_blocks(rows, [&](i64 r, auto many) TS_LAMBDA {
-    dots<many.value>(w.q + (base + r) * w.q_stride, w.q_stride, w.q_factor, t.keys,
-                     r == 0 && next ? next->keys : nullptr, head * a.d, a.d, count, w.scores + r * kStep);
+    dots<many.value>(w.q + (base + r) * w.q_stride, w.q_stride, w.q_factor, t.keys, r == 0 ? keys : nullptr, head * a.d,
+                     a.d, count, w.scores + r * kStep);
   });
   for (i64 r = 0; r < rows; ++r) {
     const Seen seen = seen_by(a, row.position + r / s.group, first, count);
     softmax_row(w.scores + r * kStep, kStep, seen, a.soft_cap, w.softmax, base + r);
   }
   by_blocks(rows, [&](i64 r, auto many) TS_LAMBDA {
-    mix<many.value>(w.scores + r * kStep, w.softmax.factor + base + r, t.values,
-                    r == 0 && next ? next->values : nullptr, head * a.v, a.v, count, w.out + (base + r) * s.v, s.v);
+    mix<many.value>(w.scores + r * kStep, w.softmax.factor + base + r, t.values, r == 0 ? values : nullptr, head * a.v,
+                    a.v, count, w.out + (base + r) * s.v, s.v);
   });
 }
 
 template <class T, class X>
 void attend_keys(const PagedArgs& a, const Sizes& s, const Row& row, i64 first, i64 end, const Work<X>& w) {
+  const i64 bytes = a.kv_heads * (a.d + a.v) * static_cast<i64>(sizeof(T));
+  const i64 step = bytes * kStep <= kStepBytes ? kStep : kStep / 2;
   Tokens<T> now, next;
-  find_step(a, row.row, first, min_of(kStep, end - first), next);
-  for (; first < end; first += kStep) {
+  find_step(a, row.row, first, min_of(step, end - first), next);
+  for (; first < end; first += step) {
     now = next;
-    const i64 count = min_of(kStep, end - first), ahead = min_of(kStep, end - first - kStep);
-    if (ahead > 0) find_step(a, row.row, first + kStep, ahead, next);
-    for (i64 head = 0; head < a.kv_heads; ++head)
-      attend_head(a, s, row, head, first, count, now, ahead > 0 ? &next : nullptr, w);
+    const i64 count = min_of(step, end - first), ahead = max_of(0, min_of(step, end - first - step));
+    if (ahead > 0) find_step(a, row.row, first + step, ahead, next);
+    Ahead<T> keys{next.keys, ahead, a.kv_heads * a.d, nullptr, nullptr};
+    Ahead<T> values{next.values, ahead, a.kv_heads * a.v, nullptr, nullptr};
+    for (i64 head = 0; head < a.kv_heads; ++head) attend_head(a, s, row, head, first, count, now, &keys, &values, w);
   }
 }
 
