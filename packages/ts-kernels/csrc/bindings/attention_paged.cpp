@@ -1,5 +1,11 @@
 // Attention over separate paged caches of keys and values, and the writes that fill them.
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <vector>
+
 #include "bindings/checks.h"
+#include "bindings/direct.h"
 
 namespace ts {
 namespace {
@@ -31,9 +37,111 @@ bool any_row(const PagedArgs& a, bool few) {
   return false;
 }
 
+// [pages][page_size][heads][width], each page one run of memory.
+bool paged(const direct::View& cache) {
+  return cache.rank() == 4 && cache.is_float() && cache.size(1) > 0 && cache.size(2) > 0 && cache.size(3) > 0 &&
+         cache.stride(3) == 1 && cache.stride(2) == cache.size(3) && cache.stride(1) == cache.size(2) * cache.size(3);
+}
+
+bool paged_pair(const direct::View& k, const direct::View& v) {
+  return paged(k) && paged(v) && v.is(k.dtype()) && v.size(0) == k.size(0) && v.size(1) == k.size(1) &&
+         v.size(2) == k.size(2);
+}
+
+// [tokens][heads][width], the heads of a token side by side.
+bool heads_of(const direct::View& x) {
+  return x.rank() == 3 && x.is_float() && x.size(1) > 0 && x.size(2) > 0 && x.stride(2) == 1 &&
+         x.stride(1) == x.size(2);
+}
+
+bool positive(float x) { return x > 0 && std::isfinite(x); }
+
+py::object decode_direct(Engine& engine, py::handle q_, py::handle k_, py::handle v_, py::handle tables_,
+                         py::handle lengths_, py::handle sinks_, float scale, std::optional<i64> window, float k_scale,
+                         float v_scale) {
+  direct::View q, k, v, tables, lengths, sinks;
+  if (!direct::read({q_, k_, v_, tables_, lengths_}, q, k, v, tables, lengths) || lengths.rank() != 1)
+    return direct::declined();
+  const i64 rows = lengths.size(0), tokens = q.rank() == 3 ? q.size(0) : 0;
+  const bool queries = heads_of(q) && rows > 0 && tokens > 0 && tokens % rows == 0 && tokens / rows <= 8;
+  const bool keys = queries && paged_pair(k, v) && k.size(3) == q.size(2) && q.size(1) % k.size(2) == 0;
+  const bool places = tables.matrix() && tables.size(0) == rows && tables.is(dlpack::kInt32) && lengths.vector(rows) &&
+                      lengths.is(dlpack::kInt32);
+  if (!keys || !places || !std::isfinite(scale) || window.value_or(0) < 0 || !positive(k_scale) || !positive(v_scale))
+    return direct::declined();
+  const bool sunk = !sinks_.is_none();
+  if (sunk && (!direct::View::read(sinks_, sinks) || !sinks.vector(q.size(1)) || !sinks.is(dlpack::kFloat32)))
+    return direct::declined();
+  const i64 heads = q.size(1), width = v.size(3);
+  thread_local std::vector<float> lse;  // which nobody asked for
+  lse.resize(static_cast<std::size_t>(tokens * heads));
+  direct::Fresh out = direct::fresh({tokens, heads * width}, q.dtype());
+  const PagedArgs args{q.data(),
+                       q.stride(0),
+                       rows,
+                       nullptr,
+                       tokens / rows,
+                       q.code(),
+                       k.data(),
+                       v.data(),
+                       k.code(),
+                       k.stride(0),
+                       v.stride(0),
+                       k.size(1),
+                       heads,
+                       k.size(2),
+                       q.size(2),
+                       width,
+                       tables.data<i32>(),
+                       tables.stride(0),
+                       tables.size(1),
+                       lengths.data<i32>(),
+                       sunk ? sinks.data<float>() : nullptr,
+                       scale * k_scale,
+                       0.0f,
+                       v_scale,
+                       window.value_or(0),
+                       out.data,
+                       lse.data()};
+  engine.run<PagedArgs>(&KernelTable::attend_paged_few, args, check_paged_rows(args, k.size(0), tokens));
+  return std::move(out.object);
+}
+
+py::object write_direct(Engine& engine, py::handle k_, py::handle v_, py::handle slots_, py::handle k_cache_,
+                        py::handle v_cache_, float k_scale, float v_scale) {
+  direct::View k, v, slots, k_cache, v_cache;
+  if (!direct::read({k_, v_, slots_, k_cache_, v_cache_}, k, v, slots, k_cache, v_cache) || !heads_of(k) ||
+      !heads_of(v) || !v.is(k.dtype()) || !paged_pair(k_cache, v_cache))
+    return direct::declined();
+  const i64 tokens = k.size(0);
+  const auto fits = [](const direct::View& x, const direct::View& cache) {
+    return x.size(1) == cache.size(2) && x.size(2) == cache.size(3);
+  };
+  if (!fits(k, k_cache) || !fits(v, v_cache) || v.size(0) != tokens || !slots.vector(tokens) ||
+      !slots.is(dlpack::kInt64) || !positive(k_scale) || !positive(v_scale))
+    return direct::declined();
+  check_below("kv_cache.write_kv", "slot_mapping", slots.data<i64>(), tokens, k_cache.size(0) * k_cache.size(1));
+  const auto part = [](const direct::View& x, const direct::View& cache, float scale) {
+    return KvPart{x.data(), x.stride(0), x.size(1) * x.size(2), cache.data(), cache.stride(0), scale};
+  };
+  const KvWriteArgs args{
+      tokens,   slots.data<i64>(), k_cache.size(1), part(k, k_cache, k_scale), part(v, v_cache, v_scale),
+      k.code(), k_cache.code()};
+  engine.run<KvWriteArgs>(&KernelTable::write_kv, args, tokens * (args.keys.width + args.values.width) * 2);
+  return py::none();
+}
+
 }  // namespace
 
 void bind_attention_paged(py::module_& m, Engine& engine) {
+  m.def("direct_attend_few",
+        [&engine](py::handle q, py::handle k_cache, py::handle v_cache, py::handle tables, py::handle lengths,
+                  py::handle sinks, float scale, std::optional<i64> window, float k_scale, float v_scale) {
+          return decode_direct(engine, q, k_cache, v_cache, tables, lengths, sinks, scale, window, k_scale, v_scale);
+        });
+  m.def("direct_write_kv",
+        [&engine](py::handle k, py::handle v, py::handle slots, py::handle k_cache, py::handle v_cache, float k_scale,
+                  float v_scale) { return write_direct(engine, k, v, slots, k_cache, v_cache, k_scale, v_scale); });
   m.def("attend_paged", [&engine](Address q, i64 q_stride, i64 tokens, i64 rows, Address cu_q, int dtype,
                                   Address k_cache, Address v_cache, int cache_dtype, i64 k_page, i64 v_page, i64 pages,
                                   i64 page_size, i64 heads, i64 kv_heads, i64 d, i64 v, Address block_tables,

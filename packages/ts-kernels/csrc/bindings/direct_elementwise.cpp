@@ -40,21 +40,31 @@ void bind_norms(py::module_& m, Engine& engine) {
         });
 }
 
+// By halves the first columns of a head turn, by pairs the last.
+py::object rotate(Engine& engine, const char* operation, bool halves, py::handle x_, py::handle table_,
+                  py::handle positions_) {
+  View x, table, positions;
+  if (!direct::read({x_, table_, positions_}, x, table, positions) || x.rank() != 3 || x.stride(2) != 1 ||
+      !x.is_float())
+    return declined();
+  if (table.rank() != 2 || !table.is(dlpack::kFloat32) || !positions.is(dlpack::kInt64)) return declined();
+  const i64 tokens = x.size(0), limit = table.size(0), rotary = table.size(1);
+  if (!table.dense(limit, rotary) || rotary < 2 || rotary % 2 || rotary > x.size(2) || !positions.vector(tokens))
+    return declined();
+  check_range(operation, "positions", positions.data<i64>(), tokens, 0, limit);
+  engine.run<RopeArgs>(&KernelTable::rope,
+                       {x.data(), x.stride(0), x.stride(1), tokens, x.size(1), halves ? 0 : x.size(2) - rotary, rotary,
+                        table.data<float>(), positions.data<i64>(), x.code(), halves, nullptr, nullptr, rotary},
+                       tokens * x.size(1) * rotary * 8);
+  return py::reinterpret_borrow<py::object>(x_);
+}
+
 void bind_positions(py::module_& m, Engine& engine) {
-  m.def("direct_apply_interleaved", [&engine](py::handle x_, py::handle table_, py::handle positions_) {
-    View x, table, positions;
-    if (!direct::read({x_, table_, positions_}, x, table, positions) || x.rank() != 3 || x.stride(2) != 1 ||
-        !x.is_float())
-      return declined();
-    if (table.rank() != 2 || !table.is(dlpack::kFloat32) || !positions.is(dlpack::kInt64)) return declined();
-    const i64 tokens = x.size(0), limit = table.size(0), rotary = table.size(1);
-    if (!table.dense(limit, rotary) || rotary % 2 || rotary > x.size(2) || !positions.vector(tokens)) return declined();
-    check_range("rope.apply_interleaved", "positions", positions.data<i64>(), tokens, 0, limit);
-    engine.run<RopeArgs>(&KernelTable::rope,
-                         {x.data(), x.stride(0), x.stride(1), tokens, x.size(1), x.size(2) - rotary, rotary,
-                          table.data<float>(), positions.data<i64>(), x.code()},
-                         tokens * x.size(1) * rotary * 8);
-    return py::reinterpret_borrow<py::object>(x_);
+  m.def("direct_apply_interleaved", [&engine](py::handle x, py::handle table, py::handle positions) {
+    return rotate(engine, "rope.apply_interleaved", false, x, table, positions);
+  });
+  m.def("direct_apply_halves", [&engine](py::handle x, py::handle table, py::handle positions) {
+    return rotate(engine, "rope.apply_halves", true, x, table, positions);
   });
   m.def(
       "direct_write_latent",

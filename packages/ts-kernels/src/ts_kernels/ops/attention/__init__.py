@@ -96,6 +96,10 @@ def decode(
     None and 0 see all. ``k_scale`` and ``v_scale`` multiply what the caches hold. lse fp32 [T, H]: the natural
     logarithm of the denominator, sink included. Raises ``ContractError``.
     """
+    if impl is None and soft_cap is None and not return_lse:
+        done = _DECODE.direct(q, k_cache, v_cache, block_tables, seq_lens, sinks, scale, window, k_scale, v_scale)
+        if done is not NotImplemented:
+            return done  # type: ignore[no-any-return]
     options = checked("attention.decode", scale, window, soft_cap, k_scale, v_scale)
     rows = seq_lens.shape[0] if seq_lens.dim() == 1 else 0
     good = common(q, k_cache, v_cache, block_tables, seq_lens, sinks)
@@ -226,7 +230,7 @@ _register.reference(_DECODE, reference.decode, _ALL)
 _register.reference(_PREFILL, reference.prefill, _ALL)
 _register.reference(_MERGE, reference.merge, {"outs": QUERIES})
 _NATIVE = {"q": contract.FLOATS, "cache": contract.CACHES}
-_register.native(_DECODE, "attention.cpu:decode", _NATIVE)
+_register.native(_DECODE, "attention.cpu:decode", _NATIVE, direct="attention.cpu:direct_decode")
 _register.native(_PREFILL, "attention.cpu:prefill", _NATIVE)
 _register.native(_MERGE, "attention.cpu:merge", {"outs": QUERIES}, direct="attention.cpu:direct_merge")
 _register.triton(_DECODE, "attention.triton:decode", _ALL)

@@ -113,4 +113,5 @@ def merge(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
 
 
 # Shortcuts that take the public arguments; see Operation.direct.
+direct_decode = _native.direct_attend_few
 direct_merge = _native.direct_merge

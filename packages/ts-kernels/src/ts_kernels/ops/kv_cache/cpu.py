@@ -87,4 +87,5 @@ def write_kv(
 
 
 # Shortcuts that take the public arguments; see Operation.direct.
+direct_write_kv = _native.direct_write_kv
 direct_write_latent = _native.direct_write_latent

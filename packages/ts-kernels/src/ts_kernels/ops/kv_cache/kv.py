@@ -43,6 +43,8 @@ def write_kv(
     place. What is written is k / k_scale and v / v_scale, in FP8 clamped to its largest number (448). Two tokens of one
     call must not share a slot. Raises ``ContractError``.
     """
+    if impl is None and _WRITE_KV.direct(k, v, slot_mapping, k_cache, v_cache, k_scale, v_scale) is None:
+        return
     if not (0.0 < k_scale < math.inf and 0.0 < v_scale < math.inf):
         name, given = ("v_scale", v_scale) if 0.0 < k_scale < math.inf else ("k_scale", k_scale)
         contract.fail("kv_cache.write_kv", name, "positive and finite", given)
@@ -86,5 +88,10 @@ def _reject(k: Tensor, v: Tensor, slot_mapping: Tensor, k_cache: Tensor, v_cache
 
 
 _register.reference(_WRITE_KV, reference.write_kv, {"k": QUERIES, "cache": CACHES})
-_register.native(_WRITE_KV, "kv_cache.cpu:write_kv", {"k": contract.FLOATS, "cache": contract.CACHES})
+_register.native(
+    _WRITE_KV,
+    "kv_cache.cpu:write_kv",
+    {"k": contract.FLOATS, "cache": contract.CACHES},
+    direct="kv_cache.cpu:direct_write_kv",
+)
 _register.triton(_WRITE_KV, "attention.triton.write:write_kv", {"k": QUERIES, "cache": CACHES})

@@ -66,4 +66,5 @@ def turn(x: Tensor, cos_sin: Tensor, positions: Tensor, layout: Layout) -> Tenso
 
 
 # Shortcuts that take the public arguments; see Operation.direct.
+direct_apply_halves = _native.direct_apply_halves
 direct_apply_interleaved = _native.direct_apply_interleaved

@@ -28,6 +28,10 @@ def apply_halves(x: Tensor, cos_sin: Tensor, positions: Tensor, *, impl: str | N
     is partial rotary. The form of Llama, Qwen and transformers' ``rotate_half`` (arXiv 2104.09864).
     Raises ``ContractError``.
     """
+    if impl is None:
+        done = _HALVES.direct(x, cos_sin, positions)
+        if done is not NotImplemented:
+            return done  # type: ignore[no-any-return]
     operation = _HALVES.name
     _check(operation, x, cos_sin, positions, None)
     if cos_sin.shape[1] > x.shape[2]:
@@ -98,5 +102,6 @@ def _check(operation: str, x: Tensor, cos_sin: Tensor, positions: Tensor, axes: 
 
 for _operation in (_HALVES, _MULTIMODAL, _PLANE):
     _register.reference(_operation, reference.turn, {"x": contract.REALS})
-    _register.native(_operation, "rope.cpu:turn", {"x": contract.FLOATS})
+    _direct = "rope.cpu:direct_apply_halves" if _operation is _HALVES else None
+    _register.native(_operation, "rope.cpu:turn", {"x": contract.FLOATS}, direct=_direct)
     _register.triton(_operation, "rope.triton:turn", {"x": contract.FLOATS})
