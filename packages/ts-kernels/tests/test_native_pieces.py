@@ -245,3 +245,21 @@ def test_native_steps_serve_by_one_call(native: None) -> None:
     }.items():
         call()
         assert OPERATIONS[name].direct.__name__.startswith("direct_")
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_routing_by_one_call_gives_the_same(isa: str, normalize: bool) -> None:
+    logits = randn(1, 5, 20)[:, :16]
+    moe.route_softmax(logits, 3, normalize=normalize)  # chooses
+    direct = OPERATIONS["moe.route_softmax"].direct
+    want = moe.route_softmax(logits, 3, normalize=normalize, scale=2.5, impl="native")
+    for have in (
+        direct(logits, 3, 2.5, normalize),
+        moe.route_softmax(logits, 3, normalize=normalize, scale=2.5),
+    ):
+        assert all(torch.equal(x, y) for x, y in zip(have, want, strict=True))
+    for wrong in ((logits.bfloat16(), 3, 1.0), (logits[0], 3, 1.0), (logits.t(), 3, 1.0), (logits, 17, 1.0)):
+        assert direct(*wrong, normalize) is NotImplemented
+    assert direct(logits, 3, float("inf"), normalize) is NotImplemented
+    with pytest.raises(ContractError, match="top_k must be from 1 to the 16 experts"):
+        moe.route_softmax(logits, 0, normalize=normalize)

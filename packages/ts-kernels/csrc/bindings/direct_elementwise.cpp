@@ -1,4 +1,6 @@
 // Direct calls of the operations without prepared weights; see direct.h.
+#include <cmath>
+
 #include "bindings/checks.h"
 #include "bindings/direct.h"
 
@@ -122,6 +124,20 @@ void bind_rows(py::module_& m, Engine& engine) {
               rows * experts * (top_k + 2) * 4);
           return py::make_tuple(std::move(weights.object), std::move(ids.object));
         });
+  m.def("direct_route_softmax", [&engine](py::handle logits_, i64 top_k, float scale, bool normalize) -> py::object {
+    View logits;
+    if (!View::read(logits_, logits) || !logits.matrix() || !logits.is(dlpack::kFloat32) || top_k < 1 ||
+        top_k > logits.size(1) || !std::isfinite(scale))
+      return declined();
+    const i64 rows = logits.size(0), experts = logits.size(1);
+    direct::Fresh weights = direct::fresh({rows, top_k}, dlpack::kFloat32),
+                  ids = direct::fresh({rows, top_k}, dlpack::kInt32);
+    engine.run<RouteSoftmaxArgs>(&KernelTable::route_softmax,
+                                 {logits.data<float>(), logits.stride(0), rows, experts, top_k, scale, normalize,
+                                  static_cast<float*>(weights.data), static_cast<i32*>(ids.data)},
+                                 rows * experts * (top_k + 2) * 4);
+    return py::make_tuple(std::move(weights.object), std::move(ids.object));
+  });
   m.def("direct_sample", [&engine](py::handle logits_, py::handle heat_, py::handle k_, py::handle p_,
                                    py::handle seeds_, py::handle positions_) {
     View logits, heat, k, p, seeds, positions;

@@ -93,6 +93,7 @@ def experts(x: Tensor, weights: Tensor, ids: Tensor, layer: ExpertWeights, share
 
 # Shortcuts that take the public arguments; see Operation.direct.
 direct_route_sigmoid = _native.direct_route_sigmoid
+direct_route_softmax = _native.direct_route_softmax
 
 
 def direct_experts(x: Tensor, weights: Tensor, ids: Tensor, layer: ExpertWeights, shared: MlpWeight | None) -> object:

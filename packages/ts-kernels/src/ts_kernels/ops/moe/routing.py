@@ -90,6 +90,10 @@ def route_softmax(
     probabilities); ``normalize`` makes a token's weights sum to 1, which is the same as the softmax over its chosen
     logits alone (Qwen3-MoE with ``norm_topk_prob``, GPT-OSS). Times ``scale``. Raises ``ContractError``.
     """
+    if impl is None:
+        done = _SOFTMAX.direct(logits, top_k, scale, normalize)
+        if done is not NotImplemented:
+            return done  # type: ignore[no-any-return]
     if logits.dim() != 2 or logits.dtype != torch.float32 or not 1 <= top_k <= logits.shape[1]:
         contract.shape(_SOFTMAX.name, "logits", logits, "T", "E")
         contract.dtype(_SOFTMAX.name, "logits", logits, torch.float32)
@@ -105,5 +109,5 @@ _register.reference(_SIGMOID, reference.route_sigmoid, {**_LOGITS, "bias": _LOGI
 _register.native(_SIGMOID, "moe.cpu:route_sigmoid", _LOGITS, direct="moe.cpu:direct_route_sigmoid")
 _register.triton(_SIGMOID, "moe.triton.route:route_sigmoid", _LOGITS)
 _register.reference(_SOFTMAX, reference.route_softmax, _LOGITS)
-_register.native(_SOFTMAX, "moe.cpu:route_softmax", _LOGITS)
+_register.native(_SOFTMAX, "moe.cpu:route_softmax", _LOGITS, direct="moe.cpu:direct_route_softmax")
 _register.triton(_SOFTMAX, "moe.triton.route:route_softmax", _LOGITS)
