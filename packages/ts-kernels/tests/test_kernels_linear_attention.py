@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from transformers.models.qwen3_5 import modeling_qwen3_5 as qwen3_5
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from transformers.models.qwen3_next import modeling_qwen3_next as qwen3_next
-from ts_kernels import linear_attention, platform
+from ts_kernels import ContractError, linear_attention, platform
+from ts_kernels.selection import OPERATIONS
 
 IMPLS = ["reference", *(["native"] if platform.native_error() is None else [])]
 every = pytest.mark.parametrize("impl", IMPLS)
@@ -311,3 +312,57 @@ def test_empty_batches(impl: str) -> None:
     assert linear_attention.gated_rms_norm(
         torch.empty(0, 8), torch.empty(0, 8), torch.ones(8), 1e-6, impl=impl
     ).shape == (0, 8)
+
+
+def step_arguments(dtype: torch.dtype) -> dict[str, tuple[Tensor, ...]]:
+    """Of each operation that one native call serves; rows spaced, a row without a slot."""
+    generator = torch.Generator().manual_seed(3)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    slots = torch.tensor([2, -1, 0])
+    heads = [randn(3, count + 1, width).to(dtype)[:, 1:] for count, width in ((2, 12), (2, 12), (4, 20))]
+    gates = [randn(3, 9).to(dtype)[:, 5:] for _ in range(2)]
+    return {
+        "causal_conv_step": (randn(3, 75).to(dtype)[:, 5:], randn(70, 4).to(dtype), randn(4, 3, 70), slots),
+        "gated_delta_step": (*heads, *gates, randn(4), randn(4), randn(4, 4, 12, 20), slots),
+        "gated_rms_norm": (randn(6, 24).to(dtype)[:, 4:], randn(6, 20).to(dtype), randn(20), 1e-6),
+    }  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["causal_conv_step", "gated_delta_step", "gated_rms_norm"])
+def test_steps_by_one_call_give_the_same(isa: str, name: str, dtype: torch.dtype) -> None:
+    call = getattr(linear_attention, name)
+    call(*step_arguments(dtype)[name])  # chooses
+    have, want, direct = (step_arguments(dtype)[name] for _ in range(3))
+    result = call(*want, impl="native")
+    assert torch.equal(call(*have), result)
+    last = (None,) if name == "gated_delta_step" else ()
+    assert torch.equal(OPERATIONS[f"linear_attention.{name}"].direct(*direct, *last), result)
+    for mine in (have, direct):
+        assert all(torch.equal(x, y) for x, y in zip(mine[:-1], want[:-1], strict=True))
+    if name == "gated_delta_step":
+        assert torch.equal(call(*have, scale=0.5), call(*want, scale=0.5, impl="native"))
+
+
+@pytest.mark.parametrize("name", ["causal_conv_step", "gated_delta_step", "gated_rms_norm"])
+def test_the_one_call_declines_what_it_cannot_take(native: None, name: str) -> None:
+    call, given = getattr(linear_attention, name), step_arguments(torch.float32)[name]
+    call(*given)
+    direct = OPERATIONS[f"linear_attention.{name}"].direct
+    last = (None,) if name == "gated_delta_step" else ()
+    for place, value in enumerate(given):
+        if not isinstance(value, Tensor):
+            continue
+        changes = [value.double(), value[..., None], value[..., :-1]]
+        if value.dim() > 1:
+            changes.append(value.transpose(0, -1).contiguous().transpose(0, -1))
+        for change in changes:
+            assert direct(*given[:place], change, *given[place + 1 :], *last) is NotImplemented, (place, change.shape)
+    if name != "gated_rms_norm":
+        with pytest.raises(ContractError, match="slots must be below 4"):
+            call(*given[:-1], given[-1] + 2)
+    else:
+        assert direct(*given[:-1], float("nan")) is NotImplemented

@@ -48,12 +48,6 @@ bool paged_pair(const direct::View& k, const direct::View& v) {
          v.size(2) == k.size(2);
 }
 
-// [tokens][heads][width], the heads of a token side by side.
-bool heads_of(const direct::View& x) {
-  return x.rank() == 3 && x.is_float() && x.size(1) > 0 && x.size(2) > 0 && x.stride(2) == 1 &&
-         x.stride(1) == x.size(2);
-}
-
 bool positive(float x) { return x > 0 && std::isfinite(x); }
 
 py::object decode_direct(Engine& engine, py::handle q_, py::handle k_, py::handle v_, py::handle tables_,
@@ -63,7 +57,7 @@ py::object decode_direct(Engine& engine, py::handle q_, py::handle k_, py::handl
   if (!direct::read({q_, k_, v_, tables_, lengths_}, q, k, v, tables, lengths) || lengths.rank() != 1)
     return direct::declined();
   const i64 rows = lengths.size(0), tokens = q.rank() == 3 ? q.size(0) : 0;
-  const bool queries = heads_of(q) && rows > 0 && tokens > 0 && tokens % rows == 0 && tokens / rows <= 8;
+  const bool queries = q.heads() && q.is_float() && rows > 0 && tokens > 0 && tokens % rows == 0 && tokens / rows <= 8;
   const bool keys = queries && paged_pair(k, v) && k.size(3) == q.size(2) && q.size(1) % k.size(2) == 0;
   const bool places = tables.matrix() && tables.size(0) == rows && tables.is(dlpack::kInt32) && lengths.vector(rows) &&
                       lengths.is(dlpack::kInt32);
@@ -110,8 +104,8 @@ py::object decode_direct(Engine& engine, py::handle q_, py::handle k_, py::handl
 py::object write_direct(Engine& engine, py::handle k_, py::handle v_, py::handle slots_, py::handle k_cache_,
                         py::handle v_cache_, float k_scale, float v_scale) {
   direct::View k, v, slots, k_cache, v_cache;
-  if (!direct::read({k_, v_, slots_, k_cache_, v_cache_}, k, v, slots, k_cache, v_cache) || !heads_of(k) ||
-      !heads_of(v) || !v.is(k.dtype()) || !paged_pair(k_cache, v_cache))
+  if (!direct::read({k_, v_, slots_, k_cache_, v_cache_}, k, v, slots, k_cache, v_cache) || !k.heads() ||
+      !k.is_float() || !v.heads() || !v.is(k.dtype()) || !paged_pair(k_cache, v_cache))
     return direct::declined();
   const i64 tokens = k.size(0);
   const auto fits = [](const direct::View& x, const direct::View& cache) {

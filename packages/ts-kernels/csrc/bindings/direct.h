@@ -37,6 +37,8 @@ class View {
   bool dense(i64 rows, i64 columns) const {
     return matrix(columns) && size(0) == rows && (stride(0) == columns || rows <= 1);
   }
+  // [tokens][heads][width] with the heads of a token side by side.
+  bool heads() const { return rank() == 3 && size(1) > 0 && size(2) > 0 && stride(2) == 1 && stride(1) == size(2); }
   bool dense3() const {
     return rank() == 3 && stride(2) == 1 && stride(1) == size(2) && (stride(0) == size(1) * size(2) || size(0) <= 1);
   }

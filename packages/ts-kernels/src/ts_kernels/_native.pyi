@@ -619,6 +619,20 @@ def direct_route_sigmoid(
     logits: Tensor, bias: Tensor, top_k: int, n_group: int, topk_group: int, scale: float, normalize: bool
 ) -> Any: ...
 def direct_route_softmax(logits: Tensor, top_k: int, scale: float, normalize: bool) -> Any: ...
+def direct_causal_conv_step(x: Tensor, weight: Tensor, states: Tensor, slots: Tensor) -> Any: ...
+def direct_gated_delta_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    a_log: Tensor,
+    dt_bias: Tensor,
+    states: Tensor,
+    slots: Tensor,
+    scale: float | None,
+) -> Any: ...
+def direct_gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float) -> Any: ...
 def direct_write_latent(
     kv_a: Tensor,
     norm_weight: Tensor,

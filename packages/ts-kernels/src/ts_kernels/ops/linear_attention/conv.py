@@ -53,6 +53,10 @@ def causal_conv(
 @public
 def causal_conv_step(x: Tensor, weight: Tensor, states: Tensor, slots: Tensor, *, impl: str | None = None) -> Tensor:
     """``causal_conv`` of one token a row: x [R, C]. Raises ``ContractError``."""
+    if impl is None:
+        done = _STEP.direct(x, weight, states, slots)
+        if done is not NotImplemented:
+            return done  # type: ignore[no-any-return]
     contract.shape(_STEP.name, "x", x, "R", "C")
     _check(_STEP.name, x, weight, states, slots, x.shape[0])
     kernel = _STEP.kernel(x.device, (x.dtype, weight.dtype), tuple(weight.shape), "dense", impl)
@@ -91,5 +95,6 @@ _TYPES = {"x": frozenset(FLOATS), "weight": frozenset({torch.float32, torch.bflo
 _register.reference(_CONV, reference.causal_conv, _TYPES)
 _register.reference(_STEP, reference.causal_conv_step, _TYPES)
 for _operation, _name in ((_CONV, "causal_conv"), (_STEP, "causal_conv_step")):
-    _register.native(_operation, f"linear_attention.cpu:{_name}", _TYPES)
+    _direct = "linear_attention.cpu:direct_causal_conv_step" if _operation is _STEP else None
+    _register.native(_operation, f"linear_attention.cpu:{_name}", _TYPES, direct=_direct)
     _register.triton(_operation, f"linear_attention.triton.conv:{_name}", _TYPES)

@@ -156,3 +156,9 @@ def _dense_heads(t: Tensor) -> Tensor:
     _, heads, width = t.shape
     dense = (width == 1 or t.stride(2) == 1) and (heads == 1 or t.stride(1) == width)
     return t if dense else t.contiguous()
+
+
+# Shortcuts that take the public arguments; see Operation.direct.
+direct_causal_conv_step = _native.direct_causal_conv_step
+direct_gated_delta_step = _native.direct_gated_delta_step
+direct_gated_rms_norm = _native.direct_gated_rms_norm

@@ -77,6 +77,10 @@ def gated_delta_step(
     impl: str | None = None,
 ) -> Tensor:
     """``gated_delta`` of one token a row: q [R, H, K] and so on. Raises ``ContractError``."""
+    if impl is None:
+        done = _STEP.direct(q, k, v, a, b, a_log, dt_bias, states, slots, scale)
+        if done is not NotImplemented:
+            return done  # type: ignore[no-any-return]
     contract.shape(_STEP.name, "q", q, "R", "H", "K")
     _check(_STEP.name, q, k, v, a, b, a_log, dt_bias, states, slots, q.shape[0])
     kernel = _STEP.kernel(q.device, (q.dtype, a.dtype), (*k.shape[1:2], *states.shape[1:]), "dense", impl)
@@ -134,5 +138,6 @@ _TYPES = {"q": contract.FLOATS, "a": contract.FLOATS}
 _register.reference(_DELTA, reference.gated_delta, _TYPES)
 _register.reference(_STEP, reference.gated_delta_step, _TYPES)
 for _operation, _name in ((_DELTA, "gated_delta"), (_STEP, "gated_delta_step")):
-    _register.native(_operation, f"linear_attention.cpu:{_name}", _TYPES)
+    _direct = "linear_attention.cpu:direct_gated_delta_step" if _operation is _STEP else None
+    _register.native(_operation, f"linear_attention.cpu:{_name}", _TYPES, direct=_direct)
     _register.triton(_operation, f"linear_attention.triton.delta:{_name}", _TYPES, traits=_FITS)

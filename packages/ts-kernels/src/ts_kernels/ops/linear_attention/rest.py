@@ -22,6 +22,10 @@ def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float, *, impl: st
     x, z [T, D] of one dtype (rows may be spaced); a token's heads are rows of their own. weight [D].
     Raises ``ContractError``.
     """
+    if impl is None:
+        done = _NORM.direct(x, z, weight, eps)
+        if done is not NotImplemented:
+            return done  # type: ignore[no-any-return]
     operation = _NORM.name
     contract.shape(operation, "x", x, "T", "D")
     if x.shape[1] == 0:
@@ -70,7 +74,9 @@ def copy_states(
 _TYPES = {"x": contract.FLOATS, "weight": contract.FLOATS}
 _register.reference(_NORM, reference.gated_rms_norm, _TYPES)
 _register.reference(_COPY, reference.copy_states, {})
-_register.native(_NORM, "linear_attention.cpu:gated_rms_norm", _TYPES)
+_register.native(
+    _NORM, "linear_attention.cpu:gated_rms_norm", _TYPES, direct="linear_attention.cpu:direct_gated_rms_norm"
+)
 _register.native(_COPY, "linear_attention.cpu:copy_states", {})
 _register.triton(_NORM, "linear_attention.triton.rest:gated_rms_norm", _TYPES)
 _register.triton(_COPY, "linear_attention.triton.rest:copy_states", {})
