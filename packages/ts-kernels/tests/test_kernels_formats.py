@@ -297,13 +297,14 @@ def test_fp8_codes_of_nan_are_refused(native: None) -> None:
         gemm.prepare(quantize.Fp8ChannelWeight(values, torch.ones(2, 1)))
 
 
-@pytest.mark.parametrize("rows", [1, 7])
-def test_scales_of_fp8_of_any_size(isa: str, assert_close: Close, rows: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 7, 50])
+def test_scales_of_fp8_of_any_size(isa: str, assert_close: Close, rows: int, dtype: torch.dtype) -> None:
     """Those of codes that do not leave room for 2^120, beside some that do."""
     values = quantize.quantize_fp8_block(matrix(80, 3 * 128)).values
     scale = torch.tensor([[2.0**100, 300.0, -(2.0**8)]])
     weight = quantize.Fp8BlockWeight(values, scale)
-    x = torch.randn(rows, 3 * 128)
+    x = torch.randn(rows, 3 * 128).to(dtype)
     x[:, :128] *= 2.0**-92
     linear = gemm.prepare(weight, keep_source=True)
     assert_close(gemm.linear(x, linear, impl="native"), gemm.linear(x, linear, impl="reference"))

@@ -208,5 +208,14 @@ def test_sizes_are_checked() -> None:
         _native.PackedExperts([dense_linear(torch.zeros(8, 4))], [dense_linear(torch.zeros(5, 4))])
     with pytest.raises(ValueError, match="gate_up"):
         packed_mlp(torch.zeros(8, 4), torch.zeros(5, 4))
+    codes, scales = torch.zeros(16, 96, dtype=torch.uint8), torch.ones(16, 4)
+    quantized = {
+        "n": 16, "k": 192, "in_turn": False, "codes": codes.data_ptr(), "code_stride": 96, "flip": 0,
+        "scales": scales.data_ptr(), "scale_type": 0, "scale_stride": 4, "scale_rows": 1, "row_scales": 0,
+        "row_scale_stride": 0, "zeros": 0, "zero_stride": 0,
+    }  # fmt: skip
+    for format, group in ((6, 48), (6, 0), (2, 16)):  # FP4 and INT4: no block of 32 may have two scales
+        with pytest.raises(ValueError, match=r"group must be (positive|a multiple of 32, or 16 with FP4)"):
+            _native.PackedLinear.from_quantized(format=format, group=group, **quantized)
     with pytest.raises(ValueError, match="cannot run 'sse9'"):
         _native.set_isa("sse9")

@@ -72,7 +72,7 @@ QuantizedSource quantized_source(int format, i64 n, i64 k, bool in_turn, Address
   check_shape(n, k, k);
   require(format >= static_cast<int>(Format::int4) && format <= static_cast<int>(Format::fp4), "linear: bad format");
   require(scale_type >= 0 && scale_type <= static_cast<int>(ScaleType::e8m0), "linear: bad type of scales");
-  require(group > 0 && group % 16 == 0, "linear: group must be a multiple of 16");
+  require(group > 0, "linear: group must be positive");
   require(scale_rows > 0, "linear: scale_rows must be positive");
   const QuantizedSource source{static_cast<Format>(format),
                                n,
@@ -91,7 +91,8 @@ QuantizedSource quantized_source(int format, i64 n, i64 k, bool in_turn, Address
                                pointer<const u32>(zeros),
                                zero_stride};
   require((source.format == Format::int4_zero) == (source.zeros != nullptr), "linear: zero points are INT4's alone");
-  require(source.format == Format::fp4 || group % 32 == 0, "linear: group must be a multiple of 32");
+  require(group % 32 == 0 || (source.format == Format::fp4 && group == 16),
+          "linear: group must be a multiple of 32, or 16 with FP4");
   return source;
 }
 

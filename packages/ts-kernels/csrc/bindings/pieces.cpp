@@ -127,8 +127,8 @@ void bind_grouped(py::module_& m, Engine& engine) {
     require(n > 0 && k > 0 && top_k > 0, "grouped_linear: sizes must be positive");
     require(format >= 0 && format <= static_cast<int>(Format::fp4), "grouped_linear: bad format");
     const Format form = static_cast<Format>(format);
-    require(!has_scales(form) || (group > 0 && group % (form == Format::fp4 ? 16 : 32) == 0),
-            "grouped_linear: group must be a multiple of 32 (of 16 in FP4)");
+    require(!has_scales(form) || (group > 0 && (group % 32 == 0 || (form == Format::fp4 && group == 16))),
+            "grouped_linear: group must be a multiple of 32, or 16 with FP4");
     std::vector<ExpertSource> experts;
     for (const auto& [codes, scales, zeros] : sources)
       experts.push_back({pointer<const char>(codes), pointer(scales), pointer<const float>(zeros)});

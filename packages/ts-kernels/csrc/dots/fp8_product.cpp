@@ -15,7 +15,8 @@ constexpr i64 kWordK = 4;  // k of a word
 constexpr i64 kSegment = 128;
 
 // Codes become bf16 times 2^-16: no sum of a segment is then larger than the largest number of the row, however large
-// that is, and no code is below what bf16 holds.
+// that is. No code is below what bf16 holds, and a product with one is lost (the instruction takes numbers below 2^-126
+// for zero) only where the row's number is below 2^-101.
 constexpr float kRaise = 0x1p16f;
 
 // From this many rows on, codes are decoded once for all of them.

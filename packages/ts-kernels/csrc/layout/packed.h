@@ -39,7 +39,7 @@ struct WeightView {
   const void* scales = nullptr;  // [panel][k / group][16]
   DType scale_type = DType::bf16;
   i64 scale_panel_stride = 0;
-  i64 group = 0;                 // k that share a scale, a multiple of 16
+  i64 group = 0;                 // k that share a scale, a multiple of 32 (FP4: or 16)
   const float* zeros = nullptr;  // int4_zero: as the scales
   const float* bias = nullptr;   // [n] what is added to each row of a product
 };

@@ -164,7 +164,7 @@ void attend_split_of(const AttentionArgs& a, const Block& b, i64 split, const fl
   const i64 begin = split * kSplit, keys = min_of(kSplit, b.position + b.count - begin);
   const char* rows[kSplit + kScoreKeys];
   find_keys(keys_of(a, b.row), begin, keys, rows);
-  std::fill_n(rows + keys, kScoreKeys, rows[keys - 1]);
+  std::fill_n(rows + keys, kSplit + kScoreKeys - keys, rows[keys - 1]);
   for (i64 key = 0; key < keys; key += kKeys) {
     const i64 count = min_of(kKeys, keys - key);
     score_block<T>(s, rows + key, count, queries + b.queries, wide, scores);

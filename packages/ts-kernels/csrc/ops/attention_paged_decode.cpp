@@ -82,10 +82,11 @@ struct Ahead {
   const T* const* tokens;
   i64 left, width;  // tokens; numbers of each
   const T *at, *end;
+  i64 due = 0;  // numbers asked for and not yet fetched, less than a line
 
   TS_INLINE void fetch(Ahead& a, i64 numbers) {
     constexpr i64 line = 64 / static_cast<i64>(sizeof(T));
-    for (; numbers > 0; numbers -= line, a.at += line) {
+    for (a.due += numbers; a.due >= line; a.due -= line, a.at += line) {
       if (a.at >= a.end) {
         if (a.left == 0) return;
         a.at = *a.tokens++, a.end = a.at + a.width, --a.left;

@@ -6,9 +6,8 @@
 namespace ts::TS_ISA {
 namespace {
 
-// Widens a strip of 32 columns and kDepth k at a time, past which all rows go: a tile's panels of that stay in the
-// level-1 cache, the rows' part of it in the level-2 cache. Sums go on from out in the order of k, so parts do not
-// show.
+// Widens a strip of 32 columns and kDepth k at a time, past which all rows go: however long k is, a tile's panels (64
+// KB each) then come from the level-2 cache. Sums go on from out in the order of k, so parts do not show.
 template <Format F>
 void multiply_widened(const WeightView& w, const Product& whole, i64 rows, i64 panel) {
   constexpr i64 kStrip = 2 * kPanel, kDepth = 1024;

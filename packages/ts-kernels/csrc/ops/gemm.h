@@ -8,7 +8,8 @@
 
 namespace ts::TS_ISA {
 
-// From this many rows on, panels are widened once into fp32 scratch instead of in registers for each block of rows.
+// From this many rows on, panels are widened once into fp32 scratch instead of in registers for each block of rows (of
+// INT8, FP8 and FP4 from two on), and fp32 results, whose rows may be any distance apart, come from scratch, too.
 constexpr i64 kExpandRows = 48;
 
 // out[rows, columns] = a[rows, k] * columns [column, column + columns) of w; `column` is a multiple of 16.
