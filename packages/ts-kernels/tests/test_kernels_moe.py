@@ -134,6 +134,21 @@ def test_route_softmax(isa: str, assert_close: Close, rows: int, experts: int, k
     assert_close(have, want)
 
 
+def test_no_expert_is_chosen_twice(isa: str) -> None:
+    """Where nothing ranks above minus infinity, or is a number, the lowest that are left are chosen."""
+    low, nothing = torch.full((1, 8), -torch.inf), torch.full((1, 8), torch.nan)
+    for impl in ("native", "reference"):
+        for groups in (1, 4):
+            bias = low[0].clone()
+            assert moe.route_sigmoid(torch.zeros(1, 8), bias, 2, groups, groups, 1.0, True, impl=impl)[1].tolist() == [
+                [0, 1]
+            ]
+        assert moe.route_softmax(low, 3, normalize=True, impl=impl)[1].tolist() == [[0, 1, 2]]
+    some = torch.tensor([[torch.nan, 1.0, torch.nan, torch.nan]])
+    assert moe.route_softmax(some, 3, normalize=True, impl="native")[1].tolist() == [[1, 0, 2]]
+    assert len(set(moe.route_sigmoid(nothing, torch.zeros(8), 4, 4, 2, 1.0, True, impl="native")[1][0].tolist())) == 4
+
+
 def test_route_softmax_gives_ties_to_the_lower_id(isa: str) -> None:
     logits = torch.tensor([[1.0, 3.0, 3.0, 1.0, 3.0, 1.0]])
     for impl in ("native", "reference"):

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ts_kernels import cases, errors, gemm, moe, norm, override, settings
+from torch._subclasses import FakeTensorMode
+from ts_kernels import cases, cli, errors, gemm, moe, norm, override, settings
 from ts_kernels.platform import DeviceInfo, described
 from ts_kernels.registry import REGISTRY, Band, Capability, Kernel, KernelSpec, OperationInfo, Query, Registry, Trait
 from ts_kernels.selection import KEPT, OPERATIONS, declined, explain, select
@@ -386,3 +387,29 @@ def test_reference_experts_need_their_sources(native: None) -> None:
         moe.experts(*arguments, impl="reference")
     with pytest.raises(errors.KernelError, match="keep_source=True or set TS_KERNELS_KEEP_SOURCE=1"):
         layer.dequantize(0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("band", "vendor"), ("traits", None), ("traits", ("D = 16",)), ("formats", ["dense"]), ("load", None)],
+)
+def test_a_malformed_kernel_is_refused_and_takes_nothing_down(registered: None, field: str, value: object) -> None:
+    with pytest.raises(errors.RegistrationError, match=f"mine: {field} is of another type"):
+        REGISTRY.register(spec(**{field: value}))
+    assert norm.rms_norm(X, W, 0.0).eq(1).all()
+
+
+def test_a_band_between_is_shown_by_its_number(registered: None, capsys: pytest.CaptureFixture[str]) -> None:
+    REGISTRY.register(spec(band=35))
+    assert "band 35): CHOSEN" in str(explain(OPERATIONS[OPERATION].query(CPU, (torch.float32, torch.float32), (8,))))
+    assert cli.main(["list"]) == 0
+    assert "mine         35 " in capsys.readouterr().out
+
+
+def test_a_tensor_that_kernels_cannot_read_is_an_error(native: None) -> None:
+    """Sparse, or without memory, as what traces a program makes them."""
+    norm.rms_norm(X, W, 0.0)
+    with pytest.raises(errors.ContractError, match="x must be a tensor, got sparse_coo float32"):
+        norm.rms_norm(X.to_sparse(), W, 0.0)
+    with FakeTensorMode(), pytest.raises(ValueError, match="a tensor without memory"):
+        norm.rms_norm(torch.ones(3, 8), torch.ones(8), 0.0)

@@ -44,7 +44,10 @@ bool View::read(py::handle object, View& out) {
     PyErr_Clear();
     return false;
   }
-  return out.t_.device.type == dlpack::kCpu;
+  if (out.t_.device.type != dlpack::kCpu) return false;
+  if (!out.t_.data && std::find(out.t_.shape, out.t_.shape + out.t_.ndim, 0) == out.t_.shape + out.t_.ndim)
+    throw py::value_error("a tensor without memory, as FakeTensor's are: kernels read and cannot be traced");
+  return true;
 }
 
 Fresh fresh(std::initializer_list<i64> shape, dlpack::DataType dtype) {

@@ -31,6 +31,13 @@ class View {
     return reinterpret_cast<T*>(static_cast<char*>(t_.data) + t_.byte_offset);
   }
 
+  // Whether rows are one another's memory, as those of an expanded tensor are.
+  bool overlaps() const {
+    for (int i = 0; i < rank(); ++i)
+      if (stride(i) == 0 && size(i) > 1) return true;
+    return false;
+  }
+
   bool vector(i64 n) const { return rank() == 1 && size(0) == n && (stride(0) == 1 || n <= 1); }
   bool matrix() const { return rank() == 2 && (stride(1) == 1 || size(1) <= 1); }
   bool matrix(i64 columns) const { return matrix() && size(1) == columns; }

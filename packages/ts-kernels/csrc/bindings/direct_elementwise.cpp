@@ -47,7 +47,7 @@ py::object rotate(Engine& engine, const char* operation, bool halves, py::handle
                   py::handle positions_) {
   View x, table, positions;
   if (!direct::read({x_, table_, positions_}, x, table, positions) || x.rank() != 3 || x.stride(2) != 1 ||
-      !x.is_float())
+      !x.is_float() || x.overlaps())
     return declined();
   if (table.rank() != 2 || !table.is(dlpack::kFloat32) || !positions.is(dlpack::kInt64)) return declined();
   const i64 tokens = x.size(0), limit = table.size(0), rotary = table.size(1);

@@ -6,12 +6,28 @@ namespace {
 
 constexpr float kNever = -__builtin_huge_valf();
 
-// Index of the largest, lowest on ties; the caller then removes it. top_k passes over a few hundred floats cost less
-// than a sort, and no allocation.
+// What is taken: no number is above NaN, and it is above none.
+constexpr float kTaken = __builtin_nanf("");
+
+// Index of the largest that is not NaN, lowest on ties, -1 where there is none; the caller then takes it. top_k passes
+// over a few hundred floats cost less than a sort, and no allocation.
 TS_INLINE i64 argmax(const float* x, i64 n) {
   i64 best = 0;
-  for (i64 i = 1; i < n; ++i)
+  while (best < n && x[best] != x[best]) ++best;
+  for (i64 i = best + 1; i < n; ++i)
     if (x[i] > x[best]) best = i;
+  return best < n ? best : -1;
+}
+
+// The best of what is left; where that is NaN alone, the lowest that is not among ids[:count].
+TS_INLINE i64 take(float* left, i64 n, const i32* ids, i64 count) {
+  i64 best = argmax(left, n);
+  for (i64 i = 0; best < 0; ++i) {
+    bool taken = false;
+    for (i64 j = 0; j < count; ++j) taken |= ids[j] == i;
+    if (!taken) best = i;
+  }
+  left[best] = kTaken;
   return best;
 }
 
@@ -35,9 +51,11 @@ void keep_best_groups(float* biased, const RouteArgs& a, float* group_score) {
   float* kept = group_score + a.n_group;
   for (i64 g = 0; g < a.n_group; ++g) kept[g] = 0;
   for (i64 count = 0; count < a.topk_group; ++count) {
-    const i64 best = argmax(group_score, a.n_group);
+    i64 best = argmax(group_score, a.n_group);
+    if (best < 0)  // NaN alone
+      for (best = 0; kept[best] != 0;) ++best;
     kept[best] = 1;
-    group_score[best] = kNever;
+    group_score[best] = kTaken;
   }
   for (i64 g = 0; g < a.n_group; ++g)
     if (kept[g] == 0)
@@ -60,11 +78,10 @@ void route_row(const RouteArgs& a, i64 row) {
   float* weights = a.weights + row * a.top_k;
   float total = 0;
   for (i64 j = 0; j < a.top_k; ++j) {
-    const i64 best = argmax(biased, a.experts);
+    const i64 best = take(biased, a.experts, a.ids + row * a.top_k, j);
     a.ids[row * a.top_k + j] = static_cast<i32>(best);
     weights[j] = scores[best];
     total += scores[best];
-    biased[best] = kNever;
   }
   const float factor = or_nan(hsum(all), a.normalize ? a.scale / (total + 1e-20f) : a.scale);
   for (i64 j = 0; j < a.top_k; ++j) weights[j] *= factor;
@@ -77,7 +94,7 @@ void route_softmax_row(const RouteSoftmaxArgs& a, i64 row) {
   float* left = scratch_of<float>(Slot::scores, 2 * padded);
   float* powers = left + padded;
   const float* logits = a.logits + row * a.stride;
-  const vf largest = set1(logits[argmax(logits, a.experts)]);
+  const vf largest = set1(logits[max_of(0, argmax(logits, a.experts))]);
   for (i64 i = 0; i < a.experts; i += W) {
     const vf x = load_as_float(logits, DType::f32, i, a.experts - i);
     store(left + i, x);
@@ -87,11 +104,10 @@ void route_softmax_row(const RouteSoftmaxArgs& a, i64 row) {
   float total = 0, chosen = 0;
   for (i64 i = 0; i < a.experts; ++i) total += powers[i];
   for (i64 j = 0; j < a.top_k; ++j) {
-    const i64 best = argmax(left, a.experts);
+    const i64 best = take(left, a.experts, a.ids + row * a.top_k, j);
     a.ids[row * a.top_k + j] = static_cast<i32>(best);
     weights[j] = powers[best];
     chosen += powers[best];
-    left[best] = kNever;
   }
   const float factor = or_nan(total, a.scale / (a.normalize ? chosen : total));
   for (i64 j = 0; j < a.top_k; ++j) weights[j] *= factor;

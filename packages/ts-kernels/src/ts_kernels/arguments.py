@@ -1,6 +1,8 @@
 """What the command line's arguments mean: devices, dtypes, sizes by name. Mistakes are ``SelectionError``."""
 
+import argparse
 from dataclasses import fields, replace
+from pathlib import Path
 
 import torch
 
@@ -39,6 +41,21 @@ def activations_of(text: str) -> torch.dtype:
     if dtype not in contract.FLOATS:
         raise SelectionError(f"--dtype: activations are float32 or bfloat16, not {text}")
     return dtype
+
+
+def size_of(name: str, text: str) -> int:
+    """The size that ``text`` says, a positive number of 63 bits at most, or 0."""
+    if not text.isdecimal() or len(text) > 18:
+        raise SelectionError(f"--shape: {name} must be a whole number of at most 18 digits, got {text[:40]!r}")
+    return int(text)
+
+
+def output_file(text: str) -> Path:
+    """A file that can be written, for argparse: its folder is looked at before the work, not after."""
+    path = Path(text)
+    if not path.parent.is_dir() or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no file in a folder that exists")
+    return path
 
 
 def some_operation(prefix: str) -> None:

@@ -11,6 +11,8 @@ from . import benching, tuned
 from .arguments import activations_of, device_of, kernel_names, some_operation
 from .errors import SelectionError
 
+MOST_ROWS = 4096  # a decode step of any server; a row is a megabyte and more with every operation
+
 
 def add(commands: Any) -> None:
     """Add the command to the parser's."""
@@ -29,8 +31,8 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.rows < 1:
-        raise SelectionError(f"--rows must be at least 1, got {options.rows}")
+    if not 1 <= options.rows <= MOST_ROWS:
+        raise SelectionError(f"--rows must be from 1 to {MOST_ROWS}, got {options.rows}")
     if not 0 < options.budget < math.inf:
         raise SelectionError(f"--budget must be a positive number of seconds, got {options.budget}")
     some_operation(options.only)

@@ -9,9 +9,9 @@ import torch
 
 from . import bench_command, benching, checking, goals_command, graphs, platform, plugins, tune_command
 from .aot import _command as aot_command
-from .arguments import device_of, dtype_of, kernel_names, pairs, some_operation
+from .arguments import device_of, dtype_of, kernel_names, pairs, size_of, some_operation
 from .errors import KernelError, SelectionError
-from .registry import REGISTRY
+from .registry import REGISTRY, band_name
 from .selection import OPERATIONS, explain
 
 
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk, a folder that is not there
+        print(f"ts-kernels: {error}", file=sys.stderr)
         return 1
     return status
 
@@ -70,7 +73,7 @@ def _list(options: argparse.Namespace) -> int:
         for spec in REGISTRY.kernels(name):
             needs = str(spec.capability)
             formats = ", ".join(sorted(spec.formats)) if len(spec.formats) <= 3 else f"{len(spec.formats)} weight forms"
-            print(f"  {spec.name:12} {spec.band.name.lower():10} {needs:18} {formats:30} {spec.origin}")
+            print(f"  {spec.name:12} {band_name(spec.band):10} {needs:18} {formats:30} {spec.origin}")
     return 0
 
 
@@ -94,7 +97,7 @@ def _size(operation: str, name: str) -> int:
 def _explain(options: argparse.Namespace) -> int:
     REGISTRY.operation(options.operation)
     operation = OPERATIONS[options.operation]
-    sizes = {name: int(size) for name, size in pairs(options.shape, "--shape").items()}
+    sizes = {name: size_of(name, text) for name, text in pairs(options.shape, "--shape").items()}
     dtypes = {name: dtype_of(text) for name, text in pairs(options.dtype, "--dtype").items()}
     for given, known in ((sizes, operation.info.dims), (dtypes, operation.info.dtypes)):
         for name in given:

@@ -40,6 +40,13 @@ def dense_rows(operation: str, argument: str, tensor: Tensor) -> None:
         raise ContractError(operation, argument, "contiguous in its last dimension", tensor)
 
 
+def apart(operation: str, argument: str, tensor: Tensor) -> None:
+    """Refuse a tensor to write to whose rows are one another's memory, as those of ``expand`` are."""
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        if stride == 0 and size > 1:
+            fail(operation, argument, "of rows with memory of their own, as they are written to", tensor)
+
+
 def contiguous(operation: str, argument: str, tensor: Tensor) -> None:
     """``tensor`` is contiguous."""
     if not tensor.is_contiguous():

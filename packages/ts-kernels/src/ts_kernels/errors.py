@@ -16,6 +16,7 @@ KernelError
 import difflib
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 
@@ -76,6 +77,8 @@ def describe(given: object) -> str:
     """Short text for an error message: shape, dtype and device of a tensor, else its repr."""
     if isinstance(given, Tensor):
         dtype = str(given.dtype).removeprefix("torch.")
+        if given.layout != torch.strided:
+            return f"{str(given.layout).removeprefix('torch.')} {dtype} {list(given.shape)}"
         text = f"{dtype} {list(given.shape)} on {given.device}"
         return text if given.is_contiguous() else f"{text} with strides {list(given.stride())}"
     return given if isinstance(given, str) else repr(given)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .registry import KernelSpec, Query, Verdict
+from .registry import KernelSpec, Query, Verdict, band_name
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Explanation:
 
     def _line(self, candidate: Candidate) -> str:
         spec = candidate.spec
-        label = f"  {spec.name} ({spec.origin}, band {spec.band.name.lower()})"
+        label = f"  {spec.name} ({spec.origin}, band {band_name(spec.band)})"
         if spec is self.winner:
             return f"{label}: CHOSEN" + (f" by override {self.override!r}" if self.override else "")
         if candidate.objections:
@@ -61,7 +61,7 @@ class Explanation:
     def _why_lower(self, spec: KernelSpec) -> str:
         assert self.winner is not None
         if spec.band < self.winner.band:
-            return f": band {spec.band.name.lower()} is below {self.winner.band.name.lower()}"
+            return f": band {band_name(spec.band)} is below {band_name(self.winner.band)}"
         return f": same band, its name sorts after {self.winner.name!r}"
 
 

@@ -3,13 +3,12 @@
 import argparse
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import benching, goals, tuned
-from .arguments import device_of
+from .arguments import device_of, output_file
 from .errors import SelectionError
 
 
@@ -20,7 +19,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--device", default="cuda", help="cuda (default), or cpu to try the same calls in little")
     parser.add_argument("--budget", type=float, default=0.15, help="seconds a figure")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures there too")
     parser.set_defaults(run=_run)
 
 

@@ -68,7 +68,7 @@ def load(name: str, value: str, find: Callable[[], object], registry: Registry) 
         for spec in registrar.specs:
             registry.register(spec)
             added.append(spec)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         for spec in added:
             registry.discard(spec.operation, spec.name)
         raise PluginError(f"{label} failed: {type(error).__name__}: {error}") from error
@@ -77,6 +77,8 @@ def load(name: str, value: str, find: Callable[[], object], registry: Registry) 
 def _check(plugin: object) -> None:
     if not isinstance(plugin, Plugin):
         raise RegistrationError(f"it must be a ts_kernels.plugins.Plugin, is {type(plugin).__name__}")
+    if not isinstance(plugin.api_version, int):
+        raise RegistrationError(f"its api_version must be a whole number, is {plugin.api_version!r}")
     if plugin.api_version != API_VERSION:
         built = (
             f"it was built for version {plugin.api_version} of the plugin interface, this ts-kernels has {API_VERSION}"

@@ -99,6 +99,11 @@ def _feature(feature: str, device: DeviceInfo, purpose: str = "") -> Verdict:
     return Verdict(need, wrong if feature not in device.features else None)
 
 
+def band_name(band: int) -> str:
+    """The name of a band, or the number of one between."""
+    return Band(band).name.lower() if band in set(Band) else str(int(band))
+
+
 @dataclass(frozen=True)
 class Query:
     """A class of calls: device, dtype of each argument that matters, weight format and sizes (never the batch)."""
@@ -204,6 +209,20 @@ class OperationInfo:
     summary: str
 
 
+def _check_types(spec: KernelSpec) -> None:
+    """Of the fields that every selection reads: a wrong one would take the operation down, not the kernel alone."""
+    wrong = {
+        "band": not isinstance(spec.band, int),
+        "capability": not isinstance(spec.capability, Capability),
+        "formats": not isinstance(spec.formats, frozenset),
+        "traits": not (isinstance(spec.traits, tuple) and all(isinstance(one, Trait) for one in spec.traits)),
+        "load": not callable(spec.load),
+    }
+    for name in (name for name, found in wrong.items() if found):
+        given = getattr(spec, name)
+        raise RegistrationError(f"{spec.operation}/{spec.name}: {name} is of another type: {given!r}")
+
+
 class Registry:
     """Operations and kernels by name. ``listeners`` hear of a change, so that cached choices are dropped.
 
@@ -230,6 +249,7 @@ class Registry:
         if unknown:
             names = f"{', '.join(sorted(unknown))}; the operation knows {', '.join(info.dtypes)}"
             raise RegistrationError(f"{spec.operation}/{spec.name}: dtypes name {names}")
+        _check_types(spec)
         with self._lock:
             kernels = self._kernels[spec.operation]
             if spec.name in kernels:

@@ -2,9 +2,9 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
+from ..arguments import output_file
 from ..errors import BuildError
 from ..tuning import triton_version
 from . import _report, _runner, _targets, collect, families
@@ -16,8 +16,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--target", default=",".join(_targets.DEFAULT), help="architectures, separated by commas")
     parser.add_argument("--only", default="", help="builds whose name starts so, such as norm or mla.decode")
     parser.add_argument("--no-cache", action="store_true", help="compile again what is known")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=output_file, metavar="FILE")
+    parser.add_argument("--markdown", type=output_file, metavar="FILE")
     parser.set_defaults(run=_run)
 
 

@@ -67,6 +67,8 @@ def write_kv(
         and k.device == v.device == slot_mapping.device == k_cache.device == v_cache.device
     ):
         _reject(k, v, slot_mapping, k_cache, v_cache)
+    contract.apart("kv_cache.write_kv", "k_cache", k_cache)
+    contract.apart("kv_cache.write_kv", "v_cache", v_cache)
     if contract.debug():
         room = k_cache.shape[0] * k_cache.shape[1]
         contract.in_range("kv_cache.write_kv", "slot_mapping", slot_mapping, -(2**62), room)

@@ -197,7 +197,7 @@ def decode_absorbed(
         and block_tables.dim() == 2
         and q_rope.shape[:2] == q_latent.shape[:2]
         and cache.shape[2] == q_latent.shape[2] + q_rope.shape[2]
-        and cache.shape[1] > 0
+        and 0 not in (*q_latent.shape[1:], q_rope.shape[2], cache.shape[1])
         and q_latent.dtype == q_rope.dtype
         and seq_lens.shape == (rows,) == block_tables.shape[:1]
         and block_tables.dtype == seq_lens.dtype == torch.int32

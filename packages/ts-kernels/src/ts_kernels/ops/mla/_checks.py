@@ -40,6 +40,9 @@ def reject_absorbed(
     contract.shape(operation, "q_rope", q_rope, *q_latent.shape[:2], "R")
     contract.dtype(operation, "q_rope", q_rope, q_latent.dtype)
     contract.device(operation, q_latent, q_rope=q_rope)
+    for name, queries in (("q_latent", q_latent), ("q_rope", q_rope)):
+        if 0 in queries.shape[1:]:
+            contract.fail(operation, name, "of at least one head and one column", queries)
     contract.shape(operation, "cache", cache, "pages", "page_size", q_latent.shape[2] + q_rope.shape[2])
     _reject_rows(operation, q_latent, cache, block_tables, seq_lens, rows)
 

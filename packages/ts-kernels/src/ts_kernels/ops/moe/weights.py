@@ -84,9 +84,9 @@ def checked(gate_up: ExpertSource, down: ExpertSource) -> tuple[str, torch.dtype
         given_gate_up = gate_up if isinstance(gate_up, Tensor) else f"{form} {list(gate_up.shape)}"
         raise ContractError(_PREPARE, "gate_up", "[E, 2I, D]", given_gate_up)
     experts, rows, hidden = gate_up.shape
-    if rows % 2 or tuple(down.shape) != (experts, hidden, rows // 2):
+    if rows % 2 or tuple(down.shape) != (experts, hidden, rows // 2) or 0 in down.shape:
         given = f"gate_up {list(gate_up.shape)} and down {list(down.shape)}"
-        raise ContractError(_PREPARE, "gate_up and down", "[E, 2I, D] and [E, D, I]", given)
+        raise ContractError(_PREPARE, "gate_up and down", "[E, 2I, D] and [E, D, I] with no size 0", given)
     if gate_up.device != down.device:
         raise ContractError(_PREPARE, "gate_up and down", "on one device", f"{gate_up.device} and {down.device}")
     if isinstance(gate_up, QuantizedWeight) and isinstance(down, QuantizedWeight):

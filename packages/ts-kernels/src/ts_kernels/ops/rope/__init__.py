@@ -125,6 +125,7 @@ def apply_interleaved(x: Tensor, cos_sin: Tensor, positions: Tensor, *, impl: st
         and x.device == cos_sin.device == positions.device
     ):
         _reject(x, cos_sin, positions)
+    contract.apart("rope.apply_interleaved", "x", x)
     if contract.debug():
         contract.in_range("rope.apply_interleaved", "positions", positions, 0, cos_sin.shape[0])
     kernel = _APPLY.kernel(x.device, (x.dtype,), (x.shape[1], x.shape[2], cos_sin.shape[1]), "dense", impl)

@@ -94,6 +94,7 @@ def _check(operation: str, x: Tensor, cos_sin: Tensor, positions: Tensor, axes: 
     contract.dtype(operation, "cos_sin", cos_sin, torch.float32)
     contract.dtype(operation, "positions", positions, torch.int64)
     contract.device(operation, x, cos_sin=cos_sin, positions=positions)
+    contract.apart(operation, "x", x)
     if cos_sin.shape[1] % 2 or cos_sin.shape[1] == 0:
         contract.fail(operation, "cos_sin", "of an even number of columns, at least 2", cos_sin)
     if contract.debug():
