@@ -132,13 +132,11 @@ TS_INLINE TileFunction pick(i64 rows, std::integer_sequence<int, R...>) {
 // The rows of one strip of kPanels panels, in blocks of equal height up to kTallest.
 template <Format F, int kBlock, int kPanels>
 void run_strip(const Part& strip, i64 rows) {
-  const i64 tiles = ceil_div(rows, kTallest);
-  for (i64 tile = 0; tile < tiles; ++tile) {
-    const i64 begin = rows * tile / tiles, height = rows * (tile + 1) / tiles - begin;
+  in_blocks(rows, kTallest, [&](i64 begin, i64 height) TS_LAMBDA {
     Part part = strip;
     part.a += begin * part.a_stride, part.sums += begin * part.sums_stride, part.out += begin * part.ldo;
     pick<F, kBlock, kPanels>(height, std::make_integer_sequence<int, kTallest>{})(part);
-  }
+  });
 }
 
 // In parts of 1,024 k, or 512 where few rows share what was widened: the parts of two panels, and a block of rows, stay

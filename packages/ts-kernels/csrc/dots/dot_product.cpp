@@ -183,14 +183,13 @@ TS_INLINE TileFunction pick(i64 rows, std::integer_sequence<int, R...>) {
 // Strips of kPanels panels; within each the rows, in blocks of equal height up to kTallest. `place` moves past them.
 template <class Kind, int kPanels, int kTallest>
 TS_INLINE void run_strips(Place& place, i64 rows, bool ragged) {
-  const i64 blocks = ceil_div(rows, kTallest), first_row = place.row;
+  const i64 first_row = place.row;
   float* out = place.out;
   while (place.columns >= (ragged ? 1 : kPanels * kPanel)) {
-    for (i64 block = 0; block < blocks; ++block) {
-      const i64 begin = rows * block / blocks, height = rows * (block + 1) / blocks - begin;
+    in_blocks(rows, kTallest, [&](i64 begin, i64 height) TS_LAMBDA {
       place.row = first_row + begin, place.out = out + begin * place.ldo;
       pick<Kind, kPanels>(height, std::make_integer_sequence<int, kTallest>{})(place);
-    }
+    });
     place.panel += kPanels, place.columns -= kPanels * kPanel, out += kPanels * kPanel;
   }
   place.row = first_row, place.out = out;

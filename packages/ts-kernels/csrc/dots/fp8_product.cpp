@@ -166,13 +166,11 @@ TS_INLINE TileFunction pick(i64 rows, std::integer_sequence<int, R...>) {
 // The rows of one strip of kPanels panels, in blocks of equal height up to kTallest.
 template <bool kPacked, int kPanels, int kTallest>
 void run_strip(const Part& strip, i64 rows) {
-  const i64 blocks = ceil_div(rows, kTallest);
-  for (i64 block = 0; block < blocks; ++block) {
-    const i64 begin = rows * block / blocks, height = rows * (block + 1) / blocks - begin;
+  in_blocks(rows, kTallest, [&](i64 begin, i64 height) TS_LAMBDA {
     Part part = strip;
     part.a += begin * part.a_stride, part.out += begin * part.ldo;
     pick<kPacked, kPanels>(height, std::make_integer_sequence<int, kTallest>{})(part);
-  }
+  });
 }
 
 // Rows of two panels that the registers hold with the sums of a segment: beside the decoder, and without it.

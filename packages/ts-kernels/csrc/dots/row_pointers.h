@@ -1,9 +1,19 @@
-// Pointers to the rows of a tile.
+// The rows of a strip: in blocks, and pointers to those of a tile.
 #pragma once
 
 #include "common/types.h"
 
 namespace ts::TS_ISA {
+
+// body(first row, height) for `rows` rows in blocks of equal height, to one row, that have at most `tallest`.
+template <class Body>
+TS_INLINE void in_blocks(i64 rows, i64 tallest, const Body& body) {
+  const i64 blocks = ceil_div(rows, tallest);
+  for (i64 block = 0; block < blocks; ++block) {
+    const i64 begin = rows * block / blocks;
+    body(begin, rows * (block + 1) / blocks - begin);
+  }
+}
 
 // Pointers to kRows rows a stride apart: one to every third, as an address may be a pointer and a stride once or twice.
 // Left to itself the compiler keeps one a row, more than there are registers, and fetches the others by way of vectors.

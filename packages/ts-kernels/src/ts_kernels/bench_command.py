@@ -11,7 +11,7 @@ from . import benching, tuned
 from .arguments import activations_of, device_of, kernel_names, some_operation
 from .errors import SelectionError
 
-MOST_ROWS = 4096  # a decode step of any server; a row is a megabyte and more with every operation
+MOST_ROWS = 4096  # more than a decode step has
 
 
 def add(commands: Any) -> None:
