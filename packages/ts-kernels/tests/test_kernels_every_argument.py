@@ -6,7 +6,9 @@ The calls are those of ``ts_kernels.cases``, so an operation that is added there
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from ts_kernels import (
     ContractError,
     KernelError,
@@ -47,6 +50,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
     "sampling.pack_mask": {"tokens": torch.tensor([1, 3]), "vocab": 40, "allowed": True},
 }  # fmt: skip
+MADE_THERE = ("rope.cos_sin", "rope.llama3_cos_sin", "rope.yarn_cos_sin")  # on the default device
 DTYPES = (
     torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn, torch.complex64, torch.bool,
     torch.uint8, torch.int8, torch.int32, torch.int64,
@@ -68,8 +72,8 @@ class Call:
 
 
 def _copy(value: object) -> object:
-    """A copy with the same strides."""
-    if not isinstance(value, Tensor):
+    """A copy with the same strides; what has no numbers in memory to copy stays as it is."""
+    if not isinstance(value, Tensor) or type(value) is not Tensor or value.is_neg() or value._is_zerotensor():
         return value
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device).copy_(value)
 
@@ -156,6 +160,20 @@ def spaced(x: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield "transposed", x.transpose(0, -1).contiguous().transpose(0, -1)
 
 
+def unreadable(x: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Tensors whose numbers are not in memory as they are, each with a plain one that equals it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an address of a fake tensor
+        yield "fake", FakeTensorMode().from_tensor(x), x
+    yield (
+        "zeros without memory",
+        torch._efficientzerotensor(x.shape, dtype=x.dtype, device=x.device),
+        x.new_zeros(x.shape),
+    )
+    if x.dtype.is_floating_point:
+        yield "of a sign to turn", torch._neg_view(x), (-x.float()).to(x.dtype)
+
+
 def out_of_range(x: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Whole numbers that point nowhere, at the first and the last place."""
     if x.dtype in (torch.int32, torch.int64):
@@ -193,6 +211,17 @@ def debug(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def _forget() -> None:
     for operation in OPERATIONS.values():
         operation.forget()
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Within the block torch makes tensors of this dtype where none is said."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 each = pytest.mark.parametrize("label", sorted(_functions()))
@@ -239,6 +268,33 @@ def test_memory_of_another_layout_gives_the_same_or_is_refused(label: str) -> No
             for what, other in spaced(value) if isinstance(value, Tensor) else ():
                 have = refused_or(call, None, name, other)
                 assert have is None or close(have, wanted), f"{name} {what}"
+
+
+@each
+@pytest.mark.parametrize("mode", ["dtype", "device"])
+def test_torchs_defaults_change_nothing(label: str, mode: str) -> None:
+    """Buffers have the type and the place that kernels write to, not those of ``torch.set_default_*``."""
+    for call in calls()[label]:
+        for impl in ("reference", None):
+            wanted = call(impl)
+            with torch.device("meta") if mode == "device" else default_dtype(torch.bfloat16):
+                have = call(impl)
+            if mode == "device" and label in MADE_THERE:
+                assert all(x.is_meta for x in have)
+            else:
+                assert [(x.dtype, x.device) for x in have] == [(x.dtype, x.device) for x in wanted]
+                assert close(have, wanted)
+
+
+@each
+def test_numbers_that_are_not_in_memory_are_refused_or_right(label: str) -> None:
+    for call in calls()[label]:
+        call()
+        for name, value in call.arguments.items():
+            for what, other, plain in unreadable(value) if isinstance(value, Tensor) else ():
+                have = refused_or(call, None, name, other)
+                if have is not None:
+                    assert close(have, call(None, **{name: plain})), f"{name} {what}"
 
 
 @each

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch._subclasses import FakeTensorMode
 from ts_kernels import cases, cli, errors, gemm, moe, norm, override, settings
 from ts_kernels.platform import DeviceInfo, described
 from ts_kernels.registry import REGISTRY, Band, Capability, Kernel, KernelSpec, OperationInfo, Query, Registry, Trait
@@ -406,10 +405,7 @@ def test_a_band_between_is_shown_by_its_number(registered: None, capsys: pytest.
     assert "mine         35 " in capsys.readouterr().out
 
 
-def test_a_tensor_that_kernels_cannot_read_is_an_error(native: None) -> None:
-    """Sparse, or without memory, as what traces a program makes them."""
+def test_a_sparse_tensor_is_an_error(native: None) -> None:
     norm.rms_norm(X, W, 0.0)
-    with pytest.raises(errors.ContractError, match="x must be a tensor, got sparse_coo float32"):
+    with pytest.raises(errors.ContractError, match=r"x must be a tensor whose .*, got sparse_coo float32"):
         norm.rms_norm(X.to_sparse(), W, 0.0)
-    with FakeTensorMode(), pytest.raises(ValueError, match="a tensor without memory"):
-        norm.rms_norm(torch.ones(3, 8), torch.ones(8), 0.0)

@@ -156,19 +156,3 @@ def test_rotations_give_the_same(isa: str, dtype: torch.dtype) -> None:
         assert direct("rope.apply_halves", *wrong) is NotImplemented
     with pytest.raises(ContractError, match=r"rope.apply_halves: positions must be in \[0, 50\)"):
         rope.apply_halves(x, table, positions + 1)
-
-
-def test_what_is_written_to_has_memory_of_its_own(native: None) -> None:
-    table, positions = rope.cos_sin(16, 8, 1e4), torch.arange(3)
-    one = randn(1, 1, 1, 16)
-    k_cache = torch.zeros(1, 4, 2, 16)
-    for _ in range(2):  # before and after a call has chosen
-        for turn in (rope.apply_halves, rope.apply_interleaved):
-            for wrong in (one.expand(3, 1, 16), one.expand(3, 2, 16)):
-                with pytest.raises(ContractError, match="x must be of rows with memory of their own"):
-                    turn(wrong, table, positions)
-            turn(one.repeat(3, 1, 1), table, positions)
-        new, slots = randn(2, 1, 2, 16), torch.tensor([0])
-        with pytest.raises(ContractError, match="k_cache must be of rows with memory of their own"):
-            kv_cache.write_kv(new, new, slots, k_cache.expand(3, 4, 2, 16), k_cache.repeat(3, 1, 1, 1))
-        kv_cache.write_kv(new, new, slots, k_cache, k_cache.clone())

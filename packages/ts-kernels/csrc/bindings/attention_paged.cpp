@@ -106,7 +106,7 @@ py::object write_direct(Engine& engine, py::handle k_, py::handle v_, py::handle
   direct::View k, v, slots, k_cache, v_cache;
   if (!direct::read({k_, v_, slots_, k_cache_, v_cache_}, k, v, slots, k_cache, v_cache) || !k.heads() ||
       !k.is_float() || !v.heads() || !v.is(k.dtype()) || !paged_pair(k_cache, v_cache) || k_cache.overlaps() ||
-      v_cache.overlaps())
+      v_cache.overlaps() || !v_cache.apart_from(k_cache))
     return direct::declined();
   const i64 tokens = k.size(0);
   const auto fits = [](const direct::View& x, const direct::View& cache) {

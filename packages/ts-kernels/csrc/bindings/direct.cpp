@@ -1,12 +1,15 @@
 #include "bindings/direct.h"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 namespace ts::direct {
 namespace {
 
 struct Torch {
   PyTypeObject* type;
+  PyObject* is_neg;                    // the method
   const dlpack::ExchangeTable* table;  // null: this torch has none that is usable
 };
 
@@ -28,9 +31,18 @@ const dlpack::ExchangeTable* find_table(py::handle tensor_type) {
 const Torch& torch() {
   static const Torch found = [] {
     const py::object type = py::module_::import("torch").attr("Tensor");
-    return Torch{reinterpret_cast<PyTypeObject*>(py::object(type).release().ptr()), find_table(type)};
+    return Torch{reinterpret_cast<PyTypeObject*>(py::object(type).release().ptr()),
+                 py::object(type.attr("is_neg")).release().ptr(), find_table(type)};
   }();
   return found;
+}
+
+// Whether torch has yet to turn the sign of a view's numbers.
+bool negative(py::handle object) {
+  PyObject* self = object.ptr();
+  const py::object answer = py::reinterpret_steal<py::object>(PyObject_Vectorcall(torch().is_neg, &self, 1, nullptr));
+  if (!answer) throw py::error_already_set();
+  return answer.ptr() == Py_True;
 }
 
 void set_error(void*, const char*, const char* message) { PyErr_SetString(PyExc_MemoryError, message); }
@@ -46,8 +58,38 @@ bool View::read(py::handle object, View& out) {
   }
   if (out.t_.device.type != dlpack::kCpu) return false;
   if (!out.t_.data && std::find(out.t_.shape, out.t_.shape + out.t_.ndim, 0) == out.t_.shape + out.t_.ndim)
-    throw py::value_error("a tensor without memory, as FakeTensor's are: kernels read and cannot be traced");
-  return true;
+    return false;
+  return out.t_.dtype.code <= 1 || !negative(object);
+}
+
+bool View::overlaps() const {
+  i64 reach = 0;                               // how far behind the first element those of the closer dimensions lie
+  std::array<std::pair<i64, i64>, 4> lines{};  // stride and size of each dimension
+  if (rank() > static_cast<int>(lines.size())) return true;
+  for (int i = 0; i < rank(); ++i) lines[i] = {stride(i), size(i)};
+  std::sort(lines.begin(), lines.end());
+  for (const auto& [step, count] : lines) {
+    if (count <= 1) continue;
+    if (step <= reach) return true;
+    reach += step * (count - 1);
+  }
+  return false;
+}
+
+i64 View::run() const {
+  i64 elements = 1;
+  for (int i = 1; i < rank(); ++i) elements += (size(i) - 1) * stride(i);
+  return elements * t_.dtype.bits / 8;
+}
+
+bool View::apart_from(const View& other) const {
+  const auto step = [](const View& x) { return x.stride(0) * x.t_.dtype.bits / 8; };
+  const auto end = [&](const View& x) { return x.data<char>() + (x.size(0) - 1) * step(x) + x.run(); };
+  if (end(*this) <= other.data<char>() || end(other) <= data<char>()) return true;
+  if (size(0) < 2 || other.size(0) < 2 || step(*this) != step(other) || step(*this) <= 0) return false;
+  const i64 gap = (other.data<char>() - data<char>()) % step(*this);
+  const i64 behind = gap < 0 ? gap + step(*this) : gap;
+  return behind >= run() && step(*this) - behind >= other.run();
 }
 
 Fresh fresh(std::initializer_list<i64> shape, dlpack::DataType dtype) {

@@ -16,7 +16,8 @@ namespace ts::direct {
 // A CPU tensor's address, sizes and strides, borrowed for the length of a call.
 class View {
  public:
-  // Empty where `object` is no torch tensor on the CPU, or this torch has no exchange table.
+  // False where `object` is no torch tensor on the CPU whose numbers lie in memory as they are (see `readable` in
+  // contract.py), or this torch has no exchange table.
   static bool read(py::handle object, View& out);
 
   i64 rank() const { return t_.ndim; }
@@ -31,12 +32,10 @@ class View {
     return reinterpret_cast<T*>(static_cast<char*>(t_.data) + t_.byte_offset);
   }
 
-  // Whether rows are one another's memory, as those of an expanded tensor are.
-  bool overlaps() const {
-    for (int i = 0; i < rank(); ++i)
-      if (stride(i) == 0 && size(i) > 1) return true;
-    return false;
-  }
+  // Whether elements are one another's memory, as those of an expanded tensor are.
+  bool overlaps() const;
+  // Whether no element of `other` is surely or possibly in this tensor's memory.
+  bool apart_from(const View& other) const;
 
   bool vector(i64 n) const { return rank() == 1 && size(0) == n && (stride(0) == 1 || n <= 1); }
   bool matrix() const { return rank() == 2 && (stride(1) == 1 || size(1) <= 1); }
@@ -51,6 +50,9 @@ class View {
   }
 
  private:
+  // Bytes from the first element of a line of the first dimension to the end of its last.
+  i64 run() const;
+
   dlpack::Tensor t_;
 };
 

@@ -31,7 +31,8 @@ void bind_norms(py::module_& m, Engine& engine) {
               !weight.is_float())
             return declined();
           const i64 rows = x.size(0), dim = x.size(1);
-          if (!weight.vector(dim) || dim == 0 || !residual.dense(rows, dim) || !residual.is(x.dtype()))
+          if (!weight.vector(dim) || dim == 0 || !residual.dense(rows, dim) || !residual.is(x.dtype()) ||
+              !residual.apart_from(x))
             return declined();
           direct::Fresh out = direct::fresh({rows, dim}, x.dtype());
           engine.run<NormArgs>(&KernelTable::norm,

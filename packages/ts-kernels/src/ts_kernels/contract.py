@@ -5,7 +5,7 @@ was wrong; checks that read values run in debug mode alone.
 """
 
 import math
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -40,11 +40,80 @@ def dense_rows(operation: str, argument: str, tensor: Tensor) -> None:
         raise ContractError(operation, argument, "contiguous in its last dimension", tensor)
 
 
+def readable(operation: str, argument: str, tensor: Tensor) -> None:
+    """``tensor`` is one whose numbers lie in memory as they are, or on meta: kernels take addresses.
+
+    Not so are those of FakeTensorMode, vmap and grad, zeros without memory, and views whose sign torch has yet to turn.
+    """
+    try:
+        plain = type(tensor).__torch_dispatch__ is _DISPATCH and not tensor.is_neg()
+        if plain and (tensor.data_ptr() or not tensor.numel() or tensor.is_meta):
+            return
+    except RuntimeError:  # of functorch's: they have no address
+        pass
+    fail(operation, argument, "a tensor whose numbers are in memory as they are (calls cannot be traced)", tensor)
+
+
+_DISPATCH = Tensor.__torch_dispatch__
+
+
 def apart(operation: str, argument: str, tensor: Tensor) -> None:
-    """Refuse a tensor to write to whose rows are one another's memory, as those of ``expand`` are."""
-    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        if stride == 0 and size > 1:
-            fail(operation, argument, "of rows with memory of their own, as they are written to", tensor)
+    """Refuse a tensor to write to whose elements are one another's memory, as those of ``expand`` are."""
+    reach = 0  # how far behind the first of its elements those of the closer dimensions lie
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride <= reach and tensor.numel():
+            fail(operation, argument, "of elements with memory of their own, as they are written to", tensor)
+        reach += stride * (size - 1) if size > 1 else 0
+
+
+def disjoint(operation: str, argument: str, tensor: Tensor, name: str, other: Tensor) -> None:
+    """Refuse a tensor to write to that shares memory with ``other``, which the call reads or writes too."""
+    mine, theirs = _runs(tensor), _runs(other)
+    if not tensor.is_meta and mine.start < theirs.end and theirs.start < mine.end and _meet(mine, theirs):
+        fail(operation, argument, f"apart from {name} in memory", tensor)
+
+
+class _Runs(NamedTuple):
+    """Runs of memory, in bytes: where the first starts, their length, the step from each to the next, how often."""
+
+    start: int
+    length: int
+    step: int
+    times: int
+
+    @property
+    def end(self) -> int:
+        return self.start + (self.times - 1) * self.step + self.length
+
+
+def _runs(x: Tensor) -> _Runs:
+    """A run for each line of the first dimension, one for all where they are adjacent."""
+    if x.numel() == 0:
+        return _Runs(0, 0, 0, 0)
+    length = 1 + sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True))
+    count, step = x.shape[0], x.stride(0)
+    if step == length or count == 1:
+        length, count = length + (count - 1) * step, 1
+    return _Runs(x.data_ptr(), length * x.itemsize, step * x.itemsize, count)
+
+
+def _meet(a: _Runs, b: _Runs) -> bool:
+    """Whether two whose spans meet share a byte; those of several runs each and of other steps count as if they did."""
+    if a.times > 1 < b.times:  # pages of keys and pages of values in turn, say
+        gap = (b.start - a.start) % a.step
+        return a.step != b.step or gap < a.length or a.step - gap < b.length
+    one, several = (a, b) if a.times == 1 else (b, a)
+    if several.times == 1:
+        return True
+    first = max((one.start - several.length - several.start) // several.step + 1, 0)  # that ends behind one's start
+    return first < several.times and several.start + first * several.step < one.end
+
+
+def distinct(operation: str, argument: str, places: Tensor) -> None:
+    """No place that is written to comes twice; negative ones are padding. Reads the tensor: for debug mode."""
+    found, times = torch.unique(places[places >= 0], return_counts=True)
+    if found.numel() < int(times.sum()):
+        fail(operation, argument, "distinct", f"{int(found[times > 1][0])} {int(times.max())} times")
 
 
 def contiguous(operation: str, argument: str, tensor: Tensor) -> None:

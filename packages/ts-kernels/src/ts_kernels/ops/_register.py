@@ -2,10 +2,14 @@
 
 import functools
 import importlib
+import inspect
+import itertools
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
+from .. import contract
 from ..platform import E4M3_FEATURE, NATIVE_FEATURE, TRITON_FEATURE, interpreting
 from ..registry import REGISTRY, Band, Capability, Kernel, KernelSpec, Trait
 from ..selection import Operation
@@ -50,7 +54,7 @@ def native(
         operation=operation.name,
         name="native",
         band=Band.NATIVE,
-        load=functools.partial(_resolve, path),
+        load=functools.partial(_reading, operation.name, path),
         capability=Capability(device="cpu", features=frozenset({NATIVE_FEATURE})),
         dtypes=dtypes,
         formats=formats,
@@ -81,7 +85,7 @@ def triton(
         operation=operation.name,
         name="triton",
         band=Band.INTERPRETED if interpreting() else Band.PORTABLE,
-        load=functools.partial(_resolve, path),
+        load=functools.partial(_reading, operation.name, path),
         capability=Capability(features=frozenset({TRITON_FEATURE})),
         dtypes=dtypes,
         dtype_features={} if e4m3_as_bytes else {torch.float8_e4m3fn: E4M3_FEATURE},
@@ -90,6 +94,21 @@ def triton(
         prepare=None if prepare is None else functools.partial(_call, prepare),
     )
     REGISTRY.register(spec)
+
+
+def _reading(operation: str, path: str) -> Kernel:
+    """The kernel at ``path``, which takes addresses: no tensor comes to it whose numbers are at none."""
+    kernel = _resolve(path)
+    names = tuple(inspect.signature(kernel).parameters)
+
+    @functools.wraps(kernel)
+    def call(*arguments: object, **named: object) -> object:
+        for name, value in itertools.chain(zip(names, arguments, strict=False), named.items()):
+            if isinstance(value, Tensor):
+                contract.readable(operation, name, value)
+        return kernel(*arguments, **named)
+
+    return call
 
 
 def _resolve(path: str) -> Kernel:

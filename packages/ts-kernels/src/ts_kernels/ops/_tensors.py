@@ -9,6 +9,11 @@ CODE: Final = {torch.float32: 0, torch.bfloat16: 1}
 CACHE_CODE: Final = {**CODE, torch.float8_e4m3fn: 2}
 
 
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A new tensor for a kernel to write, in this machine's memory whatever torch's default device is."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
 def rows(x: Tensor) -> Tensor:
     """``x`` if its last dimension is contiguous, else a copy whose is."""
     return x if x.stride(-1) == 1 else x.contiguous()

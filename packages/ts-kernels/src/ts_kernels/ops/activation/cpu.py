@@ -1,10 +1,9 @@
 """Native activations (csrc/ops/activation.cpp). Arguments have passed the public function's checks."""
 
-import torch
 from torch import Tensor
 
 from ... import _native
-from .._tensors import CODE, rows
+from .._tensors import CODE, empty, rows
 from .gates import GATES
 
 
@@ -30,14 +29,14 @@ def gelu_mul(gate_up: Tensor, tanh: bool) -> Tensor:
 def gelu(x: Tensor, tanh: bool) -> Tensor:
     """``x * Phi(x)``."""
     x = rows(x)
-    out = torch.empty(x.shape, dtype=x.dtype)
+    out = empty(x.shape, x.dtype)
     if out.numel():
         _native.gelu(x.data_ptr(), x.stride(0), out.data_ptr(), x.shape[0], x.shape[1], CODE[x.dtype], tanh)
     return out
 
 
 def _half(gate_up: Tensor) -> Tensor:
-    return torch.empty((gate_up.shape[0], gate_up.shape[1] // 2), dtype=gate_up.dtype)
+    return empty((gate_up.shape[0], gate_up.shape[1] // 2), gate_up.dtype)
 
 
 def _gated(gate_up: Tensor, gate: int, alpha: float, limit: float, interleaved: bool) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from .._tensors import CACHE_CODE, CODE, dense_heads, rows
+from .._tensors import CACHE_CODE, CODE, dense_heads, empty, rows
 from .options import Options
 
 PART_CODE = {**CODE, torch.float16: 2}
@@ -53,8 +53,8 @@ def _attend(
     q, block_tables, seq_lens = dense_heads(q), rows(block_tables), seq_lens.contiguous()
     sinks = None if sinks is None else sinks.contiguous()
     (tokens, heads, width), (pages, page_size, shared, v) = q.shape, v_cache.shape
-    out = torch.empty((tokens, heads * v), dtype=q.dtype)
-    lse = torch.empty((tokens, heads), dtype=torch.float32)
+    out = empty((tokens, heads * v), q.dtype)
+    lse = empty((tokens, heads), torch.float32)
     _native.attend_paged(
         q.data_ptr(),
         q.stride(0),
@@ -92,8 +92,8 @@ def merge(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
     """Weighs each part by its share of the softmax's denominator."""
     outs, lses = rows(outs), rows(lses)
     parts, tokens, heads = lses.shape
-    out = torch.empty(outs.shape[1:], dtype=outs.dtype)
-    lse = torch.empty((tokens, heads), dtype=torch.float32)
+    out = empty(outs.shape[1:], outs.dtype)
+    lse = empty((tokens, heads), torch.float32)
     _native.merge(
         outs.data_ptr(),
         outs.stride(0),

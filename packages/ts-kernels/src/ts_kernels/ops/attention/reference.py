@@ -22,7 +22,7 @@ def decode(
     """As many queries in every row: its last positions."""
     rows = seq_lens.shape[0]
     step = q.shape[0] // max(rows, 1)
-    cu_q = torch.arange(rows + 1, dtype=torch.int32) * step
+    cu_q = torch.arange(rows + 1, dtype=torch.int32, device="cpu") * step
     return prefill(q, k_cache, v_cache, cu_q, block_tables, seq_lens, sinks, options)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ... import _native, contract
-from .._tensors import CODE, matrix, rows
+from .._tensors import CODE, empty, matrix, rows
 from ..quantize.formats import QuantizedWeight
 from . import packing
 from .weights import LinearWeight, MlpWeight, Source
@@ -73,14 +73,14 @@ def run_packed(x: Tensor, packed: _native.PackedLinear, out_dtype: torch.dtype) 
     """``x @ packed.T``."""
     x = rows(x)
     tokens, n = x.shape[0], packed.n
-    out = torch.empty((tokens, n), dtype=out_dtype)
+    out = empty((tokens, n), out_dtype)
     packed.run(x.data_ptr(), x.stride(0), tokens, CODE[x.dtype], out.data_ptr(), n, CODE[out_dtype])
     return out
 
 
 def unpack(packed: _native.PackedLinear, n: int, k: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """The packed weight [N, K] as fp32 or rounded to bf16, without its bias."""
-    out = torch.empty((n, k), dtype=dtype)
+    out = empty((n, k), dtype)
     packed.unpack(out.data_ptr(), CODE[dtype])
     return out
 
@@ -92,7 +92,7 @@ def linear(x: Tensor, weight: Tensor | LinearWeight, out_dtype: torch.dtype) -> 
         return run_packed(x, weight.packed, out_dtype)
     x, weight = rows(x), matrix(weight)
     (tokens, k), n = x.shape, weight.shape[0]
-    out = torch.empty((tokens, n), dtype=out_dtype)
+    out = empty((tokens, n), out_dtype)
     _native.linear(
         x.data_ptr(),
         x.stride(0),
@@ -114,7 +114,7 @@ def mlp(x: Tensor, weight: MlpWeight) -> Tensor:
     """The gated MLP in one call."""
     assert weight.packed is not None
     x = rows(x)
-    out = torch.empty(x.shape, dtype=x.dtype)
+    out = empty(x.shape, x.dtype)
     weight.packed.run(x.data_ptr(), x.stride(0), x.shape[0], CODE[x.dtype], out.data_ptr())
     return out
 
@@ -123,7 +123,7 @@ def gather_rows(table: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
     """``table[ids]`` converted to ``dtype``."""
     ids = ids.contiguous()
     (size, dim), tokens = table.shape, ids.shape[0]
-    out = torch.empty((tokens, dim), dtype=dtype)
+    out = empty((tokens, dim), dtype)
     wide = ids.dtype == torch.int64
     _native.gather_rows(
         table.data_ptr(), CODE[table.dtype], size, dim, ids.data_ptr(), wide, tokens, out.data_ptr(), CODE[dtype]

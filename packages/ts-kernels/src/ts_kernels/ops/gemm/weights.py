@@ -93,6 +93,7 @@ def checked(operation: str, argument: str, weight: Tensor) -> Tensor:
     contract.dtype(operation, argument, weight, *contract.FLOATS)
     if 0 in weight.shape:
         contract.fail(operation, argument, "[N, K] with N and K at least 1", weight)
+    contract.readable(operation, argument, weight)
     return matrix(weight)
 
 
@@ -102,6 +103,7 @@ def checked_source(operation: str, argument: str, weight: Source) -> Source:
         return checked(operation, argument, weight)
     if len(weight.shape) != 2:
         raise ContractError(operation, argument, "[N, K]", f"{weight.kind} {list(weight.shape)}")
+    weight.readable(operation, argument)
     return weight
 
 
@@ -113,6 +115,7 @@ def checked_bias(operation: str, bias: Tensor | None, n: int, device: torch.devi
     contract.dtype(operation, "bias", bias, *contract.FLOATS)
     if bias.device != device:
         raise ContractError(operation, "bias", f"on {device} like the weight", bias)
+    contract.readable(operation, "bias", bias)
     return bias.float().contiguous()
 
 

@@ -77,6 +77,7 @@ def write_latent(
         contract.in_range(
             "kv_cache.write_latent", "slot_mapping", slot_mapping, -(2**62), cache.shape[0] * cache.shape[1]
         )
+        contract.distinct("kv_cache.write_latent", "slot_mapping", slot_mapping)
     dtypes = (kv_a.dtype, norm_weight.dtype, cache.dtype)
     kernel = _WRITE_LATENT.kernel(kv_a.device, dtypes, (norm_weight.shape[0], cos_sin.shape[1]), "dense", impl)
     kernel(kv_a, norm_weight, eps, cos_sin, positions, slot_mapping, cache, cache_scale=cache_scale)

@@ -69,9 +69,11 @@ def write_kv(
         _reject(k, v, slot_mapping, k_cache, v_cache)
     contract.apart("kv_cache.write_kv", "k_cache", k_cache)
     contract.apart("kv_cache.write_kv", "v_cache", v_cache)
+    contract.disjoint("kv_cache.write_kv", "v_cache", v_cache, "k_cache", k_cache)
     if contract.debug():
         room = k_cache.shape[0] * k_cache.shape[1]
         contract.in_range("kv_cache.write_kv", "slot_mapping", slot_mapping, -(2**62), room)
+        contract.distinct("kv_cache.write_kv", "slot_mapping", slot_mapping)
     sizes = (*k.shape[1:], v.shape[2])
     kernel = _WRITE_KV.kernel(k.device, (k.dtype, k_cache.dtype), sizes, "dense", impl)
     kernel(k, v, slot_mapping, k_cache, v_cache, k_scale, v_scale)

@@ -42,6 +42,11 @@ def copy_pages(
     if contract.debug():
         contract.in_range(operation, "source_pages", source_pages, 0, source.shape[0])
         contract.in_range(operation, "target_pages", target_pages, 0, target.shape[0])
+        contract.distinct(operation, "target_pages", target_pages)
+        if source.data_ptr() == target.data_ptr():
+            contract.distinct(
+                operation, "source_pages and target_pages", torch.cat((torch.unique(source_pages), target_pages))
+            )
     if apart:
         reference.copy_pages(source, target, source_pages, target_pages)
         return

@@ -39,9 +39,8 @@ def causal_conv(
     distinct; a row with a negative slot is padding and gives zeros. fresh bool [R]: rows that start from zeros,
     whatever their slot holds. Raises ``ContractError``.
     """
-    contract.shape(_CONV.name, "cu_q", cu_q, "R+1")
-    _check(_CONV.name, x, weight, states, slots, cu_q.shape[0] - 1)
-    rows = slots.shape[0]
+    rows = spans(_CONV.name, cu_q)
+    _check(_CONV.name, x, weight, states, slots, rows)
     check(_CONV.name, x.device, optional=("fresh",), cu_q=(cu_q, (rows + 1,), INT32), fresh=(fresh, (rows,), BOOL))
     if contract.debug():
         check_spans(_CONV.name, cu_q, x.shape[0])
@@ -82,12 +81,20 @@ def _check(operation: str, x: Tensor, weight: Tensor, states: Tensor, slots: Ten
     contract.contiguous(operation, "states", states)
     if contract.debug():
         contract.in_range(operation, "slots", slots, -(2**62), states.shape[0])
+        contract.distinct(operation, "slots", slots)
+
+
+def spans(operation: str, cu_q: Tensor) -> int:
+    """The rows that ``cu_q`` bounds; raises ``ContractError``."""
+    if cu_q.dim() != 1 or cu_q.shape[0] == 0:
+        contract.fail(operation, "cu_q", "[R+1]", cu_q)
+    return cu_q.shape[0] - 1
 
 
 def check_spans(operation: str, cu_q: Tensor, tokens: int) -> None:
     """Debug mode: cu_q goes from 0 to the number of tokens and never falls."""
-    spans = cu_q.tolist()
-    if spans[0] != 0 or spans[-1] != tokens or any(b < a for a, b in itertools.pairwise(spans)):
+    bounds = cu_q.tolist()
+    if bounds[0] != 0 or bounds[-1] != tokens or any(b < a for a, b in itertools.pairwise(bounds)):
         contract.fail(operation, "cu_q", f"from 0 to {tokens} without a fall", cu_q)
 
 

@@ -1,10 +1,9 @@
 """Native gated delta nets (csrc/ops/conv.cpp, linear_attention.cpp). Arguments have passed the public checks."""
 
-import torch
 from torch import Tensor
 
 from ... import _native
-from .._tensors import CODE, rows
+from .._tensors import CODE, empty, rows
 
 
 def causal_conv(
@@ -19,7 +18,7 @@ def causal_conv(
     x, weight, slots = rows(x), weight.contiguous(), slots.contiguous()
     spans, new = _dense(cu_q), _dense(fresh)
     tokens, channels = x.shape
-    out = torch.empty((tokens, channels), dtype=x.dtype)
+    out = empty((tokens, channels), x.dtype)
     _native.causal_conv(
         x.data_ptr(),
         x.stride(0),
@@ -65,7 +64,7 @@ def gated_delta(
     a_log, dt_bias = a_log.contiguous(), dt_bias.contiguous()
     spans, new = _dense(cu_q), _dense(fresh)
     tokens, heads, width = k.shape
-    out = torch.empty(v.shape, dtype=v.dtype)
+    out = empty(v.shape, v.dtype)
     _native.gated_delta(
         q.data_ptr(),
         q.stride(0),
@@ -118,7 +117,7 @@ def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMS norm times SiLU of the gate."""
     x, z, weight = rows(x), rows(z), weight.contiguous()
     count, dim = x.shape
-    out = torch.empty((count, dim), dtype=x.dtype)
+    out = empty((count, dim), x.dtype)
     _native.gated_rms_norm(
         x.data_ptr(),
         x.stride(0),

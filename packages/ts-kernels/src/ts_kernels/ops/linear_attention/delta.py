@@ -9,7 +9,7 @@ from .. import _register
 from .._arguments import BOOL, FLOATS, FP32, INT32, INT64, check
 from .._public import public
 from . import reference
-from .conv import check_spans
+from .conv import check_spans, spans
 
 _DTYPES, _DIMS = ("q", "a"), ("H", "G", "K", "V")
 _DELTA = Operation(
@@ -48,8 +48,7 @@ def gated_delta(
     from 0 to T: row r's tokens are [cu_q[r], cu_q[r+1]). fresh bool [R]: rows that start from zeros, whatever their
     slot holds. scale: K^-0.5 by default. Sums are in fp32. Raises ``ContractError``.
     """
-    contract.shape(_DELTA.name, "cu_q", cu_q, "R+1")
-    rows = cu_q.shape[0] - 1
+    rows = spans(_DELTA.name, cu_q)
     _check(_DELTA.name, q, k, v, a, b, a_log, dt_bias, states, slots, rows)
     check(_DELTA.name, q.device, optional=("fresh",), cu_q=(cu_q, (rows + 1,), INT32), fresh=(fresh, (rows,), BOOL))
     if contract.debug():
@@ -131,6 +130,7 @@ def _check(
     contract.contiguous(operation, "states", states)
     if contract.debug():
         contract.in_range(operation, "slots", slots, -(2**62), states.shape[0])
+        contract.distinct(operation, "slots", slots)
 
 
 _FITS = (Trait("K at most 256", lambda dims: dims["K"] <= 256),)  # a state's columns are held whole

@@ -34,7 +34,7 @@ def causal_conv(
 
 def causal_conv_step(x: Tensor, weight: Tensor, states: Tensor, slots: Tensor) -> Tensor:
     """One token a row."""
-    return causal_conv(x, weight, states, slots, torch.arange(len(slots) + 1))
+    return causal_conv(x, weight, states, slots, torch.arange(len(slots) + 1, device="cpu"))
 
 
 def gates(a: Tensor, b: Tensor, a_log: Tensor, dt_bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ def gated_delta_step(
     scale: float,
 ) -> Tensor:
     """One token a row."""
-    return gated_delta(q, k, v, a, b, a_log, dt_bias, states, slots, torch.arange(len(slots) + 1), scale)
+    return gated_delta(q, k, v, a, b, a_log, dt_bias, states, slots, torch.arange(len(slots) + 1, device="cpu"), scale)
 
 
 def gated_rms_norm(x: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:

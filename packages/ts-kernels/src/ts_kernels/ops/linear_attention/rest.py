@@ -1,5 +1,6 @@
 """The gated norm after the delta rule, and copies of states. Legend: T rows, D width, N copies, S slots."""
 
+import torch
 from torch import Tensor
 
 from ... import contract
@@ -68,6 +69,11 @@ def copy_states(
     if contract.debug():
         contract.in_range(operation, "from_slots", from_slots, -(2**62), source.shape[0])
         contract.in_range(operation, "to_slots", to_slots, -(2**62), target.shape[0])
+        used = (from_slots >= 0) & (to_slots >= 0)
+        contract.distinct(operation, "to_slots", to_slots[used])
+        if source.data_ptr() == target.data_ptr():
+            both = torch.cat((torch.unique(from_slots[used]), to_slots[used]))
+            contract.distinct(operation, "from_slots and to_slots", both)
     _COPY.kernel(source.device, (source.dtype,), (), "dense", impl)(source, target, from_slots, to_slots)
 
 

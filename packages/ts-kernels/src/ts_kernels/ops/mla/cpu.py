@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ... import _native
 from ...errors import ContractError
-from .._tensors import CACHE_CODE, CODE, dense_heads, rows, scale_of
+from .._tensors import CACHE_CODE, CODE, dense_heads, empty, rows, scale_of
 from .weights import KvBWeight
 
 
@@ -44,7 +43,7 @@ def decode(
     assert weight.packed is not None
     q, block_tables, seq_lens = dense_heads(q), rows(block_tables), seq_lens.contiguous()
     pages, page_size, width = cache.shape
-    out = torch.empty((q.shape[0], weight.heads * weight.v), dtype=q.dtype)
+    out = empty((q.shape[0], weight.heads * weight.v), q.dtype)
     weight.packed.decode(
         q.data_ptr(),
         q.stride(0),
@@ -85,7 +84,7 @@ def decode_absorbed(
     block_tables, seq_lens = rows(block_tables), seq_lens.contiguous()
     pages, page_size, _ = cache.shape
     _, heads, latent = q_latent.shape
-    out = torch.empty(q_latent.shape, dtype=q_latent.dtype)
+    out = empty(q_latent.shape, q_latent.dtype)
     _native.decode_absorbed(
         q_latent.data_ptr(),
         q_latent.stride(0),
@@ -131,7 +130,7 @@ def prefill(
     if int(cu_q[0]) != 0 or int(cu_q[-1]) != q.shape[0]:
         raise ContractError("mla.prefill", "cu_q", f"from 0 to {q.shape[0]}, the tokens of q", cu_q.tolist())
     pages, page_size, width = cache.shape
-    out = torch.empty((q.shape[0], weight.heads * weight.v), dtype=q.dtype)
+    out = empty((q.shape[0], weight.heads * weight.v), q.dtype)
     weight.packed.prefill(
         q.data_ptr(),
         q.stride(0),

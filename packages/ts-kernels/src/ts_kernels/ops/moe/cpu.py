@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from .._tensors import CODE, rows
+from .._tensors import CODE, empty, rows
 from ..gemm.cpu import pack_matrix
 from ..gemm.weights import MlpWeight
 from .weights import ExpertSource, ExpertWeights
@@ -18,8 +18,8 @@ def route_sigmoid(
     """Sigmoid scores, biased choice within groups."""
     logits, bias = rows(logits), rows(bias)
     tokens, experts_ = logits.shape
-    weights = torch.empty((tokens, top_k), dtype=torch.float32)
-    ids = torch.empty((tokens, top_k), dtype=torch.int32)
+    weights = empty((tokens, top_k), torch.float32)
+    ids = empty((tokens, top_k), torch.int32)
     _native.route_sigmoid(
         logits.data_ptr(),
         logits.stride(0),
@@ -41,8 +41,8 @@ def route_softmax(logits: Tensor, top_k: int, scale: float, normalize: bool) -> 
     """The largest logits, weighed by a softmax."""
     logits = rows(logits)
     tokens, experts_ = logits.shape
-    weights = torch.empty((tokens, top_k), dtype=torch.float32)
-    ids = torch.empty((tokens, top_k), dtype=torch.int32)
+    weights = empty((tokens, top_k), torch.float32)
+    ids = empty((tokens, top_k), torch.int32)
     pointers = (weights.data_ptr(), ids.data_ptr())
     _native.route_softmax(logits.data_ptr(), logits.stride(0), tokens, experts_, top_k, scale, normalize, *pointers)
     return weights, ids
@@ -76,7 +76,7 @@ def experts(x: Tensor, weights: Tensor, ids: Tensor, layer: ExpertWeights, share
     """Weighted sum of each token's experts, plus the shared one."""
     assert isinstance(layer.packed, _native.PackedExperts)
     x, weights, ids = rows(x), weights.contiguous(), ids.contiguous()
-    out = torch.empty(x.shape, dtype=x.dtype)
+    out = empty(x.shape, x.dtype)
     layer.packed.run(
         x.data_ptr(),
         x.stride(0),

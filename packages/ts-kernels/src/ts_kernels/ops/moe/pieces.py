@@ -67,7 +67,12 @@ def grouped_linear(x: Tensor, ids: Tensor, weight: ExpertSource, *, impl: str | 
     contract.device(operation, x, ids=ids)
     if weight.device != x.device:
         contract.fail(operation, "weight", f"on {x.device} like x", f"one on {weight.device}")
-    kind, dtype = (weight.kind, torch.bfloat16) if isinstance(weight, QuantizedWeight) else ("dense", weight.dtype)
+    kind, dtype = "dense", torch.bfloat16
+    if isinstance(weight, QuantizedWeight):
+        kind = weight.kind
+        weight.readable(operation, "weight")
+    else:
+        dtype = weight.dtype
     kernel = _GROUPED.kernel(x.device, (x.dtype, dtype), (experts, n, k), kind, impl)
     result: Tensor = kernel(x, ids, weight)
     return result

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ... import _native, contract
-from .._tensors import CODE, rows
+from .._tensors import CODE, empty, rows
 from ..gemm import packing
 from ..quantize.formats import Int4Weight, QuantizedWeight
 from ..quantize.fp4 import e8m0
@@ -21,9 +21,9 @@ def permute(ids: Tensor, experts: int, block: int) -> Permutation:
     """A counting sort, each expert's share padded to whole blocks."""
     ids = ids.contiguous()
     places = capacity(ids.numel(), experts, block)
-    pairs = torch.empty(places, dtype=torch.int32)
-    offsets = torch.empty(experts + 1, dtype=torch.int32)
-    blocks = torch.empty(places // block, dtype=torch.int32)
+    pairs = empty((places,), torch.int32)
+    offsets = empty((experts + 1,), torch.int32)
+    blocks = empty((places // block,), torch.int32)
     pointers = (pairs.data_ptr(), offsets.data_ptr(), blocks.data_ptr())
     _native.permute(ids.data_ptr(), ids.numel(), experts, block, places, *pointers)
     return Permutation(pairs, offsets, blocks, block)
@@ -33,7 +33,7 @@ def combine(values: Tensor, weights: Tensor, ids: Tensor, experts: int, base: Te
     """A sum in the order of the choices, in fp32, rounded once."""
     tokens, k, width = values.shape
     weights, ids, base = weights.contiguous(), ids.contiguous(), None if base is None else rows(base)
-    out = torch.empty((tokens, width), dtype=values.dtype)
+    out = empty((tokens, width), values.dtype)
     start = (0, 0) if base is None else (base.data_ptr(), base.stride(0))
     sizes = (tokens, k, width, experts)
     pointers = (weights.data_ptr(), ids.data_ptr(), *start, out.data_ptr())
@@ -45,10 +45,10 @@ def grouped_linear(x: Tensor, ids: Tensor, weight: ExpertSource) -> Tensor:
     """Expert by expert, each strip of a weight packed on its way; sums are fp32, rounded once."""
     (tokens, width), (experts, n, _), top_k = x.shape, weight.shape, ids.shape[1]
     if 0 in (tokens, top_k, experts, n, width):
-        return torch.zeros((tokens, top_k, n), dtype=x.dtype)
+        return x.new_zeros((tokens, top_k, n))
     x, ids = rows(x), ids.contiguous()
     order = permute(ids, experts, 1)
-    out = torch.empty((tokens, top_k, n), dtype=x.dtype)
+    out = empty((tokens, top_k, n), x.dtype)
     forms = _forms(weight, order.offsets.diff().tolist())
     first = next((form for form in forms if form is not None), None)
     finite = first is None or _native.grouped_linear(

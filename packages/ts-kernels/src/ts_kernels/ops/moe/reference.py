@@ -68,7 +68,7 @@ def grouped_linear(x: Tensor, ids: Tensor, weight: ExpertSource) -> Tensor:
 def combine(values: Tensor, weights: Tensor, ids: Tensor, experts: int, base: Tensor | None) -> Tensor:
     """A sum in the order of the choices, in fp32, rounded once."""
     tokens, k, width = values.shape
-    out = torch.zeros((tokens, width), device=values.device) if base is None else base.float()
+    out = torch.zeros((tokens, width), dtype=torch.float32, device=values.device) if base is None else base.float()
     inside = ((ids >= 0) & (ids < experts))[..., None]
     for j in range(k):
         out = out + torch.where(inside[:, j], values[:, j].float() * weights[:, j, None], 0.0)

@@ -92,9 +92,13 @@ def checked(gate_up: ExpertSource, down: ExpertSource) -> tuple[str, torch.dtype
     if isinstance(gate_up, QuantizedWeight) and isinstance(down, QuantizedWeight):
         if gate_up.kind != down.kind:
             raise ContractError(_PREPARE, "gate_up and down", "of one format", f"{gate_up.kind} and {down.kind}")
+        gate_up.readable(_PREPARE, "gate_up")
+        down.readable(_PREPARE, "down")
         return gate_up.kind, torch.bfloat16, gate_up.device
     assert isinstance(gate_up, Tensor)
     assert isinstance(down, Tensor)
+    contract.readable(_PREPARE, "gate_up", gate_up)
+    contract.readable(_PREPARE, "down", down)
     contract.dtype(_PREPARE, "gate_up", gate_up, *contract.FLOATS)
     contract.dtype(_PREPARE, "down", down, gate_up.dtype)
     return "dense", gate_up.dtype, gate_up.device
@@ -108,4 +112,5 @@ def checked_bias(argument: str, bias: Tensor | None, like: ExpertSource, rows: i
     contract.dtype(_PREPARE, argument, bias, *contract.FLOATS)
     if bias.device != like.device:
         contract.fail(_PREPARE, argument, f"on {like.device} like the weights", bias)
+    contract.readable(_PREPARE, argument, bias)
     return (torch.cat((bias[:, ::2], bias[:, 1::2]), 1) if interleaved else bias).float().contiguous()

@@ -61,6 +61,7 @@ def add_rms_norm(
         _reject("norm.add_rms_norm", x, weight, residual)
     if not (x.device == weight.device == residual.device and x.dtype == residual.dtype and residual.is_contiguous()):
         _reject("norm.add_rms_norm", x, weight, residual)
+    contract.disjoint("norm.add_rms_norm", "residual", residual, "x", x)
     dtypes = (x.dtype, residual.dtype, weight.dtype)
     kernel = _ADD_RMS_NORM.kernel(x.device, dtypes, (x.shape[1],), "dense", impl)
     result: tuple[Tensor, Tensor] = kernel(x, residual, weight, eps)

@@ -1,10 +1,9 @@
 """Native norms (csrc/ops/norm.cpp). Arguments have passed the public functions' checks."""
 
-import torch
 from torch import Tensor
 
 from ... import _native
-from .._tensors import CODE, rows
+from .._tensors import CODE, empty, rows
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -12,7 +11,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     x, weight = rows(x), rows(weight)
     count, dim = x.shape
     code = CODE[x.dtype]
-    out = torch.empty((count, dim), dtype=x.dtype)
+    out = empty((count, dim), x.dtype)
     stride = x.stride(0)
     _native.rms_norm(x.data_ptr(), stride, weight.data_ptr(), CODE[weight.dtype], eps, out.data_ptr(), count, dim, code)
     return out
@@ -22,7 +21,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     """``residual += x`` in place, then its norm."""
     x, weight = rows(x), rows(weight)
     count, dim = x.shape
-    out = torch.empty((count, dim), dtype=x.dtype)
+    out = empty((count, dim), x.dtype)
     _native.add_rms_norm(
         x.data_ptr(),
         x.stride(0),
@@ -42,7 +41,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Layer norm of each row."""
     x, weight, bias = rows(x), rows(weight), rows(bias)
     count, dim = x.shape
-    out = torch.empty((count, dim), dtype=x.dtype)
+    out = empty((count, dim), x.dtype)
     _native.layer_norm(
         x.data_ptr(),
         x.stride(0),

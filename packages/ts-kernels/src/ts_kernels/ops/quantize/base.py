@@ -27,6 +27,11 @@ class QuantizedWeight(abc.ABC):
         held = ((name, getattr(self, name)) for name in _fields(type(self)))
         return {name: tensor for name, tensor in held if tensor is not None}
 
+    def readable(self, operation: str, argument: str) -> None:
+        """Each tensor is one that kernels can read; raises ``ContractError`` that names it as ``argument``'s."""
+        for name, tensor in self.tensors().items():
+            contract.readable(operation, f"{argument}.{name}", tensor)
+
     # What each format states; a class attribute or a property.
     kind: ClassVar[str]
 
@@ -79,6 +84,7 @@ def check_rank(name: str, argument: str, tensor: Tensor, least: int, expected: s
     """``tensor`` has real numbers, at least this rank, and none of its last two sizes is 0."""
     if tensor.is_complex():
         contract.fail(name, argument, "real numbers", tensor)
+    contract.readable(name, argument, tensor)
     if tensor.dim() < least or 0 in tensor.shape[-least:]:
         contract.fail(name, argument, f"{expected} with N and K of 1 or more", tensor)
 

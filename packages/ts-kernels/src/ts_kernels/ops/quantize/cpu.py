@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from .._tensors import CODE, rows
+from .._tensors import CODE, empty, rows
 from .fp8 import BLOCK, E4M3
 
 
@@ -21,8 +21,8 @@ def fp8_per_group(x: Tensor) -> tuple[Tensor, Tensor]:
 def _quantize(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
     x = rows(x)
     tokens, width = x.shape
-    values = torch.empty((tokens, width), dtype=torch.uint8)
-    scale = torch.empty((tokens, -(-width // group)), dtype=torch.float32)
+    values = empty((tokens, width), torch.uint8)
+    scale = empty((tokens, -(-width // group)), torch.float32)
     _native.quantize_fp8(
         x.data_ptr(), x.stride(0), tokens, width, CODE[x.dtype], group, values.data_ptr(), scale.data_ptr()
     )

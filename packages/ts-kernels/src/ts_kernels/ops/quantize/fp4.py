@@ -122,7 +122,7 @@ def quantize_nvfp4(weight: Tensor) -> Nvfp4Weight:
 
 def unpack_e2m1(packed: Tensor) -> Tensor:
     """uint8 [..., B] to fp32 [..., 2B]."""
-    table = torch.tensor((*E2M1, *(-value for value in E2M1)), device=packed.device)
+    table = torch.tensor((*E2M1, *(-value for value in E2M1)), dtype=torch.float32, device=packed.device)
     codes = torch.stack((packed & 15, packed >> 4), -1).flatten(-2)
     return table[codes.long()]
 

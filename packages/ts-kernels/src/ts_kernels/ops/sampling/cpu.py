@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from .._tensors import CODE, rows
+from .._tensors import CODE, empty, rows
 
 
 def sample(
@@ -20,7 +20,7 @@ def sample(
     logits = rows(logits)
     count, vocab = logits.shape
     draw = _Parameters(temperature, top_k, top_p, seeds, positions, min_p)
-    out = torch.empty((count,), dtype=torch.int32)
+    out = empty((count,), torch.int32)
     _native.sample(logits.data_ptr(), logits.stride(0), count, vocab, *draw.addresses, out.data_ptr())
     return out
 
@@ -29,7 +29,7 @@ def argmax(logits: Tensor) -> Tensor:
     """The highest logit's index."""
     logits = rows(logits)
     count, vocab = logits.shape
-    out = torch.empty((count,), dtype=torch.int32)
+    out = empty((count,), torch.int32)
     _native.argmax(logits.data_ptr(), CODE[logits.dtype], logits.stride(0), count, vocab, out.data_ptr())
     return out
 
@@ -50,7 +50,7 @@ def verify(
     drafts, counts = drafts.contiguous(), counts.contiguous()
     draw = _Parameters(temperature, top_k, top_p, seeds, positions, min_p)
     count, places, vocab = logits.shape
-    accepted, bonus = torch.empty((count,), dtype=torch.int32), torch.empty((count,), dtype=torch.int32)
+    accepted, bonus = empty((count,), torch.int32), empty((count,), torch.int32)
     _native.verify(
         logits.data_ptr(),
         count,
@@ -114,8 +114,8 @@ def logprobs(logits: Tensor, tokens: Tensor, n: int) -> tuple[Tensor, Tensor, Te
     """Log probabilities and ranks of tokens, and the best ``n``."""
     logits, tokens = rows(logits), tokens.contiguous()
     count, vocab = logits.shape
-    chosen, ranks = torch.empty((count,)), torch.empty((count,), dtype=torch.int32)
-    top_ids, top_values = torch.empty((count, n), dtype=torch.int32), torch.empty((count, n))
+    chosen, ranks = empty((count,), torch.float32), empty((count,), torch.int32)
+    top_ids, top_values = empty((count, n), torch.int32), empty((count, n), torch.float32)
     results = (chosen, ranks, top_ids, top_values)
     addresses = (t.data_ptr() for t in results)
     _native.logprobs(logits.data_ptr(), logits.stride(0), count, vocab, tokens.data_ptr(), n, *addresses)

@@ -35,6 +35,7 @@ def count_tokens(counts: Tensor, slots: Tensor, tokens: Tensor, *, prompt: bool,
     contract.contiguous(operation, "counts", counts)
     if contract.debug():
         contract.in_range(operation, "slots", slots, -(2**62), counts.shape[0])
+        contract.distinct(operation, "slots", slots)
         contract.in_range(operation, "tokens", tokens, -(2**31), counts.shape[1])
     kernel = _COUNT.kernel(counts.device, (counts.dtype,), (counts.shape[1],), "dense", impl)
     kernel(counts, slots, tokens, prompt)
@@ -95,8 +96,10 @@ def apply_bias(logits: Tensor, rows: Tensor, tokens: Tensor, values: Tensor, *, 
         values=(values, entries, FP32),
     )
     if contract.debug():
+        used = rows >= 0
         contract.in_range(operation, "rows", rows, -(2**31), batch)
-        contract.in_range(operation, "tokens", tokens[rows >= 0], 0, vocab)
+        contract.in_range(operation, "tokens", tokens[used], 0, vocab)
+        contract.distinct(operation, "rows * V + tokens", rows[used].long() * vocab + tokens[used])
     _BIAS.kernel(logits.device, (logits.dtype,), (vocab,), "dense", impl)(logits, rows, tokens, values)
 
 
@@ -133,6 +136,7 @@ def pack_mask(tokens: Tensor, vocab: int, *, allowed: bool) -> Tensor:
     operation = "sampling.pack_mask"
     contract.shape(operation, "tokens", tokens, "N")
     contract.dtype(operation, "tokens", tokens, torch.int32, torch.int64)
+    contract.readable(operation, "tokens", tokens)
     if tokens.is_meta:
         contract.fail(operation, "tokens", "on a device that holds numbers", tokens)
     if vocab < 1:
@@ -151,6 +155,7 @@ def _checked_logits(operation: str, logits: Tensor) -> tuple[int, int]:
     contract.shape(operation, "logits", logits, "B", "V")
     contract.dtype(operation, "logits", logits, torch.float32)
     contract.dense_rows(operation, "logits", logits)
+    contract.apart(operation, "logits", logits)
     rows, vocab = logits.shape
     if vocab == 0:
         contract.fail(operation, "logits", "[B, V] with V at least 1", logits)

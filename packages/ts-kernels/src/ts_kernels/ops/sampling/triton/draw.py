@@ -88,7 +88,7 @@ def _search(logits: Tensor, p: Parameters, kept: Kept, limit: Tensor, *, mass: b
     (count, vocab), device = logits.shape, logits.device
     size = chunks(vocab)
     pad = triton.next_power_of_2(size)
-    parts = torch.empty((PASSES, count, size, 16), device=device)
+    parts = torch.empty((PASSES, count, size, 16), dtype=torch.float32, device=device)
     prefixes = torch.empty((PASSES, count), dtype=torch.int64, device=device)
     sums = torch.empty((PASSES, count), dtype=torch.float64, device=device)
     shared = (logits, kept.best, p.temperature, limit, kept.cuts, kept.rooms, kept.above, kept.ties, parts, prefixes)

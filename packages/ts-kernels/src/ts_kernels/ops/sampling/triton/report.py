@@ -131,10 +131,10 @@ def logprobs(logits: Tensor, tokens: Tensor, n: int) -> tuple[Tensor, Tensor, Te
     size = chunks(vocab)
     chosen, ranks = torch.empty((count,), device=device), torch.empty((count,), dtype=torch.int32, device=device)
     top_ids = torch.empty((count, n), dtype=torch.int32, device=device)
-    top_values = torch.empty((count, n), device=device)
+    top_values = torch.empty((count, n), dtype=torch.float32, device=device)
     if count:
         parts = best_of(logits, n)
-        peaks, sums = (torch.empty((count, size), device=device) for _ in range(2))
+        peaks, sums = (torch.empty((count, size), dtype=torch.float32, device=device) for _ in range(2))
         better = torch.empty((count, size), dtype=torch.int32, device=device)
         stride = logits.stride(0)
         sums_kernel[(count, size)](
