@@ -51,12 +51,14 @@ def make(model: str, lengths: list[int], stored: torch.dtype) -> tuple[PagedBatc
     return paged_batch(lengths, shared, (width, width), 16, maker, stored), maker
 
 
-def decode(model: str, dtype: torch.dtype, queries: int, options: argparse.Namespace) -> dict[str, object]:
+def decode(
+    model: str, dtype: torch.dtype, queries: int, stored: torch.dtype, options: argparse.Namespace
+) -> dict[str, object]:
     """One figure of decode: a row of ``context`` keys, another one each time."""
     heads, shared, width = MODELS[model]
-    read = options.context * shared * width * 2 * 2
+    read = options.context * shared * width * 2 * stored.itemsize
     rows = BYTES // read
-    batch, maker = make(model, [options.context] * rows, torch.bfloat16)
+    batch, maker = make(model, [options.context] * rows, stored)
     q, parts = maker(queries, heads, width).to(dtype), in_large_pages(torch.ones(BYTES // 4)).view(rows, -1)
     k_cache, v_cache = in_large_pages(batch.k_cache), in_large_pages(batch.v_cache)
     tables, lengths = [batch.tables[i : i + 1] for i in range(rows)], batch.lengths[:1]
@@ -66,9 +68,10 @@ def decode(model: str, dtype: torch.dtype, queries: int, options: argparse.Names
     }
     taken = in_turn(calls, options)
     bandwidth, reached = parts[0].nbytes / taken["sum"] / 1e9, read / taken["decode"] / 1e9
-    name = f"decode {model} q_len {queries} {str(dtype).removeprefix('torch.')}"
+    names = [str(x).removeprefix("torch.") for x in (dtype, stored)]
+    name = f"decode {model} q_len {queries} {names[0]}, cache {names[1]}"
     print(
-        f"{name:42}{taken['decode'] * 1e6:8.0f} us {reached:6.1f} of {bandwidth:6.1f} GB/s {reached / bandwidth:6.0%}"
+        f"{name:58}{taken['decode'] * 1e6:8.0f} us {reached:6.1f} of {bandwidth:6.1f} GB/s {reached / bandwidth:6.0%}"
     )
     return {"case": name, "us": taken["decode"] * 1e6, "gb_s": reached, "bandwidth": bandwidth}
 
@@ -204,7 +207,8 @@ def main() -> None:
     if options.only in ("", "decode"):
         for model in models:
             for dtype, queries in ((torch.float32, 1), (torch.bfloat16, 1), (torch.float32, 4)):
-                figures.append(decode(model, dtype, queries, options))
+                for stored in (torch.bfloat16, torch.float8_e4m3fn):
+                    figures.append(decode(model, dtype, queries, stored, options))
     if options.only in ("", "prefill"):
         for model in models:
             for dtype, prefix in ((torch.float32, 0), (torch.float32, 4096), (torch.bfloat16, 0)):

@@ -17,7 +17,7 @@ FLOATS = st.sampled_from([torch.float32, torch.bfloat16])
 STORED = st.sampled_from([torch.float32, torch.bfloat16, torch.float8_e4m3fn])
 # (H, H_kv, D, V): groups of 8, 4, 6, 3, 7 and 1, widths that are no whole vectors
 SHAPES = st.sampled_from(
-    [(16, 2, 64, 64), (8, 2, 128, 128), (12, 2, 32, 16), (3, 1, 24, 40), (7, 1, 17, 5), (5, 5, 33, 31)]
+    [(16, 2, 64, 64), (8, 2, 128, 128), (12, 2, 32, 16), (3, 1, 24, 40), (7, 1, 17, 5), (5, 5, 33, 31), (6, 2, 96, 80)]
 )
 OPTIONS = st.fixed_dictionaries(
     {

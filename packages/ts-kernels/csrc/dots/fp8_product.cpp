@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "dots/row_pointers.h"
+#include "isa/e4m3_table.h"
 #include "ops/ops.h"
 
 namespace ts::TS_ISA {
@@ -22,49 +23,20 @@ constexpr float kRaise = 0x1p16f;
 // From this many rows on, codes are decoded once for all of them.
 constexpr i64 kWidenedRows = 48;
 
-// The bf16 number, times 2^-16, of a code without its sign.
-constexpr u32 small_bf16(u32 code) {
-  u32 exponent = code >> 3, fraction = code & 7;
-  if (exponent == 0) {
-    if (fraction == 0) return 0;
-    for (exponent = 1; fraction < 8; --exponent) fraction *= 2;
-  }
-  return (exponent + 127 - 7 - 16) << 7 | (fraction & 7) << 4;
-}
-
-struct Table {
-  alignas(64) unsigned char high[128], low[128];
-};
-
-constexpr Table make_table() {
-  Table t{};
-  for (u32 code = 0; code < 128; ++code) {
-    t.high[code] = static_cast<unsigned char>(small_bf16(code) >> 8);
-    t.low[code] = static_cast<unsigned char>(small_bf16(code) & 255);
-  }
-  return t;
-}
-
-constexpr Table kTable = make_table();
+constexpr E4m3Table kTable = e4m3_table(16, false);
 
 // Turns the codes of a word into two pairs of bf16: k and k + 1, k + 2 and k + 3.
 struct Decoder {
-  vi high[2], low[2], order;
+  E4m3Decoder codes;
+  vi order;
 
   TS_INLINE Decoder make() {
     const __m128i pairs = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
-    return {{_mm512_load_si512(kTable.high), _mm512_load_si512(kTable.high + 64)},
-            {_mm512_load_si512(kTable.low), _mm512_load_si512(kTable.low + 64)},
-            _mm512_broadcast_i32x4(pairs)};
+    return {E4m3Decoder::make(kTable), _mm512_broadcast_i32x4(pairs)};
   }
 
   TS_INLINE void decode(const Decoder& d, vi word, vi (&pair)[2]) {
-    const vi codes = _mm512_shuffle_epi8(word, d.order);  // the selectors of the table ignore the sign
-    const vi unsigned_high = _mm512_permutex2var_epi8(d.high[0], codes, d.high[1]);
-    const vi sign = _mm512_set1_epi8(static_cast<char>(0x80));
-    const vi high = _mm512_ternarylogic_epi32(unsigned_high, codes, sign, 0xf8);  // high | (codes & sign)
-    const vi low = _mm512_permutex2var_epi8(d.low[0], codes, d.low[1]);
-    pair[0] = _mm512_unpacklo_epi8(low, high), pair[1] = _mm512_unpackhi_epi8(low, high);
+    E4m3Decoder::decode(d.codes, _mm512_shuffle_epi8(word, d.order), pair);
   }
 };
 

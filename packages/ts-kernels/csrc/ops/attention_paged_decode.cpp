@@ -3,6 +3,7 @@
 // A task is one split of one row's keys, at fixed places (flash decoding), for all heads: a page's memory is read from
 // front to back, one step of keys ahead of its use, and each head's part serves all query heads that share it. Partial
 // results are merged in order, so a row's result depends neither on the batch nor on the number of threads.
+#include "isa/e4m3_table.h"
 #include "ops/attention_paged.h"
 
 namespace ts::TS_ISA {
@@ -96,18 +97,79 @@ struct Ahead {
   }
 };
 
-// bf16 is widened two vectors at a time, which takes two operations instead of four, and comes as columns of even
-// number, then those of odd. Queries are brought into that order beforehand and outputs out of it at the end.
 constexpr int kMixVectors = W == 16 ? 4 : 2;  // vectors of columns of an output block
 
-TS_INLINE i64 paired_keys(const PagedArgs& a) { return a.cache_dtype != DType::bf16 ? 0 : a.d / (2 * W) * (2 * W); }
-TS_INLINE i64 paired_values(const PagedArgs& a) {
-  return a.cache_dtype != DType::bf16 ? 0 : a.v / (kMixVectors * W) * (kMixVectors * W);
+// Keys and values are widened N vectors at a time. bf16 comes as columns of even number, then those of odd, which takes
+// two operations instead of four: queries are brought into that order beforehand and outputs out of it at the end.
+template <class T>
+struct Widened {
+  static constexpr int N = 2;
+  static constexpr bool kPaired = false;
+  TS_INLINE void load_block(const float* from, vf (&x)[2]) { x[0] = load(from), x[1] = load(from + W); }
+  TS_INLINE void load_block(const u8* from, vf (&x)[2]) { widen_e4m3(from, x[0], x[1]); }
+};
+
+template <>
+struct Widened<u16> {
+  static constexpr int N = 2;
+  static constexpr bool kPaired = true;
+  TS_INLINE void load_block(const u16* from, vf (&x)[2]) {
+    const vi words = load_words(reinterpret_cast<const u32*>(from));
+    x[0] = bf16_low(words), x[1] = bf16_high(words);
+  }
+};
+
+// What e4m3 becomes where more rows of queries than a block's meet it.
+#if defined(TS_HAS_PAIRS)
+using Decoded = u16;
+
+constexpr E4m3Table kCodes = e4m3_table(8, true);
+static_assert(kE4m3Unit == 256);
+constexpr i64 kCodesAtOnce = 64;
+
+TS_INLINE vi load_codes(const u8* from, i64 left) {
+  return left >= kCodesAtOnce ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi8((__mmask64{1} << left) - 1, from);
 }
 
+template <>
+struct Widened<u8> {
+  static constexpr int N = 4;
+  static constexpr bool kPaired = true;
+  TS_INLINE void load_block(const u8* from, vf (&x)[4]) {
+    vi pair[2];
+    E4m3Decoder::decode_in_order(E4m3Decoder::make(kCodes), _mm512_loadu_si512(from), pair);
+    x[0] = bf16_low(pair[0]), x[1] = bf16_high(pair[0]), x[2] = bf16_low(pair[1]), x[3] = bf16_high(pair[1]);
+  }
+};
+
+TS_INLINE void decode_row(const u8* from, i64 width, u16* to) {
+  const E4m3Decoder decoder = E4m3Decoder::make(kCodes);
+  for (i64 j = 0; j < width; j += kCodesAtOnce) {
+    vi pair[2];
+    E4m3Decoder::decode_in_order(decoder, load_codes(from + j, width - j), pair);
+    store_words(reinterpret_cast<u32*>(to + j), pair[0]);
+    store_words(reinterpret_cast<u32*>(to + j + kCodesAtOnce / 2), pair[1]);
+  }
+}
+#else
+using Decoded = float;
+
+TS_INLINE void decode_row(const u8* from, i64 width, float* to) {
+  i64 j = 0;
+  for (; j + 2 * W <= width; j += 2 * W) {
+    vf low, high;
+    widen_e4m3(from + j, low, high);
+    store(to + j, low), store(to + j + W, high);
+  }
+  for (; j < width; j += W) store(to + j, widen_e4m3_first(from + j, width - j));
+}
+#endif
+
+// Whole blocks of a row's columns: even and odd apart, and back in order.
+template <class T>
 TS_INLINE void split_pairs(float* row, i64 width) {
   float even_odd[2 * W];
-  for (; width > 0; width -= 2 * W, row += 2 * W) {
+  for (const float* end = row + width / (Widened<T>::N * W) * (Widened<T>::N * W); row < end; row += 2 * W) {
     for (i64 i = 0; i < 2 * W; ++i) even_odd[i % 2 * W + i / 2] = row[i];
     std::memcpy(row, even_odd, sizeof even_odd);
   }
@@ -121,15 +183,17 @@ TS_INLINE void join_pairs(float* row, i64 width) {
   }
 }
 
-TS_INLINE void widen_pair(const float* from, vf& low, vf& high) { low = load(from), high = load(from + W); }
-TS_INLINE void widen_pair(const u16* from, vf& low, vf& high) {
-  const vi words = load_words(reinterpret_cast<const u32*>(from));
-  low = bf16_low(words), high = bf16_high(words);
+TS_INLINE i64 paired_values(const PagedArgs& a) {
+  const bool paired = a.cache_dtype == DType::bf16 || (a.cache_dtype == DType::e4m3 && Widened<u8>::kPaired);
+  return paired ? a.v / (kMixVectors * W) * (kMixVectors * W) : 0;
 }
 
-TS_INLINE void widen_pair(const u8* from, vf& low, vf& high) { widen_e4m3(from, low, high); }
-
-TS_INLINE vf widen(const u8* from, i64 left) { return widen_e4m3_first(from, left); }
+TS_INLINE vf widen(const u8* from, i64 left) {
+  if (left < 2 * W) return widen_e4m3_first(from, left);
+  vf low, high;
+  widen_e4m3(from, low, high);
+  return low;
+}
 template <class T>
 TS_INLINE vf widen(const T* from, i64 left) {
   return load_as_float(from, sizeof(T) == 4 ? DType::f32 : DType::bf16, 0, left);
@@ -142,17 +206,22 @@ TS_INLINE void dot_block(const float* q, i64 stride, float, const T* const* keys
   vf sums[W];
 #pragma GCC unroll 16
   for (int i = 0; i < W; ++i) sums[i] = zero();
+  constexpr int N = Widened<T>::N;
   i64 j = 0;
-  for (; j + 2 * W <= width; j += 2 * W) {
-    vf y[Q][2];
+  for (; j + N * W <= width; j += N * W) {
+    vf y[Q][N];
 #pragma GCC unroll 4
-    for (int i = 0; i < Q; ++i) y[i][0] = load(q + i * stride + j), y[i][1] = load(q + i * stride + j + W);
+    for (int i = 0; i < Q; ++i)
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) y[i][n] = load(q + i * stride + j + n * W);
 #pragma GCC unroll 16
     for (int k = 0; k < K; ++k) {
-      vf low, high;
-      widen_pair(keys[k] + at + j, low, high);
+      vf x[N];
+      Widened<T>::load_block(keys[k] + at + j, x);
 #pragma GCC unroll 4
-      for (int i = 0; i < Q; ++i) sums[i * K + k] = fma(y[i][1], high, fma(y[i][0], low, sums[i * K + k]));
+      for (int i = 0; i < Q; ++i)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) sums[i * K + k] = fma(y[i][n], x[n], sums[i * K + k]);
     }
   }
   for (; j < width; j += W) {
@@ -197,21 +266,49 @@ TS_INLINE void dot_block(const u16* q, i64 stride, float factor, const u16* cons
 #pragma GCC unroll 4
   for (int i = 0; i < Q; ++i) std::memcpy(scores + i * kStep, lanes + i * K, K * sizeof(float));
 }
+
+// The same of e4m3 keys, which become bf16.
+template <int Q>
+TS_INLINE void dot_block(const u16* q, i64 stride, float factor, const u8* const* keys, i64 at, i64 width,
+                         float* scores) {
+  constexpr int K = W / Q;
+  const E4m3Decoder decoder = E4m3Decoder::make(kCodes);
+  vf sums[W];
+#pragma GCC unroll 16
+  for (int i = 0; i < W; ++i) sums[i] = zero();
+  for (i64 j = 0; j < width; j += kCodesAtOnce) {
+    vi y[Q][2];
+#pragma GCC unroll 4
+    for (int i = 0; i < Q; ++i)
+      y[i][0] = load_pairs(q + i * stride + j), y[i][1] = load_pairs(q + i * stride + j + kCodesAtOnce / 2);
+#pragma GCC unroll 16
+    for (int k = 0; k < K; ++k) {
+      vi x[2];
+      E4m3Decoder::decode_in_order(decoder, load_codes(keys[k] + at + j, width - j), x);
+#pragma GCC unroll 4
+      for (int i = 0; i < Q; ++i) sums[i * K + k] = dot_pairs(x[1], y[i][1], dot_pairs(x[0], y[i][0], sums[i * K + k]));
+    }
+  }
+  float lanes[W];
+  store(lanes, sums_of(sums) * set1(factor));
+#pragma GCC unroll 4
+  for (int i = 0; i < Q; ++i) std::memcpy(scores + i * kStep, lanes + i * K, K * sizeof(float));
+}
 #endif
 
-template <int Q, class X, class T>
-TS_INLINE void dots(const X* q, i64 stride, float factor, const T* const* keys, Ahead<T>* next, i64 at, i64 width,
+template <int Q, class X, class T, class S>
+TS_INLINE void dots(const X* q, i64 stride, float factor, const T* const* keys, Ahead<S>* next, i64 at, i64 width,
                     i64 count, float* scores) {
   constexpr int K = W / Q;
   for (i64 k = 0; k < count; k += K) {
-    if (next) Ahead<T>::fetch(*next, K * width);
+    if (next) Ahead<S>::fetch(*next, K * width);
     dot_block<Q>(q, stride, factor, keys + k, at, width, scores + k);
   }
 }
 
-// out[q] = out[q] * factor[q] + sum of p[q][k] * value k, in V vectors of columns; V is even or 1.
-template <int Q, int V, class T>
-TS_INLINE void mix_block(const float* p, const float* factor, const T* const* values, Ahead<T>* next, i64 at, i64 left,
+// out[q] = out[q] * factor[q] + sum of p[q][k] * value k, in V vectors of columns; V is a multiple of N or 1.
+template <int Q, int V, class T, class S>
+TS_INLINE void mix_block(const float* p, const float* factor, const T* const* values, Ahead<S>* next, i64 at, i64 left,
                          i64 count, float* out, i64 stride) {
   vf sums[Q][V];
 #pragma GCC unroll 4
@@ -219,13 +316,19 @@ TS_INLINE void mix_block(const float* p, const float* factor, const T* const* va
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sums[i][v] = load(out + i * stride + v * W) * set1(factor[i]);
   for (i64 k = 0; k < count; ++k) {
-    if (next) Ahead<T>::fetch(*next, min_of(left, V * W));
+    if (next) Ahead<S>::fetch(*next, min_of(left, V * W));
     vf x[V];
     if constexpr (V == 1) {
       x[0] = widen(values[k] + at, left);
     } else {
+      constexpr int N = Widened<T>::N;
 #pragma GCC unroll 4
-      for (int v = 0; v < V; v += 2) widen_pair(values[k] + at + v * W, x[v], x[v + 1]);
+      for (int v = 0; v < V; v += N) {
+        vf block[N];
+        Widened<T>::load_block(values[k] + at + v * W, block);
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) x[v + n] = block[n];
+      }
     }
 #pragma GCC unroll 4
     for (int i = 0; i < Q; ++i) {
@@ -240,8 +343,8 @@ TS_INLINE void mix_block(const float* p, const float* factor, const T* const* va
     for (int v = 0; v < V; ++v) store(out + i * stride + v * W, sums[i][v]);
 }
 
-template <int Q, class T>
-TS_INLINE void mix(const float* p, const float* factor, const T* const* values, Ahead<T>* next, i64 at, i64 width,
+template <int Q, class T, class S>
+TS_INLINE void mix(const float* p, const float* factor, const T* const* values, Ahead<S>* next, i64 at, i64 width,
                    i64 count, float* out, i64 stride) {
   constexpr int V = kMixVectors;
   i64 j = 0;
@@ -249,6 +352,8 @@ TS_INLINE void mix(const float* p, const float* factor, const T* const* values, 
     mix_block<Q, V>(p, factor, values, next, at + j, width - j, count, out + j, stride);
   for (; j < width; j += W) mix_block<Q, 1>(p, factor, values, next, at + j, width - j, count, out + j, stride);
 }
+
+constexpr i64 kBlockRows = 4;
 
 // body(first row, rows as a constant): blocks of 4, then 2 and 1.
 template <class Body>
@@ -270,41 +375,68 @@ struct Work {
   SoftmaxState softmax;
 };
 
-template <class X, class T>
+// body(tokens, where in each the head's numbers are): as they lie, or decoded to T.
+template <class T, class S, class Body>
+TS_INLINE void in_type(const S* const* tokens, i64 count, i64 at, i64 width, const Body& body) {
+  if constexpr (std::is_same_v<T, S>) {
+    body(tokens, at);
+  } else {
+    const i64 stride = round_up(width, 64);  // which decode_row fills
+    T* decoded = scratch_of<T>(Slot::keys, kStep * stride);
+    const T* rows[kStep];
+    for (i64 k = 0; k < count; ++k) decode_row(tokens[k] + at, width, decoded + k * stride);
+    for (i64 k = 0; k < kStep; ++k) rows[k] = decoded + min_of(k, count - 1) * stride;
+    body(rows, 0);
+  }
+}
+
+template <class X, class T, class S>
 TS_INLINE void attend_head(const PagedArgs& a, const Sizes& s, const Row& row, i64 head, i64 first, i64 count,
-                           const Tokens<T>& t, Ahead<T>* keys, Ahead<T>* values, const Work<X>& w) {
+                           const Tokens<S>& t, Ahead<S>* keys, Ahead<S>* values, const Work<X>& w) {
   const i64 rows = row.queries * s.group, base = head * rows;
-  by_blocks(rows, [&](i64 r, auto many) TS_LAMBDA {
-    dots<many.value>(w.q + (base + r) * w.q_stride, w.q_stride, w.q_factor, t.keys, r == 0 ? keys : nullptr, head * a.d,
-                     a.d, count, w.scores + r * kStep);
-  });
+  const auto score = [&](const T* const* tokens, i64 at) TS_LAMBDA {
+    by_blocks(rows, [&](i64 r, auto many) TS_LAMBDA {
+      dots<many.value>(w.q + (base + r) * w.q_stride, w.q_stride, w.q_factor, tokens, r == 0 ? keys : nullptr, at, a.d,
+                       count, w.scores + r * kStep);
+    });
+  };
+  const auto sum = [&](const T* const* tokens, i64 at) TS_LAMBDA {
+    by_blocks(rows, [&](i64 r, auto many) TS_LAMBDA {
+      mix<many.value>(w.scores + r * kStep, w.softmax.factor + base + r, tokens, r == 0 ? values : nullptr, at, a.v,
+                      count, w.out + (base + r) * s.v, s.v);
+    });
+  };
+  in_type<T>(t.keys, count, head * a.d, a.d, score);
   for (i64 r = 0; r < rows; ++r) {
     const Seen seen = seen_by(a, row.position + r / s.group, first, count);
     softmax_row(w.scores + r * kStep, kStep, seen, a.soft_cap, w.softmax, base + r);
   }
-  by_blocks(rows, [&](i64 r, auto many) TS_LAMBDA {
-    mix<many.value>(w.scores + r * kStep, w.softmax.factor + base + r, t.values, r == 0 ? values : nullptr, head * a.v,
-                    a.v, count, w.out + (base + r) * s.v, s.v);
-  });
+  in_type<T>(t.values, count, head * a.v, a.v, sum);
 }
 
-template <class T, class X>
+template <class T, class S, class X>
 void attend_keys(const PagedArgs& a, const Sizes& s, const Row& row, i64 first, i64 end, const Work<X>& w) {
-  const i64 bytes = a.kv_heads * (a.d + a.v) * static_cast<i64>(sizeof(T));
+  const i64 bytes = a.kv_heads * (a.d + a.v) * static_cast<i64>(sizeof(S));
   const i64 step = bytes * kStep <= kStepBytes ? kStep : kStep / 2;
-  Tokens<T> now, next;
+  Tokens<S> now, next;
   find_step(a, row.row, first, min_of(step, end - first), next);
   for (; first < end; first += step) {
     now = next;
     const i64 count = min_of(step, end - first), ahead = max_of(0, min_of(step, end - first - step));
     if (ahead > 0) find_step(a, row.row, first + step, ahead, next);
-    Ahead<T> keys{next.keys, ahead, a.kv_heads * a.d, nullptr, nullptr};
-    Ahead<T> values{next.values, ahead, a.kv_heads * a.v, nullptr, nullptr};
-    for (i64 head = 0; head < a.kv_heads; ++head) attend_head(a, s, row, head, first, count, now, &keys, &values, w);
+    Ahead<S> keys{next.keys, ahead, a.kv_heads * a.d, nullptr, nullptr};
+    Ahead<S> values{next.values, ahead, a.kv_heads * a.v, nullptr, nullptr};
+    for (i64 head = 0; head < a.kv_heads; ++head)
+      attend_head<X, T>(a, s, row, head, first, count, now, &keys, &values, w);
   }
 }
 
+// Numbers of a bf16 query that meet a key at once.
+template <class T>
+constexpr i64 kTogether = sizeof(T) == 1 ? 64 : 2 * W;
+
 // The row's queries, scaled, in the order of Work.
+template <class T>
 TS_INLINE void load_queries(const PagedArgs& a, const Sizes& s, const Row& row, float* q) {
   const float factor = query_factor(a);
   for (i64 head = 0; head < a.kv_heads; ++head)
@@ -312,14 +444,15 @@ TS_INLINE void load_queries(const PagedArgs& a, const Sizes& s, const Row& row, 
       for (i64 g = 0; g < s.group; ++g, q += s.d) {
         const i64 from = (paged_first(a, row.row) + i) * a.q_stride + (head * s.group + g) * a.d;
         scale_query(at(a.q, a.dtype, from), a.dtype, a.d, s.d, factor, q);
-        split_pairs(q, paired_keys(a));
+        if (Widened<T>::kPaired) split_pairs<T>(q, a.d);
       }
 }
 
 #if defined(TS_HAS_PAIRS)
 // As they are, but for zeros up to whole vectors.
+template <class T>
 TS_INLINE void load_queries(const PagedArgs& a, const Sizes& s, const Row& row, u16* q) {
-  const i64 stride = round_up(a.d, 2 * W);
+  const i64 stride = round_up(a.d, kTogether<T>);
   for (i64 head = 0; head < a.kv_heads; ++head)
     for (i64 i = 0; i < row.queries; ++i)
       for (i64 g = 0; g < s.group; ++g, q += stride) {
@@ -330,31 +463,38 @@ TS_INLINE void load_queries(const PagedArgs& a, const Sizes& s, const Row& row, 
 }
 #endif
 
-template <class X, class T>
+// Queries become X, and T is what meets them of a cache of S.
+template <class X, class T, class S>
 void attend_split_of(const PagedArgs& a, const Sizes& s, const Row& row, i64 split, float* state) {
   const i64 rows = row.queries * a.heads;
   const bool scaled = sizeof(X) == 4;
   state += row.state + split * state_of(a, s, row.queries);
-  const i64 stride = scaled ? s.d : round_up(a.d, 2 * W);
+  const i64 stride = scaled ? s.d : round_up(a.d, kTogether<T>);
   X* q = scratch_of<X>(Slot::query, rows * stride);
   float* scores = scratch_of<float>(Slot::scores, row.queries * s.group * kStep);
   const Work<X> work{q,      stride,           scaled ? 1.0f : query_factor(a),
                      scores, state + 2 * rows, {state, state + rows, scratch_of<float>(Slot::row_state, rows)}};
-  load_queries(a, s, row, q);
+  load_queries<T>(a, s, row, q);
   for (i64 r = 0; r < rows; ++r) work.softmax.maximum[r] = kMasked, work.softmax.total[r] = 0;
   for (i64 i = 0; i < rows * s.v; i += W) store(work.out + i, zero());
   const i64 first = (row.first_split + split) * kSplit, end = min_of(first + kSplit, row.position + row.queries);
   const i64 start = max_of(first, oldest_key(a, max_of(0, row.position)));
-  attend_keys<T>(a, s, row, start, end, work);
+  attend_keys<T, S>(a, s, row, start, end, work);
+}
+
+template <class X>
+void attend_split_by(const PagedArgs& a, const Sizes& s, const Row& row, i64 split, float* state) {
+  if (a.cache_dtype == DType::bf16) return attend_split_of<X, u16, u16>(a, s, row, split, state);
+  if (row.queries * s.group > kBlockRows) return attend_split_of<X, Decoded, u8>(a, s, row, split, state);
+  attend_split_of<X, u8, u8>(a, s, row, split, state);
 }
 
 void attend_split(const PagedArgs& a, const Sizes& s, const Row& row, i64 split, float* state) {
-  if (a.cache_dtype == DType::f32) return attend_split_of<float, float>(a, s, row, split, state);
-  if (a.cache_dtype == DType::e4m3) return attend_split_of<float, u8>(a, s, row, split, state);
+  if (a.cache_dtype == DType::f32) return attend_split_of<float, float, float>(a, s, row, split, state);
 #if defined(TS_HAS_PAIRS)
-  if (a.dtype == DType::bf16) return attend_split_of<u16, u16>(a, s, row, split, state);
+  if (a.dtype == DType::bf16) return attend_split_by<u16>(a, s, row, split, state);
 #endif
-  attend_split_of<float, u16>(a, s, row, split, state);
+  attend_split_by<float>(a, s, row, split, state);
 }
 
 TS_INLINE void write(const float* from, i64 width, void* to, DType dtype) {
