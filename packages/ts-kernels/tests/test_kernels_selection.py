@@ -339,6 +339,7 @@ def test_settings() -> None:
         ("DEBUG", "yes"),
         ("THREADS", "2000"),
         ("THREADS", "two"),
+        ("THREADS", 5000 * "9"),
         ("TUNED", "/nowhere"),
         ("IMPL", "norm.rms_norm="),
     ):

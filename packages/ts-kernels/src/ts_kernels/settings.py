@@ -63,8 +63,8 @@ def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
 def _threads(text: str) -> int | None:
     if not text:
         return None
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
-        raise SettingsError(f"TS_KERNELS_THREADS must be a whole number from 1 to {MOST_THREADS}, got {text!r}")
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MOST_THREADS:
+        raise SettingsError(f"TS_KERNELS_THREADS must be a whole number from 1 to {MOST_THREADS}, got {text[:40]!r}")
     return int(text)
 
 
