@@ -109,5 +109,8 @@ def environment() -> dict[str, str]:
 
 
 def cache_home() -> Path:
-    """The user's folder for what can be made again (XDG base directory specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """The user's folder for what can be made again (XDG base directory specification). Raises ``SettingsError``."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as in some containers
+        raise SettingsError("XDG_CACHE_HOME must name a folder, as this user has no home") from None
