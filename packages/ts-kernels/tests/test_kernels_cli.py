@@ -131,23 +131,81 @@ def test_on_a_gpu_that_is_not_here_a_usual_call_goes_to_triton(capsys: pytest.Ca
         (["bench", "--rows", "0"], "--rows must be from 1 to 4096, got 0"),
         (["bench", "--rows", "99999999999"], "--rows must be from 1 to 4096"),
         (["explain", "norm.rms_norm", "--shape", "D=" + 5000 * "9"], "D must be a whole number of at most 18 digits"),
-        (["bench", "--budget", "nan"], "--budget must be a positive number of seconds, got nan"),
+        (
+            ["bench", "--budget", "nan"],
+            "argument --budget: must be a number of seconds above 0, 3600 at most, got 'nan'",
+        ),
+        (["goals", "--budget", "1e308"], "argument --budget: must be a number of seconds above 0, 3600 at most"),
         (["bench", "--dtype", "int8"], "--dtype: activations are float32 or bfloat16, not int8"),
+        ([], "the following arguments are required: COMMAND (`ts-kernels --help` has all)"),
+        (["lists"], "invalid choice: 'lists'"),
+        (["list", "a\nb"], "unrecognized arguments: a b (`ts-kernels --help` has all)"),
+        (["bench", "--rows", "x"], "argument --rows: invalid int value: 'x' (`ts-kernels bench --help` has all)"),
+        (["explain", "norm.rms_norm", "--impl", ""], "argument --impl: must not be empty, got ''"),
+        (["explain", "norm.rms_norm", "--format", " "], "argument --format: must not be empty, got ' '"),
+        (["explain", "norm.rms_norm", "--arch", ""], "argument --arch: must not be empty"),
+        (["explain", "norm.rms_norm", "--device", ""], "argument --device: must not be empty"),
+        (["explain", "norm.rms_norm", "--device", "privateuseone"], "'privateuseone' cannot hold numbers here"),
+        (["explain", "norm.rms_norm", "--device", "mkldnn"], "'mkldnn' cannot hold numbers here"),
+        (["explain", "linear_attention.copy_states", "--shape", "D=1"], "copy_states knows none; there is no 'D'"),
+        (["check", "--impl", ""], "argument --impl: must not be empty"),
+        (["check", "--graphs", "--device", "cpu"], "check --graphs captures CUDA graphs, --device says cpu"),
+        (["bench", "--impl", ","], "argument --impl: must not be empty, got ','"),
+        (["tune", "norm.rms_norm", "--impl", ""], "argument --impl: must not be empty"),
+        (["tune", "norm.rms_norm", "--output", ""], "argument --output: '' is no folder that can be written to"),
+        (["tune", "norm.rms_norm", "--dtype", "int8"], "--dtype: activations are float32 or bfloat16, not int8"),
+        (["tune", "norm.rms_norm", "--shape", "H=" + 5000 * "9"], "H must be a whole number of at most 18 digits"),
+        (["tune", "norm.rms_norm", "--shape", "H=0"], "--shape: H must be at least 1"),
+        (["aot", "--target", ""], "argument --target: must not be empty"),
+        (["list", "--json", "/nowhere/x"], "argument --json: '/nowhere/x' is no file in a folder that exists"),
+        (["list", "--json", ""], "argument --json: '' is no file in a folder that exists"),
     ],
 )
 def test_mistakes(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert cli.main(arguments) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("ts-kernels: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arch", ["sm_1", "sm_9", "sm_900", "sm_090", "sm_90b", "sm_\u0669\u0660", "gfx1", "gfx94", "gfx942x"]
+)
+def test_what_is_no_architecture(capsys: pytest.CaptureFixture[str], arch: str) -> None:
+    assert cli.main(["explain", "norm.rms_norm", "--arch", arch]) == 2
+    assert "is not an architecture such as sm_90 or gfx942 (NVIDIA's from sm_50, AMD's" in capsys.readouterr().err
+
+
+def test_architectures_that_there_are() -> None:
+    nvidia = ("50", "75", "80", "86", "87", "89", "90", "90a", "100", "100f", "101", "103a", "110", "120", "121")
+    assert [platform.described(f"sm_{number}").arch for number in nvidia] == [int(n.rstrip("af")) for n in nvidia]
+    amd = ("gfx900", "gfx906", "gfx90a", "gfx942", "gfx950", "gfx1030", "gfx1100", "gfx1151", "gfx1201", "gfx1250")
+    assert [platform.described(name).arch_name for name in amd] == list(amd)
 
 
 def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cli.main(["check"]) == 0
+    built = platform.native_error() is None
+    assert cli.main(["check"]) == (0 if built else 1)
     out = capsys.readouterr().out
-    if platform.native_error() is None:
+    if built:
         assert " 0 failed" in out
         monkeypatch.setattr(checking, "TOLERANCE", {})
         assert cli.main(["check"]) == 1
         assert "FAILED" in capsys.readouterr().out
+
+
+def test_a_check_of_nothing_has_not_passed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(checking, "run", lambda *arguments: iter(()))
+    file = tmp_path / "check.json"
+    assert cli.main(["check", "--json", str(file)]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "ts-kernels: nothing to compare: only the reference runs here\n")
+    assert json.loads(file.read_text())["outcomes"] == []
+    assert cli.main(["check", "--impl", "triton"]) == 1
+    assert "nothing to compare: triton serves none of these here" in capsys.readouterr().err
 
 
 def test_check_of_one_kernel_and_of_a_broken_one(
@@ -174,9 +232,11 @@ def test_check_of_one_kernel_and_of_a_broken_one(
     assert "2 failed" in out
 
 
-def test_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cli.main(["bench", "--only", "norm", "--json", "--budget", "0.01"]) == 0
-    found = json.loads(capsys.readouterr().out)
+def test_bench(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    assert cli.main(["bench", "--only", "norm", "--json", str(file), "--budget", "0.01"]) == 0
+    assert "\nnorm.layer_norm " in capsys.readouterr().out
+    found = json.loads(file.read_text())
     assert found["floor"]["read"] > 1e8
     assert found["floor"]["product"] > 1e8
     first, second = found["timings"][:2]
@@ -250,3 +310,17 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("native kernels")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("explain norm.rms_norm | true", ""),  # whose end is closed before the little that there is comes
+        ("explain norm.rms_norm >/dev/full", "ts-kernels: [Errno 28] No space left on device\n"),
+        ("--help >/dev/full", "ts-kernels: [Errno 28] No space left on device\n"),
+    ],
+)
+def test_output_that_nobody_takes(arguments: str, message: str) -> None:
+    command = f"set -o pipefail; unset PYTHONUNBUFFERED; {sys.executable} -m ts_kernels.cli {arguments}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, message)

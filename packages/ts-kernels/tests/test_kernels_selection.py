@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -338,11 +339,24 @@ def test_settings() -> None:
         ("DEBUG", "yes"),
         ("THREADS", "2000"),
         ("THREADS", "two"),
+        ("THREADS", 5000 * "9"),
         ("TUNED", "/nowhere"),
         ("IMPL", "norm.rms_norm="),
     ):
         with pytest.raises(errors.SettingsError, match=f"TS_KERNELS_{name}"):
             read({f"TS_KERNELS_{name}": value})
+
+
+def test_a_user_without_a_home_is_asked_for_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(errors.SettingsError, match="XDG_CACHE_HOME must name a folder"):
+        settings.cache_home()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/kept")
+    assert settings.cache_home() == Path("/kept")
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ bool read_common(const KvProjection& kv, direct::View (&views)[4], std::initiali
   auto& [q, cache, tables, lengths] = views;
   if (!direct::read(objects, q, cache, tables, lengths)) return false;
   return q.rank() == 3 && q.is_float() && q.size(1) == kv.heads && q.stride(2) == 1 && q.stride(1) == q.size(2) &&
-         cache.dense3() && cache.is_float() && q.size(2) > kv.nope &&
+         cache.dense3() && cache.size(1) > 0 && cache.is_float() && q.size(2) > kv.nope &&
          cache.size(2) - kv.latent == q.size(2) - kv.nope && tables.matrix() && tables.is(dlpack::kInt32) &&
          lengths.vector(tables.size(0)) && lengths.is(dlpack::kInt32);
 }

@@ -1,6 +1,8 @@
 """What the command line's arguments mean: devices, dtypes, sizes by name. Mistakes are ``SelectionError``."""
 
 import argparse
+import os
+import warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,21 +19,23 @@ LETTERS = {
     "k": "top_k", "B": "rows", "T": "prompt", "S": "context",
 }  # fmt: skip
 
+MOST_SECONDS = 3600
+
 
 def device_of(name: str, advice: str = "") -> torch.device:
     """The device of this name; a GPU must be here."""
     try:
-        device = torch.device(name)
+        with warnings.catch_warnings(action="ignore"):  # of a name that torch is about to forget
+            device = torch.device(name)
     except RuntimeError as error:
         raise SelectionError(f"--device: {error}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SelectionError(f"--device: there is no GPU here{advice}")
     try:
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:  # of a backend that is not built, or of numbers that are nowhere
-        raise SelectionError(
-            f"--device: {name!r} cannot hold numbers here: {str(error).splitlines()[0][:120]}"
-        ) from None
+    except (RuntimeError, AssertionError, ImportError) as error:  # no such backend here, or numbers that are nowhere
+        why = str(error).partition("\n")[0][:120]
+        raise SelectionError(f"--device: {name!r} cannot hold numbers here: {why}") from None
     return device
 
 
@@ -53,9 +57,37 @@ def size_of(name: str, text: str) -> int:
 def output_file(text: str) -> Path:
     """A file that can be written, for argparse: its folder is looked at before the work, not after."""
     path = Path(text)
-    if not path.parent.is_dir() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is no file in a folder that exists")
+    if not text or not path.parent.is_dir() or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no file in a folder that exists")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written")
     return path
+
+
+def output_folder(text: str) -> Path:
+    """A folder that can be written to, for argparse."""
+    path = Path(text)
+    if not text or not path.is_dir() or not os.access(path, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder that can be written to")
+    return path
+
+
+def filled(text: str) -> str:
+    """A text that says something, for argparse: what is empty, or commas alone, is no way to ask for the default."""
+    if not text.strip(", "):
+        raise argparse.ArgumentTypeError(f"must not be empty, got {text!r}")
+    return text
+
+
+def seconds(text: str) -> float:
+    """Seconds for each figure, for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, {MOST_SECONDS} at most, got {text!r}")
+    return number
 
 
 def some_operation(prefix: str) -> None:
@@ -110,5 +142,7 @@ def sizes_of(text: str, start: cases.Sizes) -> cases.Sizes:
         field = LETTERS.get(name, name)
         if field not in known:
             raise SelectionError(f"--shape knows {', '.join(sorted(known))} and {', '.join(LETTERS)}; not {name!r}")
-        given[field] = int(value)
+        given[field] = size_of(name, value)
+        if given[field] < 1:
+            raise SelectionError(f"--shape: {name} must be at least 1")
     return replace(start, **given)

@@ -1,14 +1,12 @@
 """``ts-kernels bench``."""
 
 import argparse
-import json
-import math
 from typing import Any
 
 import torch
 
-from . import benching, tuned
-from .arguments import activations_of, device_of, kernel_names, some_operation
+from . import benching, output, tuned
+from .arguments import activations_of, device_of, filled, kernel_names, seconds, some_operation
 from .errors import SelectionError
 
 MOST_ROWS = 4096  # more than a decode step has
@@ -22,21 +20,19 @@ def add(commands: Any) -> None:
     parser.add_argument("--sizes", choices=tuple(benching.SIZES), default="miniature")
     parser.add_argument("--rows", type=int, default=1, help="tokens of a decode step")
     parser.add_argument("--only", default="", help="operations that start so")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--dtype", help="of activations: float32 (default on a CPU), bfloat16 (on a GPU)")
-    parser.add_argument("--impl", default="", help="kernels to time, separated by commas; the chosen one if left out")
-    parser.add_argument("--budget", type=float, default=0.15, help="seconds a figure")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--device", type=filled, default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--dtype", type=filled, help="of activations: float32 (default on a CPU), bfloat16 (on a GPU)")
+    parser.add_argument("--impl", type=filled, help="kernels to time, separated by commas; the chosen one if left out")
+    parser.add_argument("--budget", type=seconds, default=0.15, help="seconds a figure")
+    output.add(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     if not 1 <= options.rows <= MOST_ROWS:
         raise SelectionError(f"--rows must be from 1 to {MOST_ROWS}, got {options.rows}")
-    if not 0 < options.budget < math.inf:
-        raise SelectionError(f"--budget must be a positive number of seconds, got {options.budget}")
     some_operation(options.only)
-    impls = kernel_names(options.impl, options.only)
+    impls = kernel_names(options.impl or "", options.only)
     device = device_of(options.device)
     dtype = activations_of(options.dtype or ("float32" if device.type == "cpu" else "bfloat16"))
     floor = benching.floor(device, dtype, options.budget)
@@ -51,14 +47,14 @@ def _run(options: argparse.Namespace) -> int:
         budget=options.budget,
     )
     name = "cpu" if device.type == "cpu" else tuned.device_name()
-    if options.json:
-        timings = [timing.as_json() for timing in benching.run(bench)]
-        print(json.dumps({**_machine(name), "floor": floor.__dict__, "timings": timings}, indent=1))
-        return 0
     rate = f"{floor.read / 1e9:.1f} GB/s read, {floor.product / 1e12:.3g} T{floor.dtype} operations/s"
     print(f"-- {name}, {options.sizes}, {options.rows} rows; measured: {rate}")
+    timings = []
     for timing in benching.run(bench):
         print(timing, flush=True)
+        timings.append(timing.as_json())
+    if options.json:
+        output.write(options.json, {**_machine(name), "floor": floor.__dict__, "timings": timings})
     return 0
 
 

@@ -1,7 +1,7 @@
 """``ts-kernels check``: every kernel that this machine can run against the reference, on a CPU or a GPU."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,15 @@ class Outcome:
     def label(self) -> str:
         """The operation and what tells its case apart."""
         return cases.label(self.operation, self.variant)
+
+    def as_json(self) -> dict[str, object]:
+        """The fields."""
+        return {**asdict(self), "dtype": str(self.dtype).removeprefix("torch.")}
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        verdict = "ok" if self.passed else f"FAILED {self.failure}".rstrip()
+        return f"{self.label:32} {self.kernel:10} {self.isa:9} {dtype:9} {self.error:9.2e} {verdict}"
 
 
 def run(device: torch.device | None = None, impl: str | None = None, only: str = "") -> Iterator[Outcome]:

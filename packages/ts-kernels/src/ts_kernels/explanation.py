@@ -1,6 +1,6 @@
 """The outcome of one selection, in words: the winner, and why each other candidate is not it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from .registry import KernelSpec, Query, Verdict, band_name
 
@@ -16,6 +16,11 @@ class Candidate:
     def objections(self) -> tuple[str, ...]:
         """Every reason why it cannot serve; empty where it can."""
         return tuple(verdict.objection for verdict in self.verdicts if verdict.objection)
+
+    def as_json(self) -> dict[str, object]:
+        """The kernel's name, and its needs with what stands against each, or None."""
+        said = {"name": self.spec.name, "band": band_name(self.spec.band), "origin": self.spec.origin}
+        return {**said, "verdicts": [asdict(verdict) for verdict in self.verdicts]}
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,16 @@ class Explanation:
             lines.append(self._line(candidate))
             lines += [f"      {'no ' if v.objection else 'yes'}  {v.need}" for v in candidate.verdicts]
         return "\n".join((*lines, *self._end()))
+
+    def as_json(self) -> dict[str, object]:
+        """The query, names of the winner (or None) and of the override, and every need of each candidate."""
+        query, device = self.query, self.query.device
+        dtypes = {name: str(dtype).removeprefix("torch.") for name, dtype in query.dtypes.items()}
+        asked = {"operation": query.operation, "device": device.type, "arch": device.arch_name, "dtypes": dtypes}
+        winner = None if self.winner is None else self.winner.name
+        candidates = [candidate.as_json() for candidate in self.candidates]
+        asked |= {"dims": dict(query.dims), "format": query.format}
+        return {"query": asked, "winner": winner, "override": self.override, "candidates": candidates}
 
     def _head(self) -> str:
         return f"{self.query.operation} on {_text(self.query)}"

@@ -1,15 +1,12 @@
 """``ts-kernels goals``."""
 
 import argparse
-import json
-import math
 from typing import Any
 
 import torch
 
-from . import benching, goals, tuned
-from .arguments import device_of, output_file
-from .errors import SelectionError
+from . import benching, goals, output, tuned
+from .arguments import device_of, filled, seconds
 
 
 def add(commands: Any) -> None:
@@ -17,15 +14,15 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "goals", help="time the calls that a GPU is judged by beside what it could do, and vendors' kernels beside ours"
     )
-    parser.add_argument("--device", default="cuda", help="cuda (default), or cpu to try the same calls in little")
-    parser.add_argument("--budget", type=float, default=0.15, help="seconds a figure")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures there too")
+    parser.add_argument(
+        "--device", type=filled, default="cuda", help="cuda (default), or cpu to try the same calls in little"
+    )
+    parser.add_argument("--budget", type=seconds, default=0.15, help="seconds a figure")
+    output.add(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    if not 0 < options.budget < math.inf:
-        raise SelectionError(f"--budget must be a positive number of seconds, got {options.budget}")
     device = device_of(options.device, " (to try the same calls in little: --device cpu)")
     gpu = device.type == "cuda"
     shapes, dtype = (goals.KIMI, torch.bfloat16) if gpu else (goals.TINY, torch.float32)
@@ -39,8 +36,8 @@ def _run(options: argparse.Namespace) -> int:
         print(figure, flush=True)
         figures.append(figure)
     if options.json:
-        content = {"device": name, "floor": floor.__dict__, "figures": [figure.as_json() for figure in figures]}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        found = [figure.as_json() for figure in figures]
+        output.write(options.json, {"device": name, "floor": floor.__dict__, "figures": found})
     failed = sum(bool(figure.failure) for figure in figures)
     judged = f"{sum(bool(figure.met) for figure in figures)} goals met" if gpu else "the goals are a GPU's"
     print(f"{len(figures)} figures, {judged}, {failed} failed")

@@ -16,6 +16,9 @@ _log = logging.getLogger("ts_kernels")
 NATIVE_FEATURE = "native"
 TRITON_FEATURE = "triton"
 E4M3_FEATURE = "triton e4m3"  # Triton compiles loads and conversions of float8_e4m3fn
+# NVIDIA: compute capabilities of one digit after the major number, from Maxwell's; "a" and "f" are the same hardware.
+# AMD: the major number, one digit for the minor, one for the stepping, from Vega's.
+_ARCHITECTURE = re.compile(r"sm_([5-9][0-9]|1[0-9][0-9])[af]?|gfx((?:9|1[0-9])[0-9a-f]{2})")
 OLDEST_TRITON_ARCH = 80  # of NVIDIA's, below which Triton does not compile (its README, "Compatibility")
 OLDEST_E4M3_ARCH = 89  # of NVIDIA's: below, Triton refuses the type fp8e4nv (AMD's convert it in software)
 KB = 1024
@@ -115,17 +118,34 @@ def configure_native() -> tuple[str, ...]:
     return tuple(_native.features())
 
 
-def instruction_sets() -> str:
-    """One line: the instruction sets that the native extension can use here, the chosen one, and why AMX is not one."""
+@dataclass(frozen=True)
+class InstructionSets:
+    """Those that the native extension can use here, the chosen one, why AMX is not one, and why there is no extension.
+
+    Whatever does not apply is empty. As text it is one line.
+    """
+
+    usable: tuple[str, ...] = ()
+    in_use: str = ""
+    no_amx: str = ""
+    not_built: str = ""
+
+    def __str__(self) -> str:
+        if self.not_built:
+            return f"native kernels: not built ({self.not_built})"
+        without = f"; no amx: {self.no_amx}" if self.no_amx else ""
+        return f"native kernels: {', '.join(self.usable)}; in use: {self.in_use}{without}"
+
+
+def instruction_sets() -> InstructionSets:
+    """What the native extension can use on this machine. Raises ``SettingsError``."""
     reason = native_error()
     if reason is not None:
-        return f"native kernels: not built ({reason})"
+        return InstructionSets(not_built=reason)
     usable = configure_native()
     from . import _native
 
-    refusal = _native.amx_refusal()
-    without = f"; no amx: {refusal}" if refusal else ""
-    return f"native kernels: {', '.join(usable)}; in use: {_native.isa()}{without}"
+    return InstructionSets(usable, _native.isa(), _native.amx_refusal())
 
 
 def described(arch: str) -> DeviceInfo:
@@ -133,9 +153,11 @@ def described(arch: str) -> DeviceInfo:
 
     Raises ``SelectionError`` for what is no architecture.
     """
-    found = re.fullmatch(r"sm_(\d+)a?|gfx([0-9a-f]+)", arch)
+    found = _ARCHITECTURE.fullmatch(arch)
     if found is None:
-        raise SelectionError(f"--arch: {arch!r} is not an architecture such as sm_90 or gfx942")
+        raise SelectionError(
+            f"--arch: {arch!r} is not an architecture such as sm_90 or gfx942 (NVIDIA's from sm_50, AMD's from gfx900)"
+        )
     if found[1]:
         return _nvidia(int(found[1]), installed=True)
     return DeviceInfo("cuda", int(found[2], 16), _triton_features(installed=True), "amd")

@@ -168,20 +168,35 @@ class KernelSpec:
         forms = f"weights as {_forms(self.formats, query.format)}"
         wrong = query.format not in self.formats
         found.append(Verdict(forms, f"takes {forms}, given {query.format}" if wrong else None))
-        return found + [_held(trait, query) for trait in self.traits]
+        return found + [_held(trait, query.dims) for trait in self.traits]
 
     def objections(self, query: Query) -> list[str]:
         """Every reason why this kernel cannot serve ``query``; empty where it can."""
         return [verdict.objection for verdict in self.verdicts(query) if verdict.objection]
 
 
-def _held(trait: Trait, query: Query) -> Verdict:
+def multiple(name: str, of: str) -> Trait:
+    """One size is a multiple of another."""
+    return Trait(f"{name} a multiple of {of}", lambda dims: dims[name] % dims[of] == 0)
+
+
+def at_most(name: str, most: int | str) -> Trait:
+    """A size is at most a number, or another size."""
+    return Trait(f"{name} at most {most}", lambda dims: dims[name] <= (dims[most] if isinstance(most, str) else most))
+
+
+def even(name: str) -> Trait:
+    """A size is even."""
+    return Trait(f"{name} even", lambda dims: dims[name] % 2 == 0)
+
+
+def _held(trait: Trait, dims: Mapping[str, int]) -> Verdict:
     try:
-        if trait.holds(query.dims):
+        if trait.holds(dims):
             return Verdict(trait.text, None)
     except Exception as error:  # a plugin's trait that asks for a size that the operation does not have, say
         return Verdict(trait.text, f"needs {trait.text}, which could not be told: {type(error).__name__}: {error}")
-    sizes = ", ".join(f"{name}={size}" for name, size in query.dims.items())
+    sizes = ", ".join(f"{name}={size}" for name, size in dims.items())
     return Verdict(trait.text, f"needs {trait.text}, given {sizes}")
 
 
@@ -201,12 +216,24 @@ def _names(dtypes: frozenset[torch.dtype] | set[torch.dtype]) -> str:
 
 @dataclass(frozen=True)
 class OperationInfo:
-    """An operation's declaration: the arguments whose dtype and the sizes that selection looks at."""
+    """An operation's declaration: the arguments whose dtype and the sizes that selection looks at.
+
+    Sizes are 1 or more but for those named ``empty``, and hold to ``limits``: what calls check on their tensors, said
+    for those who ask about a call without making it.
+    """
 
     name: str
     dtypes: tuple[str, ...]
     dims: tuple[str, ...]
     summary: str
+    empty: tuple[str, ...] = ()
+    limits: tuple[Trait, ...] = ()
+
+    def refusals(self, dims: Mapping[str, int]) -> list[str]:
+        """What the operation's contract has against a call of these sizes."""
+        zeros = [f"{name} must be at least 1" for name in self.dims if dims[name] == 0 and name not in self.empty]
+        verdicts = [] if zeros else [_held(limit, dims) for limit in self.limits]
+        return zeros + [verdict.objection for verdict in verdicts if verdict.objection]
 
 
 def _check_types(spec: KernelSpec) -> None:

@@ -17,7 +17,7 @@ import torch
 from . import platform, plugins, settings
 from .errors import ContractError, NoKernelError, PluginError, SelectionError, SettingsError, UnknownKernelError
 from .explanation import Candidate, Explanation
-from .registry import OWN, REGISTRY, Kernel, KernelSpec, OperationInfo, Query
+from .registry import OWN, REGISTRY, Kernel, KernelSpec, OperationInfo, Query, Trait
 
 # Choices kept by one operation. A model asks for some tens; a caller whose sizes never repeat fills this and no more.
 KEPT = 4096
@@ -124,8 +124,17 @@ def declined(*arguments: object) -> object:
 class Operation:
     """The dispatcher of one public function: declares the operation and remembers its choices."""
 
-    def __init__(self, name: str, *, dtypes: tuple[str, ...], dims: tuple[str, ...] = (), summary: str) -> None:
-        self.info = OperationInfo(name, dtypes, dims, summary)
+    def __init__(
+        self,
+        name: str,
+        *,
+        dtypes: tuple[str, ...],
+        dims: tuple[str, ...] = (),
+        summary: str,
+        empty: tuple[str, ...] = (),
+        limits: tuple[Trait, ...] = (),
+    ) -> None:
+        self.info = OperationInfo(name, dtypes, dims, summary, empty, limits)
         self.name = name
         self._chosen: dict[Hashable, Kernel] = {}
         self._specs: dict[Hashable, KernelSpec] = {}

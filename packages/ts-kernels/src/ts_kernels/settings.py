@@ -63,8 +63,8 @@ def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
 def _threads(text: str) -> int | None:
     if not text:
         return None
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
-        raise SettingsError(f"TS_KERNELS_THREADS must be a whole number from 1 to {MOST_THREADS}, got {text!r}")
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MOST_THREADS:
+        raise SettingsError(f"TS_KERNELS_THREADS must be a whole number from 1 to {MOST_THREADS}, got {text[:40]!r}")
     return int(text)
 
 
@@ -109,5 +109,8 @@ def environment() -> dict[str, str]:
 
 
 def cache_home() -> Path:
-    """The user's folder for what can be made again (XDG base directory specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """The user's folder for what can be made again (XDG base directory specification). Raises ``SettingsError``."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as in some containers
+        raise SettingsError("XDG_CACHE_HOME must name a folder, as this user has no home") from None

@@ -1,10 +1,10 @@
 """``ts-kernels aot``."""
 
 import argparse
-import json
 from typing import Any
 
-from ..arguments import output_file
+from .. import output
+from ..arguments import filled, output_file
 from ..errors import BuildError
 from ..tuning import triton_version
 from . import _report, _runner, _targets, collect, families
@@ -13,11 +13,13 @@ from . import _report, _runner, _targets, collect, families
 def add(commands: Any) -> None:
     """Add the command to the parser's."""
     parser = commands.add_parser("aot", help="compile every Triton kernel without a GPU; gates on spills and room")
-    parser.add_argument("--target", default=",".join(_targets.DEFAULT), help="architectures, separated by commas")
+    parser.add_argument(
+        "--target", type=filled, default=",".join(_targets.DEFAULT), help="architectures, separated by commas"
+    )
     parser.add_argument("--only", default="", help="builds whose name starts so, such as norm or mla.decode")
     parser.add_argument("--no-cache", action="store_true", help="compile again what is known")
-    parser.add_argument("--json", type=output_file, metavar="FILE")
-    parser.add_argument("--markdown", type=output_file, metavar="FILE")
+    output.add(parser)
+    parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write the table there")
     parser.set_defaults(run=_run)
 
 
@@ -35,8 +37,8 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{len(results)} compiled, {failed} failed (triton {triton_version()})")
     results.sort(key=lambda result: (result.build.name, result.target.name))
     if options.json:
-        content = {"triton": triton_version(), "results": [result.as_json() for result in results]}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        found = [result.as_json() for result in results]
+        output.write(options.json, {"triton": triton_version(), "results": found})
     if options.markdown:
         options.markdown.write_text(_report.markdown(results, targets, triton_version()))
     return 1 if failed else 0

@@ -35,7 +35,7 @@ class Target:
 
 def parse(text: str) -> list[Target]:
     """Targets from "sm_90,gfx942"; raises ``BuildError`` for one whose limits are not known."""
-    names = [name for name in re.split(r"[,\s]+", text) if name]
+    names = dict.fromkeys(name for name in re.split(r"[,\s]+", text) if name)
     for name in names:
         if name not in SHARED_LIMIT:
             raise BuildError(f"no target {name!r}; there are {', '.join(SHARED_LIMIT)}")

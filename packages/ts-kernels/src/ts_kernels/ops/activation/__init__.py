@@ -14,13 +14,13 @@ from .gates import GATES, Gated
 
 __all__ = ["GATES", "Gated", "gelu", "gelu_mul", "silu_mul", "swiglu_clamped"]
 
-_PAIR: dict[str, Any] = {"dtypes": ("gate_up",), "dims": ("I",)}
+_PAIR: dict[str, Any] = {"dtypes": ("gate_up",), "dims": ("I",), "empty": ("I",)}
 _SILU_MUL = Operation("activation.silu_mul", **_PAIR, summary="silu(gate) * up of a fused pair")
 _SWIGLU_CLAMPED = Operation(
     "activation.swiglu_clamped", **_PAIR, summary="GPT-OSS: gate * sigmoid(1.702 gate) (up + 1)"
 )
 _GELU_MUL = Operation("activation.gelu_mul", **_PAIR, summary="gelu(gate) * up of a fused pair")
-_GELU = Operation("activation.gelu", dtypes=("x",), dims=("D",), summary="x * Phi(x), exact or by tanh")
+_GELU = Operation("activation.gelu", dtypes=("x",), dims=("D",), empty=("D",), summary="x * Phi(x), exact or by tanh")
 
 
 @public

@@ -12,12 +12,13 @@ A query at position p sees the keys up to p; with ``window`` the last ``window``
 past a row's length, or of pages wholly older than its window, are not read.
 """
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from ... import contract
+from ...registry import at_most, multiple
 from ...selection import Operation
 from .. import _register
 from .._public import public
@@ -28,9 +29,17 @@ from .options import Options, checked
 __all__ = ["Options", "decode", "merge", "prefill"]
 
 _DTYPES, _DIMS = ("q", "cache"), ("H", "H_kv", "D", "V", "page_size", "window", "soft_cap", "sinks")
-_DECODE = Operation("attention.decode", dtypes=_DTYPES, dims=_DIMS, summary="a few last queries a row, paged GQA")
-_PREFILL = Operation("attention.prefill", dtypes=_DTYPES, dims=_DIMS, summary="causal queries of rows, paged GQA")
-_MERGE = Operation("attention.merge", dtypes=("outs",), dims=("H", "V"), summary="partial attention by log-sum-exp")
+_PAGED: dict[str, Any] = {
+    "dtypes": _DTYPES,
+    "dims": _DIMS,
+    "empty": ("window", "soft_cap", "sinks"),
+    "limits": (multiple("H", "H_kv"), at_most("soft_cap", 1), at_most("sinks", 1)),  # the last two say whether
+}
+_DECODE = Operation("attention.decode", **_PAGED, summary="a few last queries a row, paged GQA")
+_PREFILL = Operation("attention.prefill", **_PAGED, summary="causal queries of rows, paged GQA")
+_MERGE = Operation(
+    "attention.merge", dtypes=("outs",), dims=("H", "V"), empty=("V",), summary="partial attention by log-sum-exp"
+)
 
 
 @overload

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import contract
+from ...registry import even
 from ...selection import Operation
 from .. import _register
 from .._public import public
@@ -20,6 +21,7 @@ _WRITE_LATENT = Operation(
     "kv_cache.write_latent",
     dtypes=("kv_a", "norm_weight", "cache"),
     dims=("L", "R"),
+    limits=(even("R"),),
     summary="norm the latent, rotate the rope part, write both to the tokens' slots",
 )
 

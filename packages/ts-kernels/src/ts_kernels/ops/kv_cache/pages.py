@@ -10,7 +10,11 @@ from .._public import public
 from . import reference
 
 _COPY_PAGES = Operation(
-    "kv_cache.copy_pages", dtypes=("source",), dims=("bytes",), summary="copy pages of one cache into another"
+    "kv_cache.copy_pages",
+    dtypes=("source",),
+    dims=("bytes",),
+    empty=("bytes",),
+    summary="copy pages of one cache into another",
 )
 
 

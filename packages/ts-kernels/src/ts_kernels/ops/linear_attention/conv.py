@@ -1,24 +1,26 @@
 """The depthwise convolution before the delta rule. Legend: T tokens, R rows, C channels, W width, S slots."""
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ... import contract
+from ...registry import Trait
 from ...selection import Operation
 from .. import _register
 from .._arguments import BOOL, FLOATS, FP32, INT32, INT64, check
 from .._public import public
 from . import reference
 
-_DTYPES, _DIMS = ("x", "weight"), ("C", "W")
-_CONV = Operation(
-    "linear_attention.causal_conv", dtypes=_DTYPES, dims=_DIMS, summary="depthwise convolution and SiLU, several rows"
-)
-_STEP = Operation(
-    "linear_attention.causal_conv_step", dtypes=_DTYPES, dims=_DIMS, summary="the same for one token a row"
-)
+_DECLARED: dict[str, Any] = {
+    "dtypes": ("x", "weight"),
+    "dims": ("C", "W"),
+    "limits": (Trait("W at least 2", lambda dims: dims["W"] >= 2),),
+}
+_CONV = Operation("linear_attention.causal_conv", **_DECLARED, summary="depthwise convolution and SiLU, several rows")
+_STEP = Operation("linear_attention.causal_conv_step", **_DECLARED, summary="the same for one token a row")
 
 
 @public

@@ -1,9 +1,11 @@
 """The gated delta rule. Legend: T tokens, R rows, H key heads, G value heads, K key width, V value width, S slots."""
 
+from typing import Any
+
 from torch import Tensor
 
 from ... import contract
-from ...registry import Trait
+from ...registry import Trait, multiple
 from ...selection import Operation
 from .. import _register
 from .._arguments import BOOL, FLOATS, FP32, INT32, INT64, check
@@ -11,13 +13,9 @@ from .._public import public
 from . import reference
 from .conv import check_spans, spans
 
-_DTYPES, _DIMS = ("q", "a"), ("H", "G", "K", "V")
-_DELTA = Operation(
-    "linear_attention.gated_delta", dtypes=_DTYPES, dims=_DIMS, summary="gated delta rule over several rows"
-)
-_STEP = Operation(
-    "linear_attention.gated_delta_step", dtypes=_DTYPES, dims=_DIMS, summary="the same for one token a row"
-)
+_DECLARED: dict[str, Any] = {"dtypes": ("q", "a"), "dims": ("H", "G", "K", "V"), "limits": (multiple("G", "H"),)}
+_DELTA = Operation("linear_attention.gated_delta", **_DECLARED, summary="gated delta rule over several rows")
+_STEP = Operation("linear_attention.gated_delta_step", **_DECLARED, summary="the same for one token a row")
 
 
 @public

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from ... import contract, settings
-from ...registry import KernelSpec
+from ...registry import KernelSpec, at_most
 from ...selection import Operation
 from .. import _register
 from .._public import public
 from .._scales import check_scale
 from ..gemm.weights import checked
 from . import reference
-from ._checks import check_values, reject, reject_absorbed, rows_of
+from ._checks import MOST_QUERIES, check_values, reject, reject_absorbed, rows_of
 from .builder import KvBBuilder
 from .weights import KvBWeight
 
@@ -28,12 +28,17 @@ __all__ = ["KvBBuilder", "KvBWeight", "decode", "decode_absorbed", "prefill", "p
 _DTYPES = ("q", "cache", "weight")
 _DIMS = ("H", "N", "R", "V", "L", "page_size")
 _DECODE = Operation(
-    "mla.decode", dtypes=_DTYPES, dims=(*_DIMS, "q_len"), summary="a few queries a row over the paged latents"
+    "mla.decode",
+    dtypes=_DTYPES,
+    dims=(*_DIMS, "q_len"),
+    limits=(at_most("q_len", MOST_QUERIES),),
+    summary="a few queries a row over the paged latents",
 )
 _DECODE_ABSORBED = Operation(
     "mla.decode_absorbed",
     dtypes=("q_latent", "cache"),
     dims=("H", "R", "L", "page_size", "q_len"),
+    limits=(at_most("q_len", MOST_QUERIES),),
     summary="mla.decode from absorbed queries to latents",
 )
 _PREFILL = Operation(

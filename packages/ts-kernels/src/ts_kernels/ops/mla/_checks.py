@@ -6,6 +6,8 @@ from torch import Tensor
 from ... import contract
 from .weights import KvBWeight
 
+MOST_QUERIES = 8  # of a row in a call of decode
+
 
 def reject(
     operation: str,
@@ -64,8 +66,8 @@ def rows_of(operation: str, argument: str, tokens: Tensor, q_len: int) -> int:
     """How many rows ``tokens`` holds, ``q_len`` queries each."""
     if tokens.dim() == 0:
         contract.shape(operation, argument, tokens, "T", "H", "width")
-    if not 1 <= q_len <= 8:
-        contract.fail(operation, "q_len", "from 1 to 8", q_len)
+    if not 1 <= q_len <= MOST_QUERIES:
+        contract.fail(operation, "q_len", f"from 1 to {MOST_QUERIES}", q_len)
     if tokens.shape[0] % q_len:
         contract.fail(operation, argument, f"a multiple of q_len = {q_len} tokens", tokens)
     return tokens.shape[0] // q_len

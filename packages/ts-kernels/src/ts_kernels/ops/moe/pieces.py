@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ... import contract
+from ...registry import at_most
 from ...selection import Operation
 from .. import _register
 from .._public import public
@@ -15,13 +16,25 @@ from . import reference
 from .permutation import Permutation
 from .weights import ALL_KINDS, ExpertSource
 
-_PERMUTE = Operation("moe.permute", dtypes=("ids",), dims=("E",), summary="pairs sorted by expert, padded to blocks")
-_GROUPED = Operation(
-    "moe.grouped_linear", dtypes=("x", "weight"), dims=("E", "N", "K"), summary="each pair's row times its expert"
-)
-_COMBINE = Operation("moe.combine", dtypes=("values",), dims=("D",), summary="weighted sum of each token's pairs")
 # More is a slip, and would ask for memory by it. Places of the largest permutation still fit in int32.
 _MOST_EXPERTS, _MOST_BLOCK = 2**16, 2**12
+_PERMUTE = Operation(
+    "moe.permute",
+    dtypes=("ids",),
+    dims=("E",),
+    limits=(at_most("E", _MOST_EXPERTS),),
+    summary="pairs sorted by expert, padded to blocks",
+)
+_GROUPED = Operation(
+    "moe.grouped_linear",
+    dtypes=("x", "weight"),
+    dims=("E", "N", "K"),
+    empty=("E", "N", "K"),
+    summary="each pair's row times its expert",
+)
+_COMBINE = Operation(
+    "moe.combine", dtypes=("values",), dims=("D",), empty=("D",), summary="weighted sum of each token's pairs"
+)
 
 
 @public

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import contract
+from ...registry import at_most
 from ...selection import Operation
 from .. import _register
 from .._public import public
@@ -15,10 +16,15 @@ _SIGMOID = Operation(
     "moe.route_sigmoid",
     dtypes=("logits", "bias"),
     dims=("E", "k"),
+    limits=(at_most("k", "E"),),
     summary="sigmoid scores, biased choice of k within groups",
 )
 _SOFTMAX = Operation(
-    "moe.route_softmax", dtypes=("logits",), dims=("E", "k"), summary="the k largest, weighed by a softmax"
+    "moe.route_softmax",
+    dtypes=("logits",),
+    dims=("E", "k"),
+    limits=(at_most("k", "E"),),
+    summary="the k largest, weighed by a softmax",
 )
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import contract
+from ...registry import at_most, even
 from ...selection import Operation
 from .. import _register
 from .._public import public
@@ -26,6 +27,8 @@ _APPLY = Operation(
     "rope.apply_interleaved",
     dtypes=("x",),
     dims=("H", "D", "R"),
+    empty=("H",),
+    limits=(even("R"), at_most("R", "D")),
     summary="rotate pairs of each head's last columns in place",
 )
 

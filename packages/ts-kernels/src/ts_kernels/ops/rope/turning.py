@@ -1,23 +1,29 @@
 """Rotations besides MLA's: halves, several axes of positions, a plane. Legend: T tokens, H heads, D head width."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ... import contract
+from ...registry import Trait, at_most, even
 from ...selection import Operation
 from .. import _register
 from .._public import public
 from . import reference
 from .layout import Layout, multimodal, plane
 
-_DIMS = ("H", "D", "R")
-_HALVES = Operation(
-    "rope.apply_halves", dtypes=("x",), dims=_DIMS, summary="rotate each head's first columns by halves"
+_HEADS: dict[str, Any] = {"dtypes": ("x",), "dims": ("H", "D", "R"), "empty": ("H",)}
+_FIRST = (even("R"), at_most("R", "D"))
+_ALL = (
+    Trait("D a multiple of 4", lambda dims: dims["D"] % 4 == 0),
+    Trait("R = D", lambda dims: dims["R"] == dims["D"]),
 )
+_HALVES = Operation("rope.apply_halves", **_HEADS, limits=_FIRST, summary="rotate each head's first columns by halves")
 _MULTIMODAL = Operation(
-    "rope.apply_multimodal", dtypes=("x",), dims=_DIMS, summary="apply_halves by three positions a token"
+    "rope.apply_multimodal", **_HEADS, limits=_FIRST, summary="apply_halves by three positions a token"
 )
-_PLANE = Operation("rope.apply_2d", dtypes=("x",), dims=_DIMS, summary="rotate pairs by a place in a plane")
+_PLANE = Operation("rope.apply_2d", **_HEADS, limits=_ALL, summary="rotate pairs by a place in a plane")
 
 
 @public

@@ -11,7 +11,9 @@ from .._public import public
 from . import reference_logits
 
 _DTYPES, _DIMS = ("logits",), ("V",)
-_COUNT = Operation("sampling.count_tokens", dtypes=("counts",), dims=_DIMS, summary="count a step's tokens by request")
+_COUNT = Operation(
+    "sampling.count_tokens", dtypes=("counts",), dims=_DIMS, empty=_DIMS, summary="count a step's tokens by request"
+)
 _PENALTIES = Operation(
     "sampling.apply_penalties", dtypes=_DTYPES, dims=_DIMS, summary="repetition, presence and frequency penalties"
 )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ... import contract
-from ...registry import Trait
+from ...registry import Trait, at_most
 from ...selection import Operation
 from .. import _register
 from .._arguments import FLOATS, FP32, INT32, check
@@ -14,7 +14,12 @@ from . import reference, reference_logits
 
 _ARGMAX = Operation("sampling.argmax", dtypes=("logits",), dims=("V",), summary="the highest logit of each row")
 _LOGPROBS = Operation(
-    "sampling.logprobs", dtypes=("logits",), dims=("V", "n"), summary="log probability and rank, and the best n"
+    "sampling.logprobs",
+    dtypes=("logits",),
+    dims=("V", "n"),
+    empty=("n",),
+    limits=(at_most("n", "V"),),
+    summary="log probability and rank, and the best n",
 )
 
 
