@@ -5,8 +5,9 @@
 Each format is measured with fp32 and bf16 activations. Readings of 64 MB in 2 MB pages by the kernels' threads, torch's
 linear layer and ours take turns of 50 ms, so that what else the host does meets all three; figures are the fastest
 tenth's end of all calls (``--quantile``). Each call takes another reading place and another copy of the weight, so that
-none lies in a cache. INT4 with bf16 rows is timed beside torch's own product of INT4, too (a scale and a zero point for
-each group). With one thread, ``--clock cpu`` counts the thread's own time, which other processes disturb less.
+none lies in a cache. INT4 and INT8 with bf16 rows are timed beside torch's own products of these, too (INT4 with a
+scale and a zero point for each group, INT8 with a scale for each row). With one thread, ``--clock cpu`` counts the
+thread's own time, which other processes disturb less.
 """
 
 import argparse
@@ -102,13 +103,18 @@ def copies(make: Callable[[], T]) -> list[T]:
     return made
 
 
-def torch_int4(x: Tensor, n: int, group: int) -> Callable[[int], object]:
-    """Torch's product of ``x`` with an INT4 weight [n, K]; its numbers do not matter here."""
-    aten, k = torch.ops.aten, x.shape[1]
-    codes = torch.randint(16, (n, k), dtype=torch.int32)
+def torch_own(x: Tensor, source: gemm.Source) -> Callable[[int], object] | None:
+    """Torch's product of bf16 ``x`` with a weight of this format, if it has one; its numbers do not matter here."""
+    aten = torch.ops.aten
+    if x.dtype != torch.bfloat16 or not isinstance(source, quantize.Int4Weight | quantize.Int8Weight):
+        return None
+    n, k = source.shape
+    if isinstance(source, quantize.Int8Weight):
+        scale, weights = torch.rand(n).bfloat16(), copies(lambda: torch.randint(-127, 128, (n, k), dtype=torch.int8))
+        return lambda number: aten._weight_int8pack_mm(x, weights[number % len(weights)], scale)
+    codes, factors = torch.randint(16, (n, k), dtype=torch.int32), torch.rand(k // source.group, n, 2).bfloat16()
     weights = copies(lambda: aten._convert_weight_to_int4pack_for_cpu(codes, 1))
-    factors = torch.rand(k // group, n, 2).to(x.dtype)
-    return lambda number: aten._weight_int4pack_mm_for_cpu(x, weights[number % len(weights)], group, factors)
+    return lambda number: aten._weight_int4pack_mm_for_cpu(x, weights[number % len(weights)], source.group, factors)
 
 
 def measure(options: argparse.Namespace, rows: int) -> Iterator[Row]:
@@ -121,8 +127,9 @@ def measure(options: argparse.Namespace, rows: int) -> Iterator[Row]:
             source = FORMATS[format](weight)
             packed = copies(functools.partial(gemm.prepare, source))
             calls = {"read": read, "torch": theirs, "kernel": over(gemm.linear, x, packed)}
-            if isinstance(source, quantize.Int4Weight) and dtype == torch.bfloat16:
-                calls["torch int4"] = torch_int4(x, options.n, source.group)
+            own = torch_own(x, source)
+            if own is not None:
+                calls["torch's own"] = own
             taken = in_turn(calls, options, least=3)
             gb_s, read_gb_s = packed[0].nbytes / taken["kernel"] / 1e9, TURN / taken["read"] / 1e9
             yield {
@@ -130,7 +137,7 @@ def measure(options: argparse.Namespace, rows: int) -> Iterator[Row]:
                 "ms": taken["kernel"] * 1e3, "torch_ms": taken["torch"] * 1e3, "gb_s": gb_s, "read_gb_s": read_gb_s,
                 "gflop_s": 2 * rows * options.n * options.k / taken["kernel"] / 1e9,
                 "torch_ratio": taken["torch"] / taken["kernel"], "share_of_read": gb_s / read_gb_s,
-                "torch_int4_ratio": taken["torch int4"] / taken["kernel"] if "torch int4" in taken else None,
+                "torch_own_ratio": taken["torch's own"] / taken["kernel"] if own is not None else None,
             }  # fmt: skip
 
 
@@ -140,7 +147,7 @@ def line(row: Row) -> str:
         f"M={row['rows']:<5}{row['dtype']:9} {row['weights']:26}{row['ms']:9.3f} ms {row['gb_s']:6.1f} of "
         f"{row['read_gb_s']:5.1f} GB/s ({row['share_of_read']:4.0%}){row['gflop_s']:8.0f} GFLOP/s "
         f"{row['torch_ratio']:6.2f}x torch"
-    ) + (f", {row['torch_int4_ratio']:5.2f}x its INT4" if row["torch_int4_ratio"] else "")
+    ) + (f", {row['torch_own_ratio']:5.2f}x its own" if row["torch_own_ratio"] else "")
 
 
 if __name__ == "__main__":
