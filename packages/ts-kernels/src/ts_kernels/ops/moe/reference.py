@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from ..activation.reference import gated
 from ..gemm.reference import mlp
 from ..gemm.weights import MlpWeight
+from ..quantize.formats import QuantizedWeight
 from .permutation import Permutation, capacity
 from .weights import ExpertSource, ExpertWeights, matrix
 
@@ -61,6 +62,8 @@ def grouped_linear(x: Tensor, ids: Tensor, weight: ExpertSource) -> Tensor:
     out = wide.new_zeros((*ids.shape, weight.shape[1]))
     for expert in _present(ids, weight.shape[0]):
         tokens, place = (ids == expert).nonzero(as_tuple=True)
+        if isinstance(weight, QuantizedWeight):
+            weight[expert].check_scales("moe.grouped_linear", "weight")
         out[tokens, place] = F.linear(wide[tokens], matrix(weight, expert))
     return out.to(x.dtype)
 
