@@ -2,14 +2,16 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 from transformers.integrations.mxfp4 import FP4_VALUES, convert_moe_packed_tensors
-from ts_kernels import ContractError, gemm, quantize, settings
+from ts_kernels import ContractError, gemm, moe, override, platform, quantize, settings
 from ts_kernels.ops.quantize.fp4 import e8m0, pack_e2m1, unpack_e2m1
 
+IMPLS = ["reference", *(["native"] if platform.native_error() is None else [])]
 Close = Callable[..., None]
 Make = Callable[[Tensor], quantize.QuantizedWeight]
 FORMATS: dict[str, Make] = {
@@ -352,3 +354,58 @@ def test_activations_to_fp8(native: None, dtype: torch.dtype, width: int) -> Non
     values, scale = quantize.fp8_per_token(codes.view(torch.float8_e4m3fn).float()[None], impl="native")
     assert scale.item() == 1
     assert torch.equal(values.view(torch.uint8)[0], codes)
+
+
+def spoilt(weight: quantize.QuantizedWeight, value: float) -> quantize.QuantizedWeight:
+    """One scale in the last row is ``value``; where the format has no such, NaN."""
+    tensors = {name: tensor.clone() for name, tensor in weight.tensors().items()}
+    scale = next(tensor for name, tensor in tensors.items() if "scale" in name)
+    if scale.itemsize == 1:
+        scale.view(torch.uint8).view(-1)[-1] = 255
+    else:
+        scale.view(-1)[-1] = torch.tensor(value).to(scale.dtype)
+    return type(weight)(**tensors)
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("impl", IMPLS)
+def test_scales_that_are_not_finite_are_refused(name: str, value: float, impl: str) -> None:
+    """Wherever weights are prepared, for whichever kernel."""
+    make, wrong = FORMATS[name], "must be finite, got scales that are not"
+    one, gate_up, down = make(matrix(256, 128)), make(matrix(2, 256, 128)), make(matrix(2, 128, 128))
+    x, ids = torch.randn(1, 128), torch.ones(1, 1, dtype=torch.int32)
+    with override(impl):
+        gemm.prepare(one)
+        for call, message in (
+            (lambda: gemm.prepare(spoilt(one, value)), "gemm.prepare: weight"),
+            (
+                lambda: gemm.prepare_mlp(one, spoilt(make(matrix(128, 128)), value)),
+                "gemm.prepare: weight|gemm.prepare_mlp: down",
+            ),
+            (lambda: moe.prepare_experts(spoilt(gate_up, value), down), "moe.prepare_experts: gate_up"),
+            (lambda: moe.prepare_experts(gate_up, spoilt(down, value)), "moe.prepare_experts: down"),
+            (lambda: moe.grouped_linear(x, ids, spoilt(gate_up, value)), "moe.grouped_linear: weight"),
+        ):
+            with pytest.raises(ContractError, match=f"({message}) {wrong}"):
+                call()
+        if isinstance(one, quantize.Nvfp4Weight):
+            one = replace(one, global_scale=one.row_scale().contiguous())
+        builder = gemm.LinearBuilder(256)
+        builder.put(0, spoilt(one, value))
+        with pytest.raises(ContractError, match=wrong):
+            builder.finish()
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "mxfp4"])
+def test_numbers_that_are_not_finite_are_not_rounded(name: str, value: float) -> None:
+    weight = matrix(2, 72, 256)
+    weight[1, 70, 200] = value
+    with pytest.raises(ContractError, match="weight must be finite"):
+        FORMATS[name](weight)
+
+
+def test_scales_must_fit_their_dtype() -> None:
+    with pytest.raises(ContractError, match="weight must be finite, and its scales within float16"):
+        quantize.quantize_int4(torch.full((2, 32), 1e6), scale_dtype=torch.float16)

@@ -1,5 +1,6 @@
 """Edits of logits and what is read from them: against transformers' processors, torch, and by hand."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -170,3 +171,17 @@ def test_logprobs_of_odd_rows(each_kernel: str) -> None:
     assert have.top_values[0].tolist() == pytest.approx([half, half, -inf])
     assert have.top_values[1].tolist() == [-inf] * 3
     assert have.top_values[2].tolist() == pytest.approx([half, half, -inf])
+
+
+def test_penalties_that_mean_nothing_are_refused(each_kernel: str) -> None:
+    """By name, of the rows that are penalized; the others' are not looked at."""
+    counts, slots = torch.zeros(2, 10, dtype=torch.int16), torch.tensor([1, -1])
+    off = {"repetition": torch.ones(2), "presence": torch.zeros(2), "frequency": torch.zeros(2)}
+    for name, value in itertools.product(off, (math.nan, math.inf, -math.inf)):
+        given = {**off, name: torch.tensor([1.0, value])}
+        logits = seeded(2, 10)
+        sampling.apply_penalties(logits, counts, slots, **given, impl=each_kernel)
+        assert torch.equal(logits, seeded(2, 10))
+        given[name] = torch.tensor([value, 1.0])
+        with pytest.raises(ContractError, match=f"apply_penalties: {name} must be finite"):
+            sampling.apply_penalties(logits, counts, slots, **given, impl=each_kernel)

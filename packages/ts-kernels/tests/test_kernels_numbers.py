@@ -9,6 +9,7 @@ from torch import Tensor
 from ts_kernels import (
     ContractError,
     activation,
+    attention,
     gemm,
     kv_cache,
     linear_attention,
@@ -119,3 +120,23 @@ def test_lengths_told_twice_agree(debug: None) -> None:
     mla.prefill(Q, CACHE, KV_B, CU_Q, PAGES, LENGTHS, 0.5, host_seq_lens=[1, 2])
     with pytest.raises(ContractError, match=r"host_seq_lens must be equal to seq_lens, \[1, 2\], got \[1, 3\]"):
         mla.prefill(Q, CACHE, KV_B, CU_Q, PAGES, LENGTHS, 0.5, host_seq_lens=[1, 3])
+
+
+PAGED = (torch.ones(2, 2, 16), torch.ones(3, 4, 2, 16), torch.ones(3, 4, 2, 16))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        absorbed,
+        lambda n: mla.decode(Q, CACHE, KV_B, PAGES, LENGTHS, n),
+        lambda n: mla.prefill(Q, CACHE, KV_B, CU_Q, PAGES, LENGTHS, n),
+        lambda n: attention.decode(*PAGED, PAGES, LENGTHS, n),
+        lambda n: attention.prefill(*PAGED, CU_Q, PAGES, LENGTHS, n),
+    ],
+)
+def test_scales_of_scores_leave_room(call: Callable[[float], object]) -> None:
+    call(-1e20)
+    for wrong in (1.1e20, -1e38):
+        with pytest.raises(ContractError, match=r"scale must be finite, of magnitude at most 1e\+20"):
+            call(wrong)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-from ts_kernels import platform
+from ts_kernels import ContractError, platform
 from ts_kernels.ops.sampling import reference, sample
 
 IMPLS = ["reference", *(["native"] if platform.native_error() is None else [])]
@@ -21,7 +21,7 @@ def draw(
     top_p: float = 1.0,
     seed: int = 0,
     first: int = 0,
-    impl: str = "reference",
+    impl: str | None = "reference",
     min_p: float | None = None,
 ) -> Tensor:
     rows = logits.shape[0]
@@ -208,3 +208,33 @@ def test_a_flat_row_keeps_the_shortest_prefix(isa: str, top_p: float) -> None:
     kept = reference.probabilities(logits[:1], *(torch.tensor([x]) for x in (1.0, 0, top_p, 0.0)))[0] > 0
     assert bool(kept[have.long()].all())
     assert torch.equal(have, draw(logits, 1.0, 0, top_p, seed=5))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"temperature": math.nan}, "temperature must be finite"),
+        ({"temperature": math.inf}, "temperature must be finite"),
+        ({"temperature": -math.inf}, "temperature must be finite"),
+        ({"top_p": math.nan}, "top_p must be a number"),
+        ({"min_p": math.nan}, "min_p must be a number"),
+    ],
+)
+def test_parameters_that_mean_nothing_are_refused(each_kernel: str, changed: dict[str, float], message: str) -> None:
+    logits = torch.randn(3, 20)
+    draw(logits, impl=each_kernel)
+    for impl in (each_kernel, None):  # None: the shortcut, where there is one
+        with pytest.raises(ContractError, match=f"sampling.sample: {message}"):
+            draw(logits, impl=impl, **changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("changed", [{"top_p": -1.0}, {"top_p": 0.0}, {"min_p": math.inf}, {"temperature": -3.0}])
+def test_the_strictest_parameters_leave_the_best(each_kernel: str, changed: dict[str, float]) -> None:
+    logits = torch.randn(9, 50, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(draw(logits, impl=each_kernel, **changed), logits.argmax(1).int())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("changed", [{"top_p": math.inf}, {"min_p": -1.0}, {"top_k": -5}, {"top_k": 2**31 - 1}])
+def test_parameters_beyond_off_are_off(each_kernel: str, changed: dict[str, float]) -> None:
+    logits = torch.randn(9, 50, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(draw(logits, impl=each_kernel, **changed), draw(logits, impl=each_kernel))  # type: ignore[arg-type]

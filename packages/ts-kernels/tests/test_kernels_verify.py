@@ -1,9 +1,11 @@
 """Verification of drafts: what comes out is distributed as the target, whatever the drafts were."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
-from ts_kernels import platform, sampling
+from ts_kernels import ContractError, platform, sampling
 from ts_kernels.ops.sampling import reference
 
 IMPLS = ["reference", *(["native"] if platform.native_error() is None else [])]
@@ -174,3 +176,24 @@ def test_empty_batch(impl: str) -> None:
     drafts, counts = torch.empty(0, 2, dtype=torch.int32), torch.empty(0, dtype=torch.int32)
     accepted, bonus = sampling.verify(torch.empty(0, 3, 5), drafts, counts, None, *parameters(0), impl=impl)
     assert accepted.shape == bonus.shape == (0,)
+
+
+@pytest.mark.parametrize(("name", "value"), [("temperature", math.inf), ("top_p", math.nan), ("min_p", math.nan)])
+def test_parameters_that_mean_nothing_are_refused(each_kernel: str, name: str, value: float) -> None:
+    logits, drafts, counts = torch.randn(2, 3, 6), torch.zeros(2, 2, dtype=torch.int32), torch.full((2,), 2).int()
+    names = ("temperature", "top_k", "top_p", "seeds", "positions")
+    given = dict(zip(names, parameters(2), strict=True))
+    given[name] = torch.tensor([1.0, value])
+    with pytest.raises(ContractError, match=f"sampling.verify: {name} must be"):
+        sampling.verify(logits, drafts, counts, None, **given, impl=each_kernel)
+
+
+def test_drafts_of_probability_nan_fall(each_kernel: str) -> None:
+    """And are not drawn again."""
+    q = torch.zeros(1, 2, 6)
+    q[0, 0, 4] = math.nan
+    drafts, counts = torch.tensor([[4, 1]], dtype=torch.int32), torch.tensor([2], dtype=torch.int32)
+    logits = torch.full((1, 3, 6), -math.inf)
+    logits[..., 2], logits[..., 4] = 1.0, 40.0
+    accepted, bonus = sampling.verify(logits, drafts, counts, q, *parameters(1), impl=each_kernel)
+    assert (accepted.item(), bonus.item()) == (0, 2)

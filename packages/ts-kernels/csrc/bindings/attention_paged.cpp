@@ -48,6 +48,8 @@ bool paged_pair(const direct::View& k, const direct::View& v) {
          v.size(2) == k.size(2);
 }
 
+constexpr float kLargestScale = 1e20f;  // as ops/attention/options.py says
+
 bool positive(float x) { return x > 0 && std::isfinite(x); }
 
 py::object decode_direct(Engine& engine, py::handle q_, py::handle k_, py::handle v_, py::handle tables_,
@@ -61,7 +63,8 @@ py::object decode_direct(Engine& engine, py::handle q_, py::handle k_, py::handl
   const bool keys = queries && paged_pair(k, v) && k.size(3) == q.size(2) && q.size(1) % k.size(2) == 0;
   const bool places = tables.matrix() && tables.size(0) == rows && tables.is(dlpack::kInt32) && lengths.vector(rows) &&
                       lengths.is(dlpack::kInt32);
-  if (!keys || !places || !std::isfinite(scale) || window.value_or(0) < 0 || !positive(k_scale) || !positive(v_scale))
+  if (!keys || !places || !(std::fabs(scale) <= kLargestScale) || window.value_or(0) < 0 || !positive(k_scale) ||
+      !positive(v_scale))
     return direct::declined();
   const bool sunk = !sinks_.is_none();
   if (sunk && (!direct::View::read(sinks_, sinks) || !sinks.vector(q.size(1)) || !sinks.is(dlpack::kFloat32)))

@@ -1,6 +1,8 @@
-// What an operation's contract forbids and only the values show: indices that a kernel would follow as addresses.
+// What an operation's contract forbids and only the values show: indices that a kernel would follow as addresses,
+// parameters that mean nothing.
 #pragma once
 
+#include <cmath>
 #include <string>
 
 #include "common/types.h"
@@ -29,6 +31,16 @@ template <class T>
 void check_below(const char* operation, const char* argument, const T* values, i64 count, i64 high) {
   for (i64 i = 0; i < count; ++i)
     if (values[i] >= high) refuse(operation, argument, "below " + std::to_string(high), std::to_string(values[i]));
+}
+
+inline void check_finite(const char* operation, const char* argument, const float* values, i64 count) {
+  for (i64 i = 0; i < count; ++i)
+    if (!std::isfinite(values[i])) refuse(operation, argument, "finite", std::to_string(values[i]));
+}
+
+inline void check_numbers(const char* operation, const char* argument, const float* values, i64 count) {
+  for (i64 i = 0; i < count; ++i)
+    if (std::isnan(values[i])) refuse(operation, argument, "a number", "nan");
 }
 
 }  // namespace ts

@@ -38,4 +38,10 @@ inline void check_page(const char* operation, i64 row, u32 highest, i64 pages) {
            std::to_string(static_cast<i32>(highest)));
 }
 
+inline void check_draw(const char* operation, const DrawArgs& draw, i64 rows) {
+  check_finite(operation, "temperature", draw.temperature, rows);
+  check_numbers(operation, "top_p", draw.top_p, rows);
+  if (draw.min_p) check_numbers(operation, "min_p", draw.min_p, rows);
+}
+
 }  // namespace ts

@@ -150,15 +150,13 @@ void bind_rows(py::module_& m, Engine& engine) {
         !p.vector(rows) || !p.is(dlpack::kFloat32) || !seeds.vector(rows) || !seeds.is(dlpack::kInt64) ||
         !positions.vector(rows) || !positions.is(dlpack::kInt64))
       return declined();
+    const DrawArgs draw{heat.data<float>(), k.data<i32>(),         p.data<float>(),
+                        seeds.data<i64>(),  positions.data<i64>(), nullptr};
+    check_draw("sampling.sample", draw, rows);
     direct::Fresh out = direct::fresh({rows}, dlpack::kInt32);
     engine.run<SampleArgs>(
         &KernelTable::sample,
-        {logits.data<float>(),
-         logits.stride(0),
-         rows,
-         logits.size(1),
-         {heat.data<float>(), k.data<i32>(), p.data<float>(), seeds.data<i64>(), positions.data<i64>(), nullptr},
-         static_cast<i32*>(out.data)},
+        {logits.data<float>(), logits.stride(0), rows, logits.size(1), draw, static_cast<i32*>(out.data)},
         rows * logits.size(1) * 8);
     return std::move(out.object);
   });

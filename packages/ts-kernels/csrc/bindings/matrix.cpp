@@ -125,6 +125,7 @@ void bind_linear(py::module_& m, Engine& engine) {
              l.weight.unpack(pointer(out), dtype);
            })
       .def_property_readonly("has_nan", [](const Linear& l) { return l.weight.has_nan(); })
+      .def_property_readonly("has_infinite_scale", [](const Linear& l) { return l.weight.has_infinite_scale(); })
       .def_property_readonly("n", [](const Linear& l) { return l.weight.view().n; })
       .def_property_readonly("k", [](const Linear& l) { return l.weight.view().k; })
       .def_property_readonly("nbytes", [](const Linear& l) { return l.weight.nbytes(); })

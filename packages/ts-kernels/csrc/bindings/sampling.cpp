@@ -18,6 +18,7 @@ void bind_draws(py::module_& m, Engine& engine) {
                             Address top_p, Address seeds, Address positions, Address min_p, Address out) {
     require(vocab > 0, "sample: vocab must be positive");
     const Parameters draw{temperature, top_k, top_p, seeds, positions, min_p};
+    check_draw("sampling.sample", draw.args(), rows);
     engine.run<SampleArgs>(&KernelTable::sample,
                            {pointer<const float>(logits), stride, rows, vocab, draw.args(), pointer<i32>(out)},
                            rows * vocab * 8);
@@ -35,12 +36,25 @@ void bind_draws(py::module_& m, Engine& engine) {
     check_below("sampling.verify", "drafts", draft, rows * (places - 1), vocab);
     check_range("sampling.verify", "counts", count, rows, 0, places);
     const Parameters draw{temperature, top_k, top_p, seeds, positions, min_p};
+    check_draw("sampling.verify", draw.args(), rows);
     engine.run<VerifyArgs>(
         &KernelTable::verify,
         {pointer<const float>(logits), rows, places, vocab, draft, count, pointer<const float>(draft_probs),
          draw.args(), pointer<i32>(accepted), pointer<i32>(bonus)},
         rows * places * vocab * 8);
   });
+}
+
+// Of those rows that are penalized.
+void check_penalties(const i64* slots, i64 rows, const float* repetition, const float* presence,
+                     const float* frequency) {
+  constexpr const char* kName = "sampling.apply_penalties";
+  for (i64 row = 0; row < rows; ++row) {
+    if (slots[row] < 0) continue;
+    check_finite(kName, "repetition", repetition + row, 1);
+    check_finite(kName, "presence", presence + row, 1);
+    check_finite(kName, "frequency", frequency + row, 1);
+  }
 }
 
 void bind_edits(py::module_& m, Engine& engine) {
@@ -59,6 +73,8 @@ void bind_edits(py::module_& m, Engine& engine) {
                                      Address slot_ids, Address repetition, Address presence, Address frequency) {
     const i64* slot = pointer<const i64>(slot_ids);
     check_below("sampling.apply_penalties", "slots", slot, rows, slots);
+    check_penalties(slot, rows, pointer<const float>(repetition), pointer<const float>(presence),
+                    pointer<const float>(frequency));
     engine.run<PenaltyArgs>(
         &KernelTable::apply_penalties,
         {pointer<float>(logits), stride, rows, vocab, pointer<const u16>(counts), slot,

@@ -27,9 +27,9 @@ TS_INLINE vf fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 TS_INLINE vf max(vf a, vf b) { return _mm256_max_ps(a, b); }
 TS_INLINE vf min(vf a, vf b) { return _mm256_min_ps(a, b); }
 TS_INLINE vf round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-// x * 2^n for integral n and x in [0.5, 2]; what would be subnormal becomes 0.
+// x * 2^n for integral n and x in [0.5, 2]; what would be subnormal becomes 0, from n = 128 on it is infinite.
 TS_INLINE vf scale2(vf x, vf n) {
-  const vf clamped = max(min(n, set1(127)), set1(-127));
+  const vf clamped = max(min(n, set1(128)), set1(-127));
   const vi bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(clamped), _mm256_set1_epi32(127)), 23);
   return _mm256_mul_ps(x, _mm256_castsi256_ps(bits));
 }

@@ -40,9 +40,9 @@ TS_INLINE vf round(vf a) {
   const vf limit = set1(4194304.0f);
   return select((a < limit) & (a > -limit), small, a);
 }
-// x * 2^n for integral n and x in [0.5, 2]; what would be subnormal becomes 0.
+// x * 2^n for integral n and x in [0.5, 2]; what would be subnormal becomes 0, from n = 128 on it is infinite.
 TS_INLINE vf scale2(vf x, vf n) {
-  const vf clamped = max(min(n, set1(127)), set1(-127));
+  const vf clamped = max(min(n, set1(128)), set1(-127));
   const vi bits = (__builtin_convertvector(clamped, vi) + 127) << 23;
   return x * as_float(bits);
 }

@@ -80,15 +80,18 @@ void PackedWeight::fill(Pool* pool, const QuantizedSource& s, i64 first_row) {
   const RowSource rows{s.codes, s.code_stride, ceil_div(s.k * 4, unit_of(s.format)), s.n, s.in_turn, s.flip};
   const i64 stride = view.panel_stride, units = stride / kPanel, first = first_row / kPanel;
   const i64 groups = view.scale_panel_stride / kPanel;
-  std::atomic<bool> nan{false};
+  std::atomic<bool> nan{false}, infinite{false};
   for_panels(pool, s.n, stride, [&](i64 panel) {
     u32* words = words_.as<u32>() + (first + panel) * stride;
     if (pack_panel(rows, panel, units, s.format == Format::fp8, words)) nan = true;
     const i64 at = (first + panel) * view.scale_panel_stride;
-    pack_scales(s, panel, groups, view.scale_type, ts::at(scales_.as<void>(), view.scale_type, at));
+    if (!pack_scales(s, panel, groups, view.scale_type, ts::at(scales_.as<void>(), view.scale_type, at)))
+      infinite = true;
     if (s.zeros) pack_zeros(s, panel, groups, zeros_.as<float>() + at);
   });
-  if (nan) std::atomic_ref(has_nan_).store(true, std::memory_order_relaxed);  // runs are packed by several threads
+  // Runs are packed by several threads.
+  if (nan) std::atomic_ref(has_nan_).store(true, std::memory_order_relaxed);
+  if (infinite) std::atomic_ref(has_infinite_scale_).store(true, std::memory_order_relaxed);
 }
 
 PackedWeight PackedWeight::quantized(Pool* pool, const QuantizedSource& s) {

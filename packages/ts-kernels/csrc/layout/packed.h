@@ -92,14 +92,15 @@ class PackedWeight {
   void set_bias(const float* bias);
   void unpack(void* out, DType dtype) const;  // [n, k] in fp32 or rounded to bf16, without the bias
   const WeightView& view() const { return view_; }
-  bool has_nan() const { return has_nan_; }  // among codes of FP8, which the kernels do not know
+  bool has_nan() const { return has_nan_; }                        // among codes of FP8, which the kernels do not know
+  bool has_infinite_scale() const { return has_infinite_scale_; }  // or one of NaN
   i64 nbytes() const { return static_cast<i64>(words_.bytes() + scales_.bytes() + zeros_.bytes() + bias_.bytes()); }
 
  private:
   PackedWeight(Format format, i64 n, i64 k);
   Buffer words_, scales_, zeros_, bias_;
   WeightView view_{};
-  bool has_nan_ = false;
+  bool has_nan_ = false, has_infinite_scale_ = false;
 };
 
 struct Experts {

@@ -160,9 +160,10 @@ void pack_columns(const DenseSource& s, i64 panel, u32* to) {
   }
 }
 
-void pack_scales(const QuantizedSource& s, i64 panel, i64 groups, DType type, void* to) {
-  alignas(16) float wide[kPanel][kBlock], turned[kBlock * kPanel];
+bool pack_scales(const QuantizedSource& s, i64 panel, i64 groups, DType type, void* to) {
+  alignas(16) float wide[kPanel][kBlock] = {}, turned[kBlock * kPanel];
   const unsigned char* rows[kPanel];
+  u32 infinite = 0;
   for (i64 lane = 0; lane < kPanel; ++lane) rows[lane] = reinterpret_cast<const unsigned char*>(wide[lane]);
   for (i64 from = 0; from < groups; from += kBlock) {
     const i64 count = min_of(kBlock, groups - from);
@@ -177,6 +178,7 @@ void pack_scales(const QuantizedSource& s, i64 panel, i64 groups, DType type, vo
     }
     Four unused{};
     turn_block<false>(rows, 0, 0, reinterpret_cast<u32*>(turned), unused);
+    for (float x : turned) infinite |= (bits_of(x) & 0x7f800000) + 0x00800000;  // the top bit: an exponent of ones
     if (type == DType::f32) {
       std::memcpy(static_cast<float*>(to) + from * kPanel, turned, static_cast<std::size_t>(count * kPanel) * 4);
     } else {
@@ -184,6 +186,7 @@ void pack_scales(const QuantizedSource& s, i64 panel, i64 groups, DType type, vo
       for (i64 i = 0; i < count * kPanel; ++i) half[i] = static_cast<u16>(bits_of(turned[i]) >> 16);
     }
   }
+  return infinite < 0x80000000;
 }
 
 void pack_zeros(const QuantizedSource& s, i64 panel, i64 groups, float* to) {

@@ -27,8 +27,9 @@ bool pack_panel(const RowSource& source, i64 panel, i64 units, bool seek_nan, u3
 // Words of one panel of a weight whose rows, not columns, are contiguous.
 void pack_columns(const DenseSource& source, i64 panel, u32* to);
 
-// Scales [groups][16] of one panel: fp32, or bf16 where they are stored in it or are powers of two.
-void pack_scales(const QuantizedSource& source, i64 panel, i64 groups, DType type, void* to);
+// Scales [groups][16] of one panel: fp32, or bf16 where they are stored in it or are powers of two. Whether all are
+// finite.
+bool pack_scales(const QuantizedSource& source, i64 panel, i64 groups, DType type, void* to);
 
 // Zero points [groups][16] of one panel, of two's complement codes.
 void pack_zeros(const QuantizedSource& source, i64 panel, i64 groups, float* to);

@@ -9,7 +9,8 @@
 
 namespace ts::TS_ISA {
 
-constexpr float kMasked = -1e30f;  // finite: 2^(kMasked - x) is 0, and kMasked - kMasked is 0 and not NaN
+constexpr float kLowest = -1e30f;  // where a running maximum starts. Finite: kLowest - kLowest is 0 and not NaN
+constexpr float kUnseen = -__builtin_huge_valf();  // the score of a key that must have no weight, whatever others have
 
 // One row's keys in the paged cache.
 struct PagedKeys {

@@ -126,13 +126,13 @@ void score_block(const Sizes& s, const char* const* rows, i64 count, const float
   }
 }
 
-// Scores of keys that a row may not see. Where it sees none of a split, the split's maximum is kMasked, and merging
+// Scores of keys that a row may not see. Where it sees none of a split, the split's maximum is kLowest, and merging
 // gives it no weight.
 void mask_block(const AttentionArgs& a, const Block& b, const Sizes& s, i64 key, i64 count, float* scores) {
   if (b.position + 1 >= key + count) return;
   for (i64 r = 0; r < s.rows; ++r)
     for (i64 k = max_of(0, b.position + r / a.projection->heads + 1 - key); k < count; ++k)
-      scores[k * s.lanes + r] = kMasked;
+      scores[k * s.lanes + r] = kUnseen;
 }
 
 template <int... R>
@@ -160,7 +160,7 @@ void attend_split_of(const AttentionArgs& a, const Block& b, i64 split, const fl
   float* wide = scratch_of<float>(Slot::key_rows, panels_size(s.width));
   float* scores = scratch_of<float>(Slot::scores, kKeys * s.lanes);
   const SoftmaxState softmax{state, state + s.lanes, scratch_of<float>(Slot::row_state, s.lanes)};
-  std::fill_n(softmax.maximum, s.lanes, kMasked), std::fill_n(softmax.total, s.lanes, 0.0f);
+  std::fill_n(softmax.maximum, s.lanes, kLowest), std::fill_n(softmax.total, s.lanes, 0.0f);
   const i64 begin = split * kSplit, keys = min_of(kSplit, b.position + b.count - begin);
   const char* rows[kSplit + kScoreKeys];
   find_keys(keys_of(a, b.row), begin, keys, rows);
@@ -184,7 +184,7 @@ void attend_split(const AttentionArgs& a, const Block& b, i64 split, const float
 float merge_row(const Sizes& s, i64 splits, i64 row, float unit, const float* state, float* merged) {
   const i64 step = Sizes::state(s);
   float* weights = scratch_of<float>(Slot::row_state, splits);
-  float maximum = kMasked, total = 0;
+  float maximum = kLowest, total = 0;
   for (i64 i = 0; i < splits; ++i) maximum = state[i * step + row] > maximum ? state[i * step + row] : maximum;
   for (i64 i = 0; i < splits; ++i) {
     weights[i] = std::exp2(state[i * step + row] - maximum);

@@ -43,12 +43,15 @@ TS_INLINE Seen seen_by(const PagedArgs& a, i64 position, i64 first, i64 count) {
 }
 
 // cap * tanh(x / 2), x = 2 * score / cap in units of log2, so that e^(2 score / cap) = 2^x.
-TS_INLINE vf capped(vf x, float cap) { return set1(cap * kLog2e) * (set1(1.0f) - set1(2.0f) / (set1(1.0f) + exp2(x))); }
+TS_INLINE vf capped(vf x, float cap) {
+  const vf power = exp2(min(set1(1e30f), x));
+  return set1(cap * kLog2e) * (set1(1.0f) - set1(2.0f) / (set1(1.0f) + power));
+}
 
-// Lanes [begin, end) of x counted from lane i, kMasked elsewhere.
+// Lanes [begin, end) of x counted from lane i, kUnseen elsewhere.
 TS_INLINE vf only_seen(vf x, i64 i, const Seen& seen) {
-  if (seen.end - i < W) x = keep_first(x, max_of(0, seen.end - i), set1(kMasked));
-  if (seen.begin > i) x = keep_first(set1(kMasked), min_of(W, seen.begin - i), x);
+  if (seen.end - i < W) x = keep_first(x, max_of(0, seen.end - i), set1(kUnseen));
+  if (seen.begin > i) x = keep_first(set1(kUnseen), min_of(W, seen.begin - i), x);
   return x;
 }
 
@@ -86,10 +89,11 @@ TS_INLINE float finish_row(const PagedArgs& a, i64 token, i64 head, float maximu
     *lse = -__builtin_inff();
     return 0;
   }
-  const float sink = a.sinks ? a.sinks[head] * kLog2e : kMasked;
+  const float sink = a.sinks ? a.sinks[head] * kLog2e : kLowest;
   const float top = sink > maximum ? sink : maximum;
   const float shrunk = __builtin_exp2f(maximum - top);
-  const float whole = total * shrunk + (a.sinks ? __builtin_exp2f(sink - top) : 0.0f);
+  const float own = sink == top ? 1.0f : __builtin_exp2f(sink - top);  // of infinity too
+  const float whole = total * shrunk + (a.sinks ? own : 0.0f);
   *lse = (top + __builtin_log2f(whole)) / kLog2e;
   return a.v_scale * unit_of(a.cache_dtype) * shrunk / whole;
 }

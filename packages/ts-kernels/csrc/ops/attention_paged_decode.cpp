@@ -475,7 +475,7 @@ void attend_split_of(const PagedArgs& a, const Sizes& s, const Row& row, i64 spl
   const Work<X> work{q,      stride,           scaled ? 1.0f : query_factor(a),
                      scores, state + 2 * rows, {state, state + rows, scratch_of<float>(Slot::row_state, rows)}};
   load_queries<T>(a, s, row, q);
-  for (i64 r = 0; r < rows; ++r) work.softmax.maximum[r] = kMasked, work.softmax.total[r] = 0;
+  for (i64 r = 0; r < rows; ++r) work.softmax.maximum[r] = kLowest, work.softmax.total[r] = 0;
   for (i64 i = 0; i < rows * s.v; i += W) store(work.out + i, zero());
   const i64 first = (row.first_split + split) * kSplit, end = min_of(first + kSplit, row.position + row.queries);
   const i64 start = max_of(first, oldest_key(a, max_of(0, row.position)));
@@ -506,7 +506,7 @@ void merge_head(const PagedArgs& a, const Sizes& s, const Row& row, i64 query, i
   const i64 rows = row.queries * a.heads, step = state_of(a, s, row.queries);
   const i64 r = (head / s.group * row.queries + query) * s.group + head % s.group;
   const i64 token = paged_first(a, row.row) + query;
-  float maximum = kMasked, total = 0;
+  float maximum = kLowest, total = 0;
   for (i64 i = 0; i < row.splits; ++i) maximum = state[i * step + r] > maximum ? state[i * step + r] : maximum;
   for (i64 i = 0; i < row.splits; ++i)
     total += __builtin_exp2f(state[i * step + r] - maximum) * state[i * step + rows + r];

@@ -98,7 +98,7 @@ void attend_task(const PagedArgs& a, const Sizes& s, const Task& t) {
   float* values = scratch_of<float>(Slot::values, kKeys * s.v);
   const Work work{q, out, scratch_of<float>(Slot::scores, kRows * kKeys), {state, state + rows, state + 2 * rows}};
   load_queries(a, s, t, q);
-  for (i64 r = 0; r < rows; ++r) state[r] = kMasked, state[rows + r] = 0;
+  for (i64 r = 0; r < rows; ++r) state[r] = kLowest, state[rows + r] = 0;
   for (i64 i = 0; i < rows * s.v; i += W) store(out + i, zero());
   const i64 position = a.seq_lens[t.row] - paged_queries(a, t.row) + t.first, end = position + t.count;
   for (i64 first = oldest_key(a, max_of(0, position)); first < end; first += kKeys) {

@@ -108,7 +108,7 @@ void attend_task(const AttentionArgs& a, const Task& task) {
   const TaskState state{scratch_of<float>(Slot::query, task.count * s.q_dim),
                         scratch_of<float>(Slot::output, task.count * s.value_stride),
                         {row_state, row_state + task.count, row_state + 2 * task.count}};
-  for (i64 i = 0; i < task.count; ++i) state.softmax.maximum[i] = kMasked, state.softmax.total[i] = 0;
+  for (i64 i = 0; i < task.count; ++i) state.softmax.maximum[i] = kLowest, state.softmax.total[i] = 0;
   load_queries(a, s, task, state.q);
   float* keys = scratch_of<float>(Slot::keys, (s.nope + round_up(s.rope, kPanel)) * kKeys);
   float* values = scratch_of<float>(Slot::values, kKeys * s.value_stride);

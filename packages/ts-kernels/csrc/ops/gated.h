@@ -9,9 +9,10 @@ namespace ts::TS_ISA {
 TS_INLINE vf gelu_by_tanh(vf x) { return x * sigmoid(set1(1.5957691216057308f) * fma(set1(0.044715f) * x * x, x, x)); }
 
 // x * Phi(x) = max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2, without cancellation on either side. erfc as in Abramowitz and
-// Stegun 7.1.26, to 1.5e-7.
+// Stegun 7.1.26, to 1.5e-7. It is 0 at infinity, which a large number stands for above 0: so x stays, and below comes
+// NaN, as of the other gates.
 TS_INLINE vf gelu_by_erf(vf x) {
-  const vf size = max(zero() - x, x), z = size * set1(0.70710678118654752f);
+  const vf size = max(zero() - x, min(set1(1e30f), x)), z = size * set1(0.70710678118654752f);
   const vf t = set1(1.0f) / fma(set1(0.3275911f), z, set1(1.0f));
   vf p = set1(1.061405429f);
   p = fma(p, t, set1(-1.453152027f));

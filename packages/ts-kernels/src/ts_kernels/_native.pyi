@@ -720,6 +720,9 @@ class PackedLinear:
     @property
     def has_nan(self) -> bool:
         """Whether FP8 codes of NaN were among those packed; the kernels take them for numbers."""
+    @property
+    def has_infinite_scale(self) -> bool:
+        """Whether a scale that is not finite was among those packed."""
     def set_bias(self, bias: int) -> None:
         """Add bias[n], fp32, to every product; copied."""
     def unpack(self, out: int, out_dtype: int) -> None:

@@ -32,3 +32,13 @@ def test_activation(
     if rows * width > 2:
         with pytest.raises(AssertionError, match="differs"):
             assert_close(CALLS[name](x * 1.1, impl="triton"), want)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered")  # the interpreter's arithmetic is numpy's
+@pytest.mark.parametrize("name", [name for name in CALLS if "swiglu" not in name])
+def test_gates_at_the_ends_of_the_line(device: torch.device, name: str) -> None:
+    inf, nan = float("inf"), float("nan")
+    gate = torch.tensor([[-inf, -3e38, -300.0, -90.0, -5.0, 0.0, 90.0, 3e38, inf, nan]], device=device)
+    gate_up = torch.cat((gate, torch.ones_like(gate)), 1)
+    have, want = (CALLS[name](gate_up, impl=impl) for impl in ("triton", "reference"))
+    torch.testing.assert_close(have, want, rtol=1e-5, atol=1e-5, equal_nan=True)

@@ -159,3 +159,31 @@ def test_tolerance_sees_mistakes(device: torch.device) -> None:
     }
     for name, wrong in mistakes.items():
         assert checking.difference(wrong, want) > 2 * checking.TOLERANCE[torch.bfloat16], f"{name} passes"
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered")  # the interpreter's arithmetic is numpy's
+def test_sinks_may_be_infinite(device: torch.device) -> None:
+    """+inf takes the whole softmax, in one part (prefill) and in several (decode)."""
+    batch, make = batch_of([70, 0, 1, 3000], (3, 1, 16, 16), 16, torch.float32, device)
+    inf = float("inf")
+    sinks, q = torch.tensor([inf, -inf, float("nan")], device=device), make(4, 3, 16)
+    arguments = (q, batch.k_cache, batch.v_cache)
+    cu_q = torch.arange(5, dtype=torch.int32, device=device)
+    for call, place in ((attention.decode, ()), (attention.prefill, (cu_q,))):
+        have, want = (
+            call(*arguments, *place, batch.tables, batch.lengths, 0.3, sinks=sinks, return_lse=True, impl=impl)
+            for impl in ("triton", "reference")
+        )
+        assert want[1][:, 0].tolist() == [inf, -inf, inf, inf]
+        for mine, theirs in zip(have, want, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered")
+def test_sums_may_be_infinite(device: torch.device) -> None:
+    inf, nan = float("inf"), float("nan")
+    outs = torch.randn(3, 5, 2 * 8, generator=torch.Generator().manual_seed(11)).to(device)
+    lses = torch.tensor([[inf, inf, 1e20, nan, -inf], [2.0, inf, 1e20, 5.0, -inf], [-inf, 3.0, -1e20, 1.0, -inf]])
+    lses = lses.to(device)[..., None].repeat(1, 1, 2)
+    for mine, theirs in zip(*(attention.merge(outs, lses, impl=impl) for impl in ("triton", "reference")), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5, equal_nan=True)

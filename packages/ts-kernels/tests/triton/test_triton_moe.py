@@ -255,3 +255,22 @@ def test_every_code_in_bf16(format: int) -> None:
 
 def bf16(bits: Tensor) -> Tensor:
     return torch.where(bits >= 2**15, bits - 2**16, bits).to(torch.int16).view(torch.bfloat16)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered")  # the interpreter's arithmetic is numpy's
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("groups", [(1, 1), (5, 2)])
+def test_routers_agree_on_any_numbers(device: torch.device, groups: tuple[int, int], normalize: bool) -> None:
+    """NaN is chosen after all numbers and spoils its row."""
+    inf, nan = float("inf"), float("nan")
+    logits = randn(1, 7, 20)
+    logits[0, 3], logits[1], logits[2, ::2], logits[3, 1:], logits[4, 5], logits[5] = nan, nan, -inf, nan, inf, -inf
+    logits, bias = logits.to(device), randn(2, 20).to(device)
+    bias[7] = nan
+    for call in (
+        lambda impl: moe.route_softmax(logits, 4, normalize=normalize, impl=impl),
+        lambda impl: moe.route_sigmoid(logits, bias, 4, *groups, 1.5, normalize, impl=impl),
+    ):
+        (weights, ids), (want, want_ids) = call("triton"), call("reference")
+        assert torch.equal(ids, want_ids)
+        torch.testing.assert_close(weights, want, rtol=1e-5, atol=1e-6, equal_nan=True)

@@ -39,3 +39,13 @@ def test_wrong_rows_are_refused() -> None:
     for x, message in wrong:
         with pytest.raises(ContractError, match=message):
             quantize.fp8_per_token(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered")  # the interpreter's arithmetic is numpy's
+@pytest.mark.parametrize("name", ["fp8_per_token", "fp8_per_group"])
+def test_fp8_of_numbers_that_are_not_finite(device: torch.device, name: str) -> None:
+    x = torch.randn(4, 300, generator=torch.Generator().manual_seed(1)).to(device)
+    x[1, 3], x[2, 200], x[3, 5] = torch.inf, torch.nan, -torch.inf
+    have, want = (getattr(quantize, name)(x, impl=impl) for impl in ("triton", "reference"))
+    for mine, theirs in zip(have, want, strict=True):
+        torch.testing.assert_close(mine.float(), theirs.float(), rtol=0, atol=0, equal_nan=True)

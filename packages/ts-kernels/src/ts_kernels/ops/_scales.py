@@ -1,9 +1,14 @@
-"""The scale beside an FP8 cache, checked alike by every operation that reads or writes one."""
+"""Scales beside caches and of scores, checked alike by every operation that takes one."""
+
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from .. import contract
+
+MOST_SCALE = 1e20
+"""The largest scale of scores: beyond it fp32 does not hold those of ordinary queries and keys."""
 
 
 def check_scale(operation: str, cache: Tensor, cache_scale: Tensor | None) -> None:
@@ -17,3 +22,8 @@ def check_scale(operation: str, cache: Tensor, cache_scale: Tensor | None) -> No
     contract.device(operation, cache, cache_scale=cache_scale)
     if contract.debug() and not 0 < float(cache_scale) < float("inf"):
         contract.fail(operation, "cache_scale", "positive and finite", float(cache_scale))
+
+
+def reject_scale(operation: str, scale: float) -> NoReturn:
+    """Say what the scale of scores may be."""
+    contract.fail(operation, "scale", f"finite, of magnitude at most {MOST_SCALE:g}", scale)

@@ -1,4 +1,7 @@
-"""Activations. Legend: T tokens, I intermediate width, D width."""
+"""Activations. Legend: T tokens, I intermediate width, D width.
+
+They are products of fp32 numbers, so that of -inf, which meets a factor of 0, comes NaN (as of torch's).
+"""
 
 from typing import Any
 

@@ -1,5 +1,6 @@
 """Activations in plain torch."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,7 +28,7 @@ def gelu_mul(gate_up: Tensor, tanh: bool) -> Tensor:
 
 def gelu(x: Tensor, tanh: bool) -> Tensor:
     """``x * Phi(x)`` in fp32, rounded once."""
-    return F.gelu(x.float(), approximate="tanh" if tanh else "none").to(x.dtype)
+    return _gelu(x.float(), tanh).to(x.dtype)
 
 
 def gated(gate: Tensor, up: Tensor, activation: Gated) -> Tensor:
@@ -38,4 +39,9 @@ def gated(gate: Tensor, up: Tensor, activation: Gated) -> Tensor:
         gate = gate.clamp(max=activation.limit)
         up = up.clamp(-activation.limit, activation.limit)
         return gate * (gate * activation.alpha).sigmoid() * (up + 1)
-    return F.gelu(gate, approximate="tanh" if activation.kind == "gelu_tanh" else "none") * up
+    return _gelu(gate, activation.kind == "gelu_tanh") * up
+
+
+def _gelu(x: Tensor, tanh: bool) -> Tensor:
+    # Not torch's own of erf, which on a CPU is NaN or infinite at infinity as the tensor lies.
+    return F.gelu(x, approximate="tanh") if tanh else 0.5 * x * torch.erfc(x * -(0.5**0.5))

@@ -16,7 +16,7 @@ def gelu_of(x, TANH: tl.constexpr):
     """x * Phi(x) of fp32; (1 + tanh(u)) / 2 is sigmoid(2u)."""
     if TANH:
         twice = 1.5957691216057308 * (x + 0.044715 * x * x * x)
-        value = x * tl.sigmoid(tl.maximum(twice, -80.0))
+        value = x * tl.where(twice > -80.0, tl.sigmoid(tl.maximum(twice, -80.0)), 0.0)
     else:
         value = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
     return value

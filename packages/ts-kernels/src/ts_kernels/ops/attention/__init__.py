@@ -100,10 +100,14 @@ def decode(
     seq_lens int32 [B] with the queries' own keys counted. A row of length 0 is padding; a query that sees no key gives
     zeros, and -inf as its log-sum-exp.
 
-    ``scale`` multiplies the scores; ``soft_cap`` c makes them c * tanh(score / c) (Gemma 2, arXiv 2408.00118).
+    ``scale``, of magnitude at most 1e20, multiplies the scores; ``soft_cap`` c makes them c * tanh(score / c) (Gemma 2,
+    arXiv 2408.00118).
     ``sinks`` fp32 [H] adds exp(sink) to the softmax's denominator (GPT-OSS). ``window`` counts the query's own key;
     None and 0 see all. ``k_scale`` and ``v_scale`` multiply what the caches hold. lse fp32 [T, H]: the natural
     logarithm of the denominator, sink included. Raises ``ContractError``.
+
+    A score of -inf is of no weight, one of +inf or NaN makes NaN of its query's output and log-sum-exp; a sink of +inf
+    leaves zeros, and +inf as the log-sum-exp.
     """
     if impl is None and soft_cap is None and not return_lse:
         done = _DECODE.direct(q, k_cache, v_cache, block_tables, seq_lens, sinks, scale, window, k_scale, v_scale)
@@ -206,8 +210,8 @@ def merge(outs: Tensor, lses: Tensor, *, impl: str | None = None) -> tuple[Tenso
     """Attention over the union of disjoint sets of keys, from the attention over each: (out [T, H*V], lse [T, H]).
 
     outs [P, T, H*V] fp32, bf16 or fp16, lses fp32 [P, T, H], P at least 1, as ``decode`` and ``prefill`` give them. A
-    part whose lse is -inf saw no keys, and counts for nothing whatever it holds. Sinks belong in one part only. Raises
-    ``ContractError`` (arXiv 2501.01005, section 2.2).
+    part whose lse is -inf saw no keys, and counts for nothing whatever it holds; one of +inf makes NaN of the outputs.
+    Sinks belong in one part only. Raises ``ContractError`` (arXiv 2501.01005, section 2.2).
     """
     if impl is None:
         done = _MERGE.direct(outs, lses)

@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from ... import contract
+from .._scales import MOST_SCALE, reject_scale
 
 
 class Options(NamedTuple):
@@ -22,8 +23,8 @@ def checked(
     """The options of a call. Raises ``ContractError``."""
     options = Options(scale, window or 0, soft_cap or 0.0, k_scale, v_scale)
     # One comparison each: NaN fails them all.
-    if not -math.inf < scale < math.inf:
-        contract.fail(operation, "scale", "finite", scale)
+    if not -MOST_SCALE <= scale <= MOST_SCALE:
+        reject_scale(operation, scale)
     if options.window < 0:
         contract.fail(operation, "window", "None or the number of keys that a query sees, its own counted", window)
     if not 0.0 <= options.soft_cap < math.inf:

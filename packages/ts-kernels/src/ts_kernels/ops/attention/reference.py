@@ -80,10 +80,12 @@ def _attend(
         seen_QS &= behind_QS < options.window
     scores_HQS = scores_HQS.masked_fill(~seen_QS, -torch.inf)
     lse_HQ = torch.logsumexp(scores_HQS, -1)
-    nothing_HQ = lse_HQ == -torch.inf
+    nothing_HQ, lse_HQ = lse_HQ == -torch.inf, lse_HQ.masked_fill(lse_HQ == torch.inf, torch.nan)
+    p_HQS = torch.softmax(scores_HQS, -1)
     if sinks is not None:
-        lse_HQ = torch.where(nothing_HQ, lse_HQ, torch.logaddexp(lse_HQ, sinks[:, None]))
-    p_HQS = torch.exp(scores_HQS - lse_HQ.masked_fill(nothing_HQ, 0.0)[..., None])
+        keys_HQ, lse_HQ = lse_HQ, torch.where(nothing_HQ, lse_HQ, torch.logaddexp(lse_HQ, sinks[:, None]))
+        p_HQS = p_HQS * torch.exp(keys_HQ - lse_HQ)[..., None]
+    p_HQS = p_HQS.masked_fill(nothing_HQ[..., None], 0.0)
     out_QKGV = torch.einsum("kgqs,skv->qkgv", p_HQS.view(*q_QKGD.shape[1:3], queries, keys), v_SKV)
     return out_QKGV.flatten(1, 2), lse_HQ.t()
 
@@ -91,7 +93,9 @@ def _attend(
 def merge(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
     """Weighs each part by its share of the softmax's denominator."""
     lse_TH = torch.logsumexp(lses, 0)
-    share_PTH = torch.exp(lses - lse_TH.masked_fill(lse_TH == -torch.inf, 0.0))
+    top_TH = lses.amax(0)
+    share_PTH = torch.exp(lses - top_TH.masked_fill(top_TH == -torch.inf, 0.0))
+    share_PTH = torch.where(lse_TH == -torch.inf, 0.0, share_PTH / share_PTH.sum(0))
     parts_PTHV = outs.float().reshape(*lses.shape, outs.shape[2] // lses.shape[2])
     kept_PTHV = parts_PTHV.masked_fill((share_PTH == 0.0)[..., None], 0.0)
     return (kept_PTHV * share_PTH[..., None]).sum(0).flatten(1).to(outs.dtype), lse_TH

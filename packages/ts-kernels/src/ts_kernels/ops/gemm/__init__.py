@@ -39,7 +39,8 @@ def prepare(weight: Source, *, bias: Tensor | None = None, keep_source: bool = F
     """Bring ``weight`` [N, K], fp32, bf16 or quantized (``ts_kernels.quantize``), to the form that the kernel reads.
 
     ``bias`` [N], fp32 or bf16, is added to every product before it is rounded. The result does not refer to ``weight``
-    where it is packed, so the caller may drop it. Raises ``ContractError``.
+    where it is packed, so the caller may drop it. Scales must be finite, and FP8 codes not NaN where a kernel packs
+    them; plain weights may hold any numbers, which products pass on. Raises ``ContractError``.
     """
     return _prepare("gemm.prepare", "weight", weight, bias, keep_source)
 
@@ -52,6 +53,8 @@ def _prepare(
     n, k = weight.shape
     bias = checked_bias(operation, bias, n, weight.device)
     packs = _spec(weight.device, dtype, (n, k), kind).prepare
+    if packs is None and isinstance(weight, QuantizedWeight):
+        weight.check_scales(operation, argument)
     packed = None if packs is None else packs(weight, bias)
     keep = packed is None or keep_source or settings.current().keep_source
     return LinearWeight(n, k, kind, dtype, weight.device, weight if keep else None, packed, bias)

@@ -107,7 +107,7 @@ class LinearBuilder:
     def finish(self, *, bias: Tensor | None = None) -> LinearWeight:
         """The weight, all of whose rows have come and are packed; ``bias`` as in ``gemm.prepare``.
 
-        Raises ``ContractError``, also for FP8 codes of NaN.
+        Raises ``ContractError``, also for FP8 codes of NaN and scales that are not finite.
         """
         contract.complete(_NAME, "rows", self._came, self.n)
         assert self._first is not None

@@ -59,9 +59,11 @@ def run_of(
 
 
 def check_codes(operation: str, argument: str, packed: _native.PackedLinear) -> None:
-    """Raise ``ContractError`` for FP8 codes of NaN, which the kernels take for numbers."""
+    """Raise ``ContractError`` for scales that are not finite, and FP8 codes of NaN, which kernels take for numbers."""
     if packed.has_nan:
         contract.fail(operation, argument, "finite", "FP8 codes of NaN")
+    if packed.has_infinite_scale:
+        contract.fail(operation, argument, "finite", "scales that are not")
 
 
 def join_mlp(gate_up: _native.PackedLinear, down: _native.PackedLinear) -> _native.PackedMlp:

@@ -4,7 +4,6 @@ Legend: B rows, T tokens, H heads, N no-position width, R rotary width, V value 
 [pages, page_size, L+R] as ``kv_cache.write_latent`` fills it; block tables give each row's pages in order.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Literal, overload
 
@@ -16,7 +15,7 @@ from ...registry import KernelSpec, at_most
 from ...selection import Operation
 from .. import _register
 from .._public import public
-from .._scales import check_scale
+from .._scales import MOST_SCALE, check_scale, reject_scale
 from ..gemm.weights import checked
 from . import reference
 from ._checks import MOST_QUERIES, check_values, reject, reject_absorbed, rows_of
@@ -51,7 +50,8 @@ _HELD = frozenset({"dense", "dense+packed"})
 def prepare_kv_b(kv_b: Tensor, heads: int, nope: int, v: int, *, keep_source: bool = False) -> KvBWeight:
     """Bring ``kv_b`` [H * (N + V), L], fp32 or bf16, to the forms that decode and prefill read.
 
-    The result does not refer to ``kv_b`` where it is packed. Raises ``ContractError``.
+    The result does not refer to ``kv_b`` where it is packed. Numbers that are not finite are passed on, as products
+    with plain weights do. Raises ``ContractError``.
     """
     kv_b = checked("mla.prepare_kv_b", "kv_b", kv_b)
     for name, size in (("heads", heads), ("nope", nope), ("v", v)):
@@ -118,12 +118,12 @@ def decode(
     q [T, H, N+R] fp32 or bf16 (rotated), a row's queries side by side and in order, q_len from 1 to 8; each sees the
     keys up to its own. cache fp32, bf16 or float8_e4m3fn, there with ``cache_scale`` fp32 [1] (a number is what is
     stored times it; 1 where left out). block_tables int32 [B, max_pages]; seq_lens int32 [B], all q_len keys of the
-    queries counted: 0 (padding, gives zeros) or at least q_len. ``scale`` multiplies the scores. Table entries past a
-    row's length are not read. With ``return_lse`` also fp32 [T, H]: the natural log-sum-exp of each query's scaled
-    scores, minus infinity where it saw no key. Raises ``ContractError``.
+    queries counted: 0 (padding, gives zeros) or at least q_len. ``scale``, of magnitude at most 1e20, multiplies the
+    scores. Table entries past a row's length are not read. With ``return_lse`` also fp32 [T, H]: the natural
+    log-sum-exp of each query's scaled scores, minus infinity where it saw no key. Raises ``ContractError``.
     """
-    if not -math.inf < scale < math.inf:
-        contract.finite("mla.decode", "scale", scale)
+    if not -MOST_SCALE <= scale <= MOST_SCALE:
+        reject_scale("mla.decode", scale)
     if impl is None and cache_scale is None and not return_lse:
         done = _DECODE.direct(q, cache, weight, block_tables, seq_lens, scale, q_len)
         if done is not NotImplemented:
@@ -190,8 +190,8 @@ def decode_absorbed(
     either spaced as they may be; gives a new [T, H, L] of that dtype: the mean of the latents by attention weight.
     Everything else is as in ``decode``. Raises ``ContractError``.
     """
-    if not -math.inf < scale < math.inf:
-        contract.finite("mla.decode_absorbed", "scale", scale)
+    if not -MOST_SCALE <= scale <= MOST_SCALE:
+        reject_scale("mla.decode_absorbed", scale)
     if impl is None and cache_scale is None and not return_lse:
         done = _DECODE_ABSORBED.direct(q_latent, q_rope, cache, block_tables, seq_lens, scale, q_len)
         if done is not NotImplemented:
@@ -243,8 +243,8 @@ def prefill(
     ``host_seq_lens`` are the same lengths where the caller has them on the host: a kernel on a GPU plans by them, and
     without them waits for the device to read them back. Raises ``ContractError``.
     """
-    if not -math.inf < scale < math.inf:
-        contract.finite("mla.prefill", "scale", scale)
+    if not -MOST_SCALE <= scale <= MOST_SCALE:
+        reject_scale("mla.prefill", scale)
     if host_seq_lens is not None:
         _check_host_lengths(seq_lens, host_seq_lens)
     if impl is None and cache_scale is None:

@@ -47,7 +47,8 @@ def decode_absorbed(
             token, seen_SW = row * q_len + i, entries_SW[: length - q_len + i + 1]
             scores_HS = q_THW[token] @ seen_SW.t() * scale
             mixed_THL[token] = torch.softmax(scores_HS, dim=-1) @ seen_SW[:, :latent]
-            lse_TH[token] = scores_HS.logsumexp(-1)
+            sums_H = scores_HS.logsumexp(-1)
+            lse_TH[token] = sums_H.masked_fill(sums_H == torch.inf, torch.nan)  # as of an infinite score its softmax is
     if lse is not None:
         lse.copy_(lse_TH)
     return mixed_THL.to(q_latent.dtype)

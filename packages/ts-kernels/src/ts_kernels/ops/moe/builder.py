@@ -87,7 +87,7 @@ class ExpertsBuilder:
     def finish(self, *, gate_up_bias: Tensor | None = None, down_bias: Tensor | None = None) -> ExpertWeights:
         """The layer, all of whose rows have come and are packed; biases as in ``prepare_experts``.
 
-        Raises ``ContractError``, also for FP8 codes of NaN.
+        Raises ``ContractError``, also for FP8 codes of NaN and scales that are not finite.
         """
         from . import layer
 

@@ -14,6 +14,7 @@ from .. import _register
 from .._public import public
 from ..activation.gates import Gated
 from ..gemm.weights import MlpWeight
+from ..quantize.formats import QuantizedWeight
 from . import reference
 from .weights import ALL_KINDS, ExpertSource, ExpertWeights, checked, checked_bias
 
@@ -39,7 +40,8 @@ def prepare_experts(
     gate_up [E, 2I, D] and down [E, D, I], both of one format of ``ts_kernels.quantize``, or both fp32 or bf16 tensors.
     Rows of gate_up (and of its bias [E, 2I]) are gate rows, then up rows; or, ``interleaved``, in turn (GPT-OSS).
     Biases are fp32 or bf16; ``activation`` is SiLU unless given. The result does not refer to the sources where it has
-    a form of its own, so the caller may drop them. ``impl`` prepares for one kernel. Raises ``ContractError``.
+    a form of its own, so the caller may drop them. ``impl`` prepares for one kernel. Numbers may be those that
+    ``gemm.prepare`` takes. Raises ``ContractError``.
     """
     kind, dtype, device = checked(gate_up, down)
     experts, rows, hidden = gate_up.shape
@@ -59,7 +61,12 @@ def prepare_experts(
         activation=activation or Gated(),
         packed=None,
     )
-    packs = _spec(device, dtype, dims, kind, impl).prepare
+    spec = _spec(device, dtype, dims, kind, impl)
+    if not spec.in_runs:  # what packs in runs looks at each number anyhow
+        for name, source in (("gate_up", gate_up), ("down", down)):
+            if isinstance(source, QuantizedWeight):
+                source.check_scales("moe.prepare_experts", name)
+    packs = spec.prepare
     if packs is None:
         return layer
     if keep_source or settings.current().keep_source:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ... import _native, contract
 from .._tensors import CODE, empty, rows
 from ..gemm import packing
+from ..quantize.base import finite_scales
 from ..quantize.formats import Int4Weight, QuantizedWeight
 from ..quantize.fp4 import e8m0
 from .permutation import Permutation, capacity
@@ -109,6 +110,8 @@ def _parts(source: Tensor | QuantizedWeight) -> packing.Parts:
         scales = scales.repeat_interleave(parts.scale_rows, 0)[: source.shape[0]]
     if parts.row_scales is not None:
         scales = scales * parts.row_scales[:, None]
+    if not finite_scales(scales):
+        contract.fail("moe.grouped_linear", "weight", "finite", "scales that are not")
     zeros = source.zeros() - 8 if isinstance(source, Int4Weight) and source.zero_point is not None else None
     return replace(parts, scales=scales, zeros=zeros)
 

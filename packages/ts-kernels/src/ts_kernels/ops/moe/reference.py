@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from ..activation.reference import gated
 from ..gemm.reference import mlp
 from ..gemm.weights import MlpWeight
+from ..quantize.formats import QuantizedWeight
 from .permutation import Permutation, capacity
 from .weights import ExpertSource, ExpertWeights, matrix
 
@@ -14,27 +15,39 @@ from .weights import ExpertSource, ExpertWeights, matrix
 def route_sigmoid(
     logits: Tensor, bias: Tensor, top_k: int, n_group: int, topk_group: int, scale: float, normalize: bool
 ) -> tuple[Tensor, Tensor]:
-    """Choose by sigmoid + bias within the best groups, weigh by the sigmoid; stable sorts give ties to the lower id."""
+    """Choose by sigmoid + bias within the best groups, weigh by the sigmoid."""
     scores = logits.sigmoid()
     choice = scores + bias
     if topk_group < n_group:
         grouped = choice.view(-1, n_group, choice.shape[1] // n_group)
-        best = grouped.sort(dim=-1, descending=True).values[..., :2].sum(-1)
-        chosen = best.sort(dim=-1, descending=True, stable=True).indices[:, :topk_group]
+        numbers = grouped.masked_fill(grouped.isnan(), -torch.inf)
+        best = numbers.sort(dim=-1, descending=True).values[..., :2].sum(-1)
+        chosen = _best_first(best)[:, :topk_group]
         open_groups = torch.zeros_like(best, dtype=torch.bool).scatter_(1, chosen, True)
         choice = torch.where(open_groups[..., None], grouped, -torch.inf).flatten(1)
-    ids = choice.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]
+    ids = _best_first(choice)[:, :top_k]
     weights = scores.gather(1, ids)
     if normalize:
         weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-    return weights * scale, ids.int()
+    return _spoilt(weights, scores) * scale, ids.int()
 
 
 def route_softmax(logits: Tensor, top_k: int, scale: float, normalize: bool) -> tuple[Tensor, Tensor]:
     """The largest logits; the softmax over them if ``normalize``, else over all."""
-    chosen, ids = (part[:, :top_k] for part in logits.sort(dim=-1, descending=True, stable=True))
-    weights = chosen.softmax(-1) if normalize else (chosen - logits.logsumexp(-1, keepdim=True)).exp()
-    return weights * scale, ids.int()
+    ids = _best_first(logits)[:, :top_k]
+    shares = logits.softmax(-1)
+    weights = logits.gather(1, ids).softmax(-1) if normalize else shares.gather(1, ids)
+    return _spoilt(weights, shares) * scale, ids.int()
+
+
+def _best_first(x: Tensor) -> Tensor:
+    """Indices of each row in falling order, ties by index, NaN last."""
+    return (-x).sort(dim=-1, stable=True).indices
+
+
+def _spoilt(weights: Tensor, row: Tensor) -> Tensor:
+    """``weights``, NaN where any number of their row is."""
+    return weights.masked_fill(row.isnan().any(-1, keepdim=True), torch.nan)
 
 
 def permute(ids: Tensor, experts: int, block: int) -> Permutation:
@@ -61,6 +74,8 @@ def grouped_linear(x: Tensor, ids: Tensor, weight: ExpertSource) -> Tensor:
     out = wide.new_zeros((*ids.shape, weight.shape[1]))
     for expert in _present(ids, weight.shape[0]):
         tokens, place = (ids == expert).nonzero(as_tuple=True)
+        if isinstance(weight, QuantizedWeight):
+            weight[expert].check_scales("moe.grouped_linear", "weight")
         out[tokens, place] = F.linear(wide[tokens], matrix(weight, expert))
     return out.to(x.dtype)
 

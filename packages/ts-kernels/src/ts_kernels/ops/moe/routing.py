@@ -44,8 +44,8 @@ def route_sigmoid(
 
     logits, bias fp32 [T, E], [E]. Scores are s = sigmoid(logits). Chosen by s + bias among the best ``topk_group`` of
     ``n_group`` groups, a group's score being the sum of its two best; weighed by s, normalised to sum 1 if
-    ``normalize``, times ``scale`` (loss-free balancing, arXiv 2408.15664, as in DeepSeek-V3, 2412.19437).
-    Raises ``ContractError``.
+    ``normalize``, times ``scale`` (loss-free balancing, arXiv 2408.15664, as in DeepSeek-V3, 2412.19437). NaN is chosen
+    after all numbers, and a row with a logit of NaN has weights of NaN. Raises ``ContractError``.
     """
     if not -math.inf < scale < math.inf:
         contract.finite(_SIGMOID.name, "scale", scale)
@@ -94,7 +94,8 @@ def route_softmax(
 
     logits fp32 [T, E]. Weights are the softmax over all experts (Qwen3-MoE without ``norm_topk_prob``, Mixtral's
     probabilities); ``normalize`` makes a token's weights sum to 1, which is the same as the softmax over its chosen
-    logits alone (Qwen3-MoE with ``norm_topk_prob``, GPT-OSS). Times ``scale``. Raises ``ContractError``.
+    logits alone (Qwen3-MoE with ``norm_topk_prob``, GPT-OSS). Times ``scale``. NaN is chosen after all numbers; a row
+    with a logit of NaN or +inf, or none above -inf, has weights of NaN. Raises ``ContractError``.
     """
     if impl is None:
         done = _SOFTMAX.direct(logits, top_k, scale, normalize)

@@ -53,7 +53,8 @@ _PER_GROUP = Operation(
 def fp8_per_token(x: Tensor, *, impl: str | None = None) -> tuple[Tensor, Tensor]:
     """Round rows to FP8, each row's largest magnitude being 448: (values e4m3 [T, D], scale fp32 [T, 1]).
 
-    x [T, D] fp32 or bf16, rows may be spaced. x is about values * scale; ties go to even. Raises ``ContractError``.
+    x [T, D] fp32 or bf16, rows may be spaced. x is about values * scale; ties go to even. The scale of numbers that are
+    not all finite is not finite: infinite, or NaN where one is. Raises ``ContractError``.
     """
     return _quantize(_PER_TOKEN, x, impl)
 

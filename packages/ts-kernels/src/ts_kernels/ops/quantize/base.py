@@ -11,6 +11,7 @@ from torch import Tensor
 from ... import contract
 
 SCALES = (torch.float32, torch.bfloat16, torch.float16)
+E8M0_NAN = 255
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,8 +19,8 @@ class QuantizedWeight(abc.ABC):
     """Weights [..., N, K] of which some tensors hold codes and others scales; any leading sizes, the same in each.
 
     ``kind`` names the format for selection, ``group`` says how many inputs share a scale. ``weight[e]`` is the part at
-    ``e`` of the first leading size. Formats check their tensors when they are made; debug mode also refuses scales that
-    are not finite.
+    ``e`` of the first leading size. Formats check their tensors when they are made; scales that are not finite are
+    refused where weights are prepared (``gemm.prepare``, ``moe.prepare_experts``), and here in debug mode.
     """
 
     def tensors(self) -> dict[str, Tensor]:
@@ -49,6 +50,12 @@ class QuantizedWeight(abc.ABC):
     def dequantize(self) -> Tensor:
         """The matrices, fp32 [..., N, K]; exact but for fp32's own rounding of code times scale."""
 
+    def check_scales(self, operation: str, argument: str) -> None:
+        """Raise ``ContractError`` for scales that are not finite. Reads them."""
+        for name, tensor in self.tensors().items():
+            if "scale" in name and not finite_scales(tensor):
+                contract.fail(operation, argument, "finite", "scales that are not")
+
     @property
     def device(self) -> torch.device:
         """Where the tensors are."""
@@ -72,12 +79,25 @@ def _fields(form: type[QuantizedWeight]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(form))
 
 
+def finite_scales(scale: Tensor) -> bool:
+    """Whether all are, of exponents in bytes too; true of a tensor without numbers."""
+    good = scale != E8M0_NAN if scale.dtype == torch.uint8 else scale.float().isfinite()
+    return scale.is_meta or bool(good.all())
+
+
 def check_scale(name: str, argument: str, scale: Tensor, *sizes: int, dtypes: tuple[torch.dtype, ...] = SCALES) -> None:
     """A scale of these sizes and dtypes, finite in debug mode; raises ``ContractError``."""
     contract.shape(name, argument, scale, *sizes)
     contract.dtype(name, argument, scale, *dtypes)
-    if contract.debug() and not scale.is_meta and not bool(scale.float().isfinite().all()):
+    if contract.debug() and not finite_scales(scale):
         contract.fail(name, argument, "finite", f"{int((~scale.float().isfinite()).sum())} values that are not")
+
+
+def representable(name: str, scale: Tensor) -> None:
+    """Refuse a weight whose scales came out infinite or NaN: it was, or the scales' dtype cannot hold them."""
+    if not finite_scales(scale):
+        dtype = str(scale.dtype).removeprefix("torch.")
+        contract.fail(name, "weight", f"finite, and its scales within {dtype}", "other numbers")
 
 
 def check_rank(name: str, argument: str, tensor: Tensor, least: int, expected: str) -> None:

@@ -11,11 +11,10 @@ from torch import Tensor
 from ... import contract
 from ...contract import E4M3_MAX
 from .._public import public
-from .base import QuantizedWeight, check_rank, check_scale, split
+from .base import E8M0_NAN, QuantizedWeight, check_rank, check_scale, finite_scales, representable, split
 from .fp8 import E4M3, to_e4m3
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-E8M0_NAN = 255
 MXFP4_BLOCK = 32
 NVFP4_BLOCK = 16
 
@@ -40,7 +39,7 @@ class Mxfp4Weight(QuantizedWeight):
         contract.shape(name, "scales", self.scales, *self.blocks.shape[:-1])
         contract.dtype(name, "scales", self.scales, torch.uint8)
         contract.device(name, self.blocks, scales=self.scales)
-        if contract.debug() and not self.scales.is_meta and bool((self.scales == E8M0_NAN).any()):
+        if contract.debug() and not finite_scales(self.scales):
             contract.fail(name, "scales", f"finite (below {E8M0_NAN})", "the code of NaN")
 
     @property
@@ -99,7 +98,8 @@ class Nvfp4Weight(QuantizedWeight):
 def quantize_mxfp4(weight: Tensor) -> Mxfp4Weight:
     """Round [..., N, K] to MXFP4; the scale is 2^(exponent of the block's largest - 2), as OCP MX v1.0 section 6.3.
 
-    A block with a number that is not finite has the scale of NaN, all the format can say of it.
+    A block with a number that is not finite has the scale of NaN, all the format can say of it; ``gemm.prepare`` and
+    ``moe.prepare_experts`` refuse it.
     """
     blocks = _blocks("quantize.quantize_mxfp4", weight, MXFP4_BLOCK)
     largest = blocks.abs().amax(-1).clamp_min(2.0**-125)
@@ -110,10 +110,11 @@ def quantize_mxfp4(weight: Tensor) -> Mxfp4Weight:
 
 @public
 def quantize_nvfp4(weight: Tensor) -> Nvfp4Weight:
-    """Round [..., N, K] to NVFP4; the matrix's largest magnitude is 6 * 448 global scales."""
+    """Round [..., N, K], all finite, to NVFP4; the matrix's largest magnitude is 6 * 448 global scales."""
     blocks = _blocks("quantize.quantize_nvfp4", weight, NVFP4_BLOCK)
     largest = blocks.abs().amax(-1)
     world = (largest.amax((-2, -1)) / (E2M1[-1] * E4M3_MAX)).clamp_min(1e-30)
+    representable("quantize.quantize_nvfp4", world)
     scale = to_e4m3(largest / E2M1[-1] / world[..., None, None])
     factor = scale.float() * world[..., None, None]
     values = torch.where(factor[..., None] > 0, blocks / factor[..., None], 0.0)

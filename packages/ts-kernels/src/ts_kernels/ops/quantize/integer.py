@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ... import contract
 from .._public import public
-from .base import QuantizedWeight, check_rank, check_scale, split
+from .base import QuantizedWeight, check_rank, check_scale, representable, split
 
 GROUPS = (32, 64, 128)
 
@@ -109,14 +109,16 @@ class Int8Weight(QuantizedWeight):
 def quantize_int4(
     weight: Tensor, group: int | None = 32, *, zero_point: bool = False, scale_dtype: torch.dtype = torch.bfloat16
 ) -> Int4Weight:
-    """Round [..., N, K] to INT4; ``group`` None is a whole row. Symmetric: the largest magnitude is 7 steps."""
+    """Round [..., N, K], all finite, to INT4; ``group`` None is a whole row. Symmetric: the largest magnitude is 7
+    steps. Raises ``ContractError``.
+    """
     groups = _grouped("quantize.quantize_int4", weight, group)
     if zero_point:
         low, high = groups.amin(-1).clamp_max(0), groups.amax(-1).clamp_min(0)
-        scale = _nonzero(((high - low) / 15).to(scale_dtype))
+        scale = _nonzero("quantize.quantize_int4", ((high - low) / 15).to(scale_dtype))
         zeros = (-low / scale.float()).round().clamp(0, 15).long()
     else:
-        scale = _nonzero((groups.abs().amax(-1) / 7).to(scale_dtype))
+        scale = _nonzero("quantize.quantize_int4", (groups.abs().amax(-1) / 7).to(scale_dtype))
         zeros = torch.full_like(scale, 8, dtype=torch.int64)
     values = ((groups / scale.float()[..., None]).round() + zeros[..., None]).clamp(0, 15).long()
     packed = pack_words(values.flatten(-2), 4)
@@ -125,9 +127,11 @@ def quantize_int4(
 
 @public
 def quantize_int8(weight: Tensor, group: int | None = None, *, scale_dtype: torch.dtype = torch.bfloat16) -> Int8Weight:
-    """Round [..., N, K] to INT8, each group's largest magnitude being 127 steps; ``group`` None is a whole row."""
+    """Round [..., N, K], all finite, to INT8, each group's largest magnitude being 127 steps; ``group`` None is a whole
+    row. Raises ``ContractError``.
+    """
     groups = _grouped("quantize.quantize_int8", weight, group)
-    scale = _nonzero((groups.abs().amax(-1) / 127).to(scale_dtype))
+    scale = _nonzero("quantize.quantize_int8", (groups.abs().amax(-1) / 127).to(scale_dtype))
     values = (groups / scale.float()[..., None]).round().clamp(-128, 127)
     return Int8Weight(values.flatten(-2).to(torch.int8), scale)
 
@@ -146,8 +150,9 @@ def pack_words(values: Tensor, bits: int) -> Tensor:
     return torch.where(words >= 2**31, words - 2**32, words).int().contiguous()
 
 
-def _nonzero(scale: Tensor) -> Tensor:
-    """1 in place of 0, for groups of zeros."""
+def _nonzero(name: str, scale: Tensor) -> Tensor:
+    """1 in place of 0, for groups of zeros; raises ``ContractError`` for what is not finite."""
+    representable(name, scale)
     return torch.where(scale == 0, torch.ones_like(scale), scale)
 
 

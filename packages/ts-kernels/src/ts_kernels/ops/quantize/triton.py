@@ -35,8 +35,10 @@ def fp8_kernel(
     inside = (column < D) & (lane[None, :] < SPAN)
     numbers = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)
     factor = tl.maximum(tl.div_rn(tl.max(tl.abs(numbers), 1), tl.full((BLOCK_G,), LARGEST, tl.float32)), SMALLEST)
+    # A GPU's maximum passes over NaN, of which the group's scale must tell.
+    factor = tl.where(tl.max(tl.abs(numbers).to(tl.int32, bitcast=True), 1) > 0x7F800000, float("nan"), factor)
     quotient = tl.div_rn(numbers, tl.broadcast_to(factor[:, None], (BLOCK_G, WIDE)))
-    limited = tl.minimum(tl.maximum(quotient, -LARGEST), LARGEST)
+    limited = tl.where(quotient > LARGEST, LARGEST, tl.where(quotient < -LARGEST, -LARGEST, quotient))
     tl.store(values + row * D + column, to_e4m3(limited), mask=inside)
     tl.store(scale + row * GROUPS + group, factor, mask=group < GROUPS)
 

@@ -13,6 +13,7 @@ from .._arguments import FP32, check
 from .._public import public
 from . import reference
 from .edit import apply_bias, apply_mask, apply_penalties, count_tokens, pack_mask
+from .parameters import check_draw
 from .report import Logprobs, argmax, logprobs
 from .speculation import Verified, verify
 
@@ -64,7 +65,8 @@ def sample(
     off from 1 up); min_p drops what is less probable than it times the most probable (off at 0; at most 1); the draw is
     the inverse CDF over the kept tokens in index order, at a number that depends on (seed, position) alone
     (splitmix64), so a request draws the same tokens in any batch. NaN logits count as -inf; a row that
-    has nothing above -inf gives -1. Raises ``ContractError``.
+    has nothing above -inf gives -1. Raises ``ContractError``, on a CPU and in debug mode also for temperatures that are
+    not finite and for a top_p or min_p of NaN.
     """
     if impl is None and min_p is None:
         done = _SAMPLE.direct(logits, temperature, top_k, top_p, seeds, positions)
@@ -81,6 +83,8 @@ def sample(
     ):
         _reject(logits, temperature=temperature, top_k=top_k, top_p=top_p, seeds=seeds, positions=positions)
     check("sampling.sample", logits.device, optional=("min_p",), min_p=(min_p, (logits.shape[0],), FP32))
+    if contract.debug():
+        check_draw("sampling.sample", temperature, top_p, min_p)
     kernel = _SAMPLE.kernel(logits.device, (logits.dtype,), (logits.shape[1],), "dense", impl)
     result: Tensor = kernel(logits, temperature, top_k, top_p, seeds, positions, min_p)
     return result

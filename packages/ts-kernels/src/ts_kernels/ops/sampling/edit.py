@@ -9,6 +9,7 @@ from .. import _register
 from .._arguments import FP32, INT16, INT32, INT64, check
 from .._public import public
 from . import reference_logits
+from .parameters import check_penalties
 
 _DTYPES, _DIMS = ("logits",), ("V",)
 _COUNT = Operation(
@@ -59,7 +60,8 @@ def apply_penalties(
     logits fp32 [B, V]; counts int16 [S, V] as ``count_tokens`` keeps them; slots int64 [B], negative for a row that is
     left alone; repetition (1 is off), presence and frequency (0 is off) fp32 [B]. Tokens of prompt or output have
     positive logits divided by the repetition penalty and others multiplied (arXiv 1909.05858); then frequency times the
-    count and presence once are taken off tokens of the output. Raises ``ContractError``.
+    count and presence once are taken off tokens of the output. Raises ``ContractError``, on a CPU and in debug mode
+    also for penalties that are not finite.
     """
     operation = "sampling.apply_penalties"
     rows, vocab = _checked_logits(operation, logits)
@@ -75,6 +77,7 @@ def apply_penalties(
     contract.contiguous(operation, "counts", counts)
     if contract.debug():
         contract.in_range(operation, "slots", slots, -(2**62), counts.shape[0])
+        check_penalties(operation, slots, repetition, presence, frequency)
     kernel = _PENALTIES.kernel(logits.device, (logits.dtype,), (vocab,), "dense", impl)
     kernel(logits, counts, slots, repetition, presence, frequency)
 

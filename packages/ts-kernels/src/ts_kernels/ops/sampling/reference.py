@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .parameters import check_draw
+
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _STREAM = 0xD1B54A32D192ED03 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
@@ -83,6 +85,20 @@ def sample(
     min_p: Tensor | None = None,
 ) -> Tensor:
     """Greedy where the temperature is 0, else inverse CDF over the kept tokens in index order."""
+    check_draw("sampling.sample", temperature, top_p, min_p)
+    return choose(logits, temperature, top_k, top_p, seeds, positions, min_p)
+
+
+def choose(
+    logits: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    top_p: Tensor,
+    seeds: Tensor,
+    positions: Tensor,
+    min_p: Tensor | None,
+) -> Tensor:
+    """``sample`` with parameters that have been checked."""
     greedy = argmax(logits)
     drawn = draw(probabilities(logits, temperature, top_k, top_p, min_p), uniform(seeds, positions))
     return torch.where((temperature > 0) & (greedy >= 0), drawn, greedy).int()

@@ -6,6 +6,8 @@ Legend: B rows, V vocabulary, S slots, N entries, W words of a mask.
 import torch
 from torch import Tensor
 
+from .parameters import check_penalties
+
 IN_PROMPT = -(2**15)
 MOST = 2**15 - 1
 
@@ -28,6 +30,7 @@ def apply_penalties(
     logits: Tensor, counts: Tensor, slots: Tensor, repetition: Tensor, presence: Tensor, frequency: Tensor
 ) -> None:
     """Repetition over prompt and output, then frequency and presence over the output; in place."""
+    check_penalties("sampling.apply_penalties", slots, repetition, presence, frequency)
     rows = (slots >= 0).nonzero()[:, 0]
     seen = counts[slots[rows]].int()
     made = seen & MOST

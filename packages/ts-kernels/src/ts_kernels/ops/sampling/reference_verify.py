@@ -6,7 +6,8 @@ Legend: B rows, K drafts, V vocabulary.
 import torch
 from torch import Tensor
 
-from .reference import argmax, draw, probabilities, sample, stream, uniform
+from .parameters import check_draw
+from .reference import argmax, choose, draw, probabilities, stream, uniform
 
 ACCEPTANCE, REPLACEMENT = 1, 2
 
@@ -24,6 +25,7 @@ def verify(
     min_p: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """How many of each row's drafts stand, and the token after them."""
+    check_draw("sampling.verify", temperature, top_p, min_p)
     batch, places, vocab = logits.shape
     each = [None if t is None else t.repeat_interleave(places) for t in (temperature, top_k, top_p, seeds, min_p)]
     heat, k, p, seed, low = each
@@ -33,7 +35,7 @@ def verify(
     assert seed is not None
     at = (positions[:, None] + torch.arange(places, device=logits.device)).flatten()
     flat = logits.reshape(-1, vocab)
-    own = sample(flat, heat, k, p, seed, at, low).view(batch, places)
+    own = choose(flat, heat, k, p, seed, at, low).view(batch, places)
     if draft_probs is None:
         return _compare(own, drafts, counts)
     target = probabilities(flat, heat, k, p, low)
@@ -76,7 +78,8 @@ def _reject(
     fell = accepted < counts
     # Where the draft knew the target exactly and still fell, to the last bits of a division, p itself is drawn from.
     there_p = target[rows, accepted]
-    rest = (there_p - draft_probs[rows, accepted.clamp(max=drafts.shape[1] - 1)]).clamp(min=0)
+    rest = there_p - draft_probs[rows, accepted.clamp(max=drafts.shape[1] - 1)]
+    rest = torch.where(rest > 0, rest, 0.0)  # of NaN too
     rest = torch.where(rest.sum(1, keepdim=True) > 0, rest, there_p)
     redrawn = draw(rest, uniform(stream(seeds, REPLACEMENT), at[rows, accepted]))
     bonus = torch.where(fell & usable[rows, accepted], redrawn, own[rows, accepted])

@@ -10,6 +10,7 @@ from .. import _register
 from .._arguments import FP32, INT32, INT64, check
 from .._public import public
 from . import reference_verify
+from .parameters import check_draw
 
 _VERIFY = Operation(
     "sampling.verify", dtypes=("logits",), dims=("V", "K"), summary="which drafted tokens stand, and the token after"
@@ -50,7 +51,7 @@ def verify(
     probability min(1, p(x) / q(x)), the first that falls is redrawn from max(p - q, 0) (arXiv 2211.17192), and a row
     whose drafts all stand draws its bonus as ``sample`` does; these random numbers depend on seed and position alone,
     and are others than those that ``sample`` (and so a draft model) draws by. A bonus of -1 says that there is nothing
-    to choose at its place. Raises ``ContractError``.
+    to choose at its place. Raises ``ContractError``, for values of the parameters where ``sample`` does.
     """
     operation = "sampling.verify"
     contract.shape(operation, "logits", logits, "B", "K+1", "V")
@@ -78,6 +79,9 @@ def verify(
     if contract.debug():
         contract.in_range(operation, "counts", counts, 0, places)
         contract.in_range(operation, "drafts", drafts, -(2**31), vocab)
+        check_draw(operation, temperature, top_p, min_p)
+        if draft_probs is not None and not bool((draft_probs >= 0).all()):
+            contract.fail(operation, "draft_probs", "at least 0", "values that are not")
     kernel = _VERIFY.kernel(logits.device, (logits.dtype,), (vocab, places - 1), "dense", impl)
     arguments = (logits, drafts, counts, draft_probs, temperature, top_k, top_p, seeds, positions, min_p)
     return Verified(*kernel(*arguments))

@@ -102,7 +102,7 @@ def finish(acc, top, total, sinks, head_M, inside_M, v_scale, SINKS: tl.constexp
         sink = tl.load(sinks + head_M, mask=inside_M, other=0.0) * LOG2E
         above = tl.maximum(top, sink)
         shrunk = tl.exp2(top - above)
-        total = total * shrunk + tl.exp2(sink - above)
+        total = total * shrunk + tl.where(sink == above, 1.0, tl.exp2(sink - above))  # of infinity too
         acc *= shrunk[:, None]
         top = above
     safe = tl.where(nothing, 1.0, total)

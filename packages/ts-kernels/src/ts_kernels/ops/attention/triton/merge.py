@@ -47,12 +47,13 @@ def merge_kernel(
         place_P = (part_P.to(tl.int64) * rows + row) * V
         values = tl.load(outs + place_P[:, None] + v[None, :], mask=mask, other=0.0).to(tl.float32)
         acc += tl.sum(values * share_P[:, None], 0)
-    nothing = total == 0.0
+    nothing = (total == 0.0) & (top == LOWEST)
     if SINKS:
-        total += tl.exp2((sink - above) * LOG2E)
+        total += tl.where(sink == above, 1.0, tl.exp2((sink - above) * LOG2E))
     safe = tl.where(nothing, 1.0, total)
     tl.store(out + row * V + v, (acc / safe).to(out.dtype.element_ty), mask=v < V)
-    tl.store(lse + row, tl.where(nothing, float("-inf"), above + tl.log2(safe) / LOG2E))
+    whole = tl.where(above == float("inf"), above, above + tl.log2(safe) / LOG2E)
+    tl.store(lse + row, tl.where(nothing, float("-inf"), whole))
 
 
 def merge(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:

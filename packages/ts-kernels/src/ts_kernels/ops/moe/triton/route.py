@@ -11,10 +11,24 @@ NEVER = tl.constexpr(float("-inf"))
 
 
 @triton.jit
+def is_number(x):
+    """Not NaN."""
+    return x == x  # noqa: PLR0124
+
+
+@triton.jit
 def largest(values, ids, inside):
-    """The id of the largest of [G, S] values, the lowest on ties."""
-    best = tl.max(tl.max(tl.where(inside, values, NEVER), 1), 0)
-    return tl.min(tl.min(tl.where(inside & (values == best), ids, 1 << 30), 1), 0)
+    """The id of the largest of [G, S] values, the lowest on ties; NaN where nothing else is left."""
+    best = tl.max(tl.max(tl.where(inside & is_number(values), values, NEVER), 1), 0)
+    first = tl.min(tl.min(tl.where(inside & (values == best), ids, 1 << 30), 1), 0)
+    any_left = tl.min(tl.min(tl.where(inside, ids, 1 << 30), 1), 0)
+    return tl.where(first == 1 << 30, any_left, first)
+
+
+@triton.jit
+def or_nan(all, factor):
+    """``factor``, or NaN where the sum of a row is."""
+    return tl.where(is_number(all), factor, all)
 
 
 @triton.jit
@@ -58,8 +72,10 @@ def sigmoid_kernel(
     score = tl.sigmoid(tl.load(logits + row * stride + expert, mask=inside, other=0.0))
     choice = score + tl.load(bias + expert, mask=inside, other=0.0)
     if KEPT < GROUPS:
-        kept = open_groups(choice, inside, GROUPS, KEPT, SINGLE, G, S)
+        numbers = tl.where(is_number(choice), choice, NEVER)
+        kept = open_groups(numbers, inside, GROUPS, KEPT, SINGLE, G, S)
         choice = tl.where(kept[:, None] > 0, choice, NEVER)
+    all = tl.sum(tl.sum(tl.where(inside, score, 0.0), 1), 0)
     chosen = tl.zeros((K,), tl.int32)
     values = tl.zeros((K,), tl.float32)
     for j in range(TOP_K):
@@ -71,7 +87,7 @@ def sigmoid_kernel(
     factor = scale
     if NORMALIZE:
         factor = scale / (tl.sum(values, 0) + 1e-20)
-    write_choice(weights, ids, row, chosen, values, factor, TOP_K, K)
+    write_choice(weights, ids, row, chosen, values, or_nan(all, factor), TOP_K, K)
 
 
 @triton.jit
@@ -93,8 +109,9 @@ def softmax_kernel(
         here = tl.arange(0, K) == j
         chosen, values = tl.where(here, best, chosen), tl.where(here, value, values)
         inside = inside & (expert != best)
-    total = tl.sum(values, 0) if NORMALIZE else tl.sum(power)
-    write_choice(weights, ids, row, chosen, values, scale / total, TOP_K, K)
+    all = tl.sum(power)
+    total = tl.sum(values, 0) if NORMALIZE else all
+    write_choice(weights, ids, row, chosen, values, or_nan(all, scale / total), TOP_K, K)
 
 
 def route_sigmoid(
