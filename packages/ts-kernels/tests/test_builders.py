@@ -70,6 +70,22 @@ def test_a_linear_weight_of_runs_is_that_of_all_rows(name: str, keep: bool) -> N
 
 
 @BOTH
+def test_runs_may_have_factors_of_their_own(keep: bool) -> None:
+    """As two NVFP4 matrices that are joined have, each with one for all of its rows."""
+    parts = [quantize.quantize_nvfp4(factor * weight(128, 64)) for factor in (1.0, 30.0)]
+    builder = gemm.LinearBuilder(256, keep_source=keep)
+    for first, part in zip((128, 0), reversed(parts), strict=True):
+        assert part.global_scale.dim() == 0
+        builder.put(first, part)
+    joined = quantize.Nvfp4Weight(
+        torch.cat([part.packed for part in parts]),
+        torch.cat([part.scale for part in parts]),
+        torch.cat([part.row_scale() for part in parts]),
+    )
+    assert torch.equal(builder.finish().dequantize(), gemm.prepare(joined, keep_source=keep).dequantize())
+
+
+@BOTH
 @EVERY
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_experts_of_runs_are_those_of_whole_stacks(name: str, interleaved: bool, keep: bool) -> None:

@@ -19,7 +19,7 @@ def room_for(run: Source, rows: int, *lead: int) -> Source:
     if isinstance(run, Tensor):
         return run.new_empty((*lead, rows, *run.shape[1:]))
     tensors = {
-        name: t.new_empty((*lead, -(-rows // ROWS.get(name, 1)), *t.shape[1:])) for name, t in run.tensors().items()
+        name: t.new_empty((*lead, -(-rows // ROWS.get(name, 1)), *t.shape[1:])) for name, t in _by_row(run).items()
     }
     return type(run)(**tensors)
 
@@ -32,9 +32,14 @@ def put_run(whole: Source, run: Source, first: int, *lead: int) -> None:
         return
     assert isinstance(whole, QuantizedWeight)
     held = whole.tensors()
-    for name, tensor in run.tensors().items():
+    for name, tensor in _by_row(run).items():
         start = first // ROWS.get(name, 1)
         held[name][lead][start : start + tensor.shape[0]].copy_(tensor)
+
+
+def _by_row(run: QuantizedWeight) -> dict[str, Tensor]:
+    """The tensors of ``run`` [n, K]; a factor of all its rows (NVFP4) is one of each, as other runs have others."""
+    return {name: t if t.dim() else t.expand(run.shape[0]) for name, t in run.tensors().items()}
 
 
 def dtype_of(run: Source) -> torch.dtype:
