@@ -170,8 +170,8 @@ def unreadable(x: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
         torch._efficientzerotensor(x.shape, dtype=x.dtype, device=x.device),
         x.new_zeros(x.shape),
     )
-    if x.dtype.is_floating_point:
-        yield "of a sign to turn", torch._neg_view(x), (-x.float()).to(x.dtype)
+    if x.dtype in (torch.float32, torch.float64):
+        yield "of a sign to turn", torch.complex(x, x).conj().imag, -x
 
 
 def out_of_range(x: Tensor) -> Iterator[tuple[str, Tensor]]:

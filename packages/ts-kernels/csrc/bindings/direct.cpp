@@ -37,6 +37,15 @@ const Torch& torch() {
   return found;
 }
 
+// Whether it may be the real or imaginary part of complex numbers: two numbers lie from each to the next. No others
+// have a sign that torch has yet to turn, and to ask for it costs as much as the rest of a tensor's checks.
+bool part_of_complex(const dlpack::Tensor& t) {
+  if (t.dtype.code != dlpack::kFloat32.code) return false;
+  for (int i = 0; i < t.ndim; ++i)
+    if (t.shape[i] > 1 && t.strides[i] % 2) return false;
+  return true;
+}
+
 // Whether torch has yet to turn the sign of a view's numbers.
 bool negative(py::handle object) {
   PyObject* self = object.ptr();
@@ -45,21 +54,33 @@ bool negative(py::handle object) {
   return answer.ptr() == Py_True;
 }
 
+// False for a tensor whose numbers do not lie in memory as they are.
+bool borrow(py::handle object, dlpack::Tensor& out) {
+  if (torch().table->tensor_from_object(object.ptr(), &out) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  if (!out.data && std::find(out.shape, out.shape + out.ndim, 0) == out.shape + out.ndim) return false;
+  return !part_of_complex(out) || !negative(object);
+}
+
 void set_error(void*, const char*, const char* message) { PyErr_SetString(PyExc_MemoryError, message); }
 
 }  // namespace
 
 bool View::read(py::handle object, View& out) {
   const Torch& t = torch();
-  if (!t.table || !PyObject_TypeCheck(object.ptr(), t.type)) return false;
-  if (t.table->tensor_from_object(object.ptr(), &out.t_) != 0) {
-    PyErr_Clear();
-    return false;
-  }
-  if (out.t_.device.type != dlpack::kCpu) return false;
-  if (!out.t_.data && std::find(out.t_.shape, out.t_.shape + out.t_.ndim, 0) == out.t_.shape + out.t_.ndim)
-    return false;
-  return out.t_.dtype.code <= 1 || !negative(object);
+  return t.table && PyObject_TypeCheck(object.ptr(), t.type) && borrow(object, out.t_) &&
+         out.t_.device.type == dlpack::kCpu;
+}
+
+bool readable(const py::args& arguments) {
+  const Torch& t = torch();
+  if (!t.table) return false;
+  dlpack::Tensor tensor;
+  for (const py::handle argument : arguments)
+    if (PyObject_TypeCheck(argument.ptr(), t.type) && !borrow(argument, tensor)) return false;
+  return true;
 }
 
 bool View::overlaps() const {

@@ -56,6 +56,9 @@ class View {
   dlpack::Tensor t_;
 };
 
+// Whether every tensor among them surely has its numbers in memory as they are, on any device.
+bool readable(const py::args& arguments);
+
 template <class... Views>
 bool read(std::initializer_list<py::handle> objects, Views&... views) {
   const py::handle* object = objects.begin();

@@ -165,6 +165,7 @@ void bind_rows(py::module_& m, Engine& engine) {
 }  // namespace
 
 void bind_direct(py::module_& m, Engine& engine) {
+  m.def("readable", &direct::readable);
   bind_norms(m, engine);
   bind_positions(m, engine);
   bind_rows(m, engine);

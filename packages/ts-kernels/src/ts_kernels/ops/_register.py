@@ -4,13 +4,13 @@ import functools
 import importlib
 import inspect
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from .. import contract
-from ..platform import E4M3_FEATURE, NATIVE_FEATURE, TRITON_FEATURE, interpreting
+from ..platform import E4M3_FEATURE, NATIVE_FEATURE, TRITON_FEATURE, interpreting, native_error
 from ..registry import REGISTRY, Band, Capability, Kernel, KernelSpec, Trait
 from ..selection import Operation
 
@@ -100,15 +100,25 @@ def _reading(operation: str, path: str) -> Kernel:
     """The kernel at ``path``, which takes addresses: no tensor comes to it whose numbers are at none."""
     kernel = _resolve(path)
     names = tuple(inspect.signature(kernel).parameters)
+    surely: Callable[..., bool] = _unsure
+    if native_error() is None:
+        from .. import _native
+
+        surely = _native.readable
 
     @functools.wraps(kernel)
     def call(*arguments: object, **named: object) -> object:
-        for name, value in itertools.chain(zip(names, arguments, strict=False), named.items()):
-            if isinstance(value, Tensor):
-                contract.readable(operation, name, value)
+        if not surely(*arguments, *named.values()):
+            for name, value in itertools.chain(zip(names, arguments, strict=False), named.items()):
+                if isinstance(value, Tensor):
+                    contract.readable(operation, name, value)
         return kernel(*arguments, **named)
 
     return call
+
+
+def _unsure(*arguments: object) -> bool:
+    return False
 
 
 def _resolve(path: str) -> Kernel:
