@@ -228,6 +228,8 @@ def test_what_kernels_cannot_read_is_named() -> None:
                 norm.rms_norm(wrong, gain, 0.0)
             with pytest.raises(ContractError, match="gate_up must be a tensor whose"):
                 activation.swiglu_clamped(wrong, alpha=1.0, limit=1.0)
+        with pytest.raises(ContractError, match="x must be a tensor whose"):
+            norm.rms_norm(turned[:, :1], gain[:1], 0.0)  # of columns that are as good as adjacent
     assert torch.equal(norm.rms_norm(turned.resolve_neg(), gain, 0.0), -x)
     with FakeTensorMode(), pytest.raises(ContractError, match="x must be a tensor whose"):
         norm.rms_norm(torch.ones(2, 4), torch.ones(4), 0.0)
