@@ -118,6 +118,14 @@ def test_layer_norm(
             assert checking.difference(wrong.to(dtype), want) > 2 * checking.TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("width", [8, 100, 1152])
+def test_layer_norm_of_a_row_of_one_number_is_its_bias(isa: str, width: int) -> None:
+    """Whose sum rounds: what the mean is off by must not be taken for a deviation."""
+    x, weight, bias = torch.full((3, width), 1e4 + 0.1), torch.full((width,), 1.5), torch.linspace(-1, 1, width)
+    for impl in ("native", "reference"):
+        torch.testing.assert_close(norm.layer_norm(x, weight, bias, 1e-5, impl=impl), bias.expand(3, width))
+
+
 PAGES, ONE = torch.zeros(3, 4, 5), torch.zeros(1, dtype=torch.int64)
 
 

@@ -237,3 +237,17 @@ def test_what_kernels_cannot_read_is_named() -> None:
         torch.func.vmap(lambda row: norm.rms_norm(row[None], gain, 0.0))(x)
     with pytest.raises(ContractError, match="x must be a tensor whose"):
         torch.func.grad(lambda rows: norm.rms_norm(rows, gain, 0.0).sum())(x)
+
+
+@pytest.mark.parametrize("impl", [None, "reference"])
+def test_results_require_no_gradients(impl: str | None) -> None:
+    """And what is written in place may require them: it is not recorded."""
+    x, gain = torch.ones(2, 8, requires_grad=True), torch.ones(8, requires_grad=True)
+    assert not norm.rms_norm(x, gain, 0.0, impl=impl).requires_grad
+    heads, table = torch.ones(2, 1, 8, requires_grad=True), torch.ones(3, 8, requires_grad=True)
+    with torch.no_grad():
+        before = heads.clone()
+    turned = rope.apply_halves(heads, table, torch.tensor([1, 2]), impl=impl)
+    assert turned is heads
+    assert not torch.equal(heads, before)
+    assert heads.grad_fn is None

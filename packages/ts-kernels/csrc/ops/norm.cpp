@@ -57,12 +57,17 @@ void layer_norm_row(const LayerNormArgs& a, i64 row) {
   const void* x = at(a.x, a.dtype, row * a.x_stride);
   void* out = at(a.out, a.dtype, row * a.dim);
   const float width = static_cast<float>(a.dim);
-  const vf mean = set1(sum_of(x, a.dtype, a.dim, [](vf v) TS_LAMBDA { return v; }) / width);
-  const float squares = sum_of(x, a.dtype, a.dim, [&](vf v) TS_LAMBDA { return (v - mean) * (v - mean); });
+  const vf first = set1(sum_of(x, a.dtype, a.dim, [](vf v) TS_LAMBDA { return v; }) / width);
+  // What it is off by, which shows where the mean is large against the deviation.
+  const vf off = set1(sum_of(x, a.dtype, a.dim, [&](vf v) TS_LAMBDA { return v - first; }) / width);
+  const float squares = sum_of(x, a.dtype, a.dim, [&](vf v) TS_LAMBDA {
+    const vf centred = v - first - off;
+    return centred * centred;
+  });
   const vf factor = set1(1.0f / std::sqrt(squares / width + a.eps));
   for (i64 i = 0; i < a.dim; i += W) {
     const i64 n = a.dim - i;
-    const vf v = (load_as_float(x, a.dtype, i, n) - mean) * factor;
+    const vf v = (load_as_float(x, a.dtype, i, n) - first - off) * factor;
     store_as(out, a.dtype, i,
              fma(v, load_as_float(a.weight, a.weight_dtype, i, n), load_as_float(a.bias, a.weight_dtype, i, n)), n);
   }

@@ -4,6 +4,7 @@ The public functions test the conditions inline, which costs a fraction of a mic
 was wrong; checks that read values run in debug mode alone.
 """
 
+import itertools
 import math
 from typing import NamedTuple, NoReturn
 
@@ -18,6 +19,7 @@ REALS = FLOATS | {torch.float16, torch.float64}  # what the references compute w
 CACHES = FLOATS | {torch.float8_e4m3fn}
 MOST = 2**31 - 1
 E4M3_MAX = 448.0  # the largest float8_e4m3fn
+MOST_FLOAT = torch.finfo(torch.float32).max  # kernels compute in fp32: what is larger is as good as infinite
 
 
 def debug() -> bool:
@@ -143,9 +145,22 @@ def in_range(operation: str, argument: str, tensor: Tensor, low: int, high: int)
         raise ContractError(operation, argument, f"in [{low}, {high})", given)
 
 
+def below(operation: str, argument: str, tensor: Tensor, high: int) -> None:
+    """Every value is below ``high``; negative ones mean none. Reads the tensor: for debug mode."""
+    if tensor.numel() and int(tensor.max()) >= high:
+        raise ContractError(operation, argument, f"below {high}", f"{int(tensor.max())}")
+
+
+def spans(operation: str, cu_q: Tensor, tokens: int) -> None:
+    """``cu_q`` [R+1] goes from 0 to the number of tokens and never falls. Reads the tensor: for debug mode."""
+    bounds = cu_q.tolist()
+    if bounds[0] != 0 or bounds[-1] != tokens or any(b < a for a, b in itertools.pairwise(bounds)):
+        fail(operation, "cu_q", f"from 0 to {tokens} without a fall", f"{bounds[:8]}{' ...' if bounds[8:] else ''}")
+
+
 def finite(operation: str, argument: str, number: float, *, least: float = -math.inf) -> None:
-    """``number`` is finite, and at least ``least``."""
-    if not least <= number < math.inf or number == -math.inf:  # NaN fails every comparison
+    """``number`` is finite as fp32, and at least ``least``."""
+    if not max(least, -MOST_FLOAT) <= number <= MOST_FLOAT:  # NaN fails every comparison
         bound = "finite" if least == -math.inf else f"finite and at least {least:g}"
         raise ContractError(operation, argument, bound, number)
 

@@ -77,6 +77,8 @@ def describe(given: object) -> str:
     """Short text for an error message: shape, dtype and device of a tensor, else its repr."""
     if isinstance(given, Tensor):
         dtype = str(given.dtype).removeprefix("torch.")
+        if given.is_nested:
+            return f"nested {dtype}"
         if given.layout != torch.strided:
             return f"{str(given.layout).removeprefix('torch.')} {dtype} {list(given.shape)}"
         text = f"{dtype} {list(given.shape)} on {given.device}"

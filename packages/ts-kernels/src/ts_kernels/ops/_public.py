@@ -75,7 +75,7 @@ def _misfit(function: Callable[..., Any], given: Mapping[str, object]) -> Contra
 def _is(value: object, kind: Any) -> bool:
     if kind is Tensor:
         if isinstance(value, Tensor):
-            return value.layout == torch.strided
+            return value.layout == torch.strided and not value.is_nested
         return hasattr(value, "__torch_function__")  # what traces a call stands in for a tensor
     if kind is bool:
         return isinstance(value, bool)

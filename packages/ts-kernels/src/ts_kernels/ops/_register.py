@@ -23,12 +23,16 @@ def reference(
     dtypes: Mapping[str, frozenset[torch.dtype]],
     formats: frozenset[str] = DENSE,
 ) -> None:
-    """Register the plain torch definition, which runs on every device; ``dtypes`` are those of the contract."""
+    """Register the plain torch definition, which runs on every device; ``dtypes`` are those of the contract.
+
+    Like the others it computes no gradients, and writes to tensors that require some.
+    """
+    without_gradients: Kernel = torch.no_grad()(function)
     spec = KernelSpec(
         operation=operation.name,
         name="reference",
         band=Band.REFERENCE,
-        load=lambda: function,
+        load=lambda: without_gradients,
         dtypes=dtypes,
         formats=formats,
     )

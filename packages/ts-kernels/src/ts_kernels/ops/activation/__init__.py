@@ -3,6 +3,7 @@
 They are products of fp32 numbers, so that of -inf, which meets a factor of 0, comes NaN (as of torch's).
 """
 
+import math
 from typing import Any
 
 import torch
@@ -60,6 +61,7 @@ def swiglu_clamped(
     if not limit > 0:
         contract.fail(_SWIGLU_CLAMPED.name, "limit", "positive", limit)
     contract.finite(_SWIGLU_CLAMPED.name, "alpha", alpha)
+    limit = limit if limit <= contract.MOST_FLOAT else math.inf
     result: Tensor = kernel(gate_up, alpha, limit, interleaved)
     return result
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from ... import contract
 from ...errors import ContractError
 
 # The numbers are csrc's ``Gate`` and the Triton kernels'.
@@ -23,7 +24,9 @@ class Gated:
             raise ContractError("activation.Gated", "kind", " or ".join(GATES), self.kind)
         if not self.limit > 0:
             raise ContractError("activation.Gated", "limit", "positive", self.limit)
-        if not -math.inf < self.alpha < math.inf:
+        if self.limit > contract.MOST_FLOAT:  # no float, which kernels and torch would trip over
+            object.__setattr__(self, "limit", math.inf)
+        if not -contract.MOST_FLOAT <= self.alpha <= contract.MOST_FLOAT:
             raise ContractError("activation.Gated", "alpha", "finite", self.alpha)
 
     @property

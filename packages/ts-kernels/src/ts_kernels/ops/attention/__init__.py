@@ -197,7 +197,7 @@ def prefill(
     ):
         reject("attention.prefill", q, k_cache, v_cache, block_tables, seq_lens, sinks, cu_q)
     if contract.debug():
-        contract.in_range("attention.prefill", "cu_q", cu_q, 0, q.shape[0] + 1)
+        contract.spans("attention.prefill", cu_q, q.shape[0])
         check_pages("attention.prefill", k_cache, block_tables, seq_lens, cu_q.diff().tolist(), options.window)
     sizes = (*q.shape[1:], *v_cache.shape)
     kernel = _PREFILL.kernel(q.device, (q.dtype, k_cache.dtype), _dims(sizes, options, sinks), "dense", impl)

@@ -1,6 +1,5 @@
 """What a call of paged attention fixes besides its tensors, and the checks of it."""
 
-import math
 from typing import NamedTuple
 
 from ... import contract
@@ -27,10 +26,10 @@ def checked(
         reject_scale(operation, scale)
     if options.window < 0:
         contract.fail(operation, "window", "None or the number of keys that a query sees, its own counted", window)
-    if not 0.0 <= options.soft_cap < math.inf:
+    if not 0.0 <= options.soft_cap <= contract.MOST_FLOAT:
         contract.fail(operation, "soft_cap", "None or a positive number", soft_cap)
-    if not 0.0 < k_scale < math.inf:
+    if not 0.0 < k_scale <= contract.MOST_FLOAT:
         contract.fail(operation, "k_scale", "positive and finite", k_scale)
-    if not 0.0 < v_scale < math.inf:
+    if not 0.0 < v_scale <= contract.MOST_FLOAT:
         contract.fail(operation, "v_scale", "positive and finite", v_scale)
     return options

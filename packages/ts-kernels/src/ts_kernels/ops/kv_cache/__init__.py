@@ -1,7 +1,5 @@
 """Writes to the paged cache, copies of its pages. Legend: T tokens, L latent width, R rotary width, P positions."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -47,7 +45,7 @@ def write_latent(
     one factor for the whole cache, rounded to nearest even and cut off at 448. Two tokens of one call must not share a
     slot. Raises ``ContractError`` (DeepSeek-V2's latent cache, arXiv 2405.04434).
     """
-    if not 0.0 <= eps < math.inf:
+    if not 0.0 <= eps <= contract.MOST_FLOAT:
         contract.finite("kv_cache.write_latent", "eps", eps, least=0.0)
     if impl is None and cache_scale is None:
         done = _WRITE_LATENT.direct(kv_a, norm_weight, eps, cos_sin, positions, slot_mapping, cache)
@@ -76,9 +74,7 @@ def write_latent(
     check_scale("kv_cache.write_latent", cache, cache_scale)
     if contract.debug():
         contract.in_range("kv_cache.write_latent", "positions", positions, 0, cos_sin.shape[0])
-        contract.in_range(
-            "kv_cache.write_latent", "slot_mapping", slot_mapping, -(2**62), cache.shape[0] * cache.shape[1]
-        )
+        contract.below("kv_cache.write_latent", "slot_mapping", slot_mapping, cache.shape[0] * cache.shape[1])
         contract.distinct("kv_cache.write_latent", "slot_mapping", slot_mapping)
     dtypes = (kv_a.dtype, norm_weight.dtype, cache.dtype)
     kernel = _WRITE_LATENT.kernel(kv_a.device, dtypes, (norm_weight.shape[0], cos_sin.shape[1]), "dense", impl)

@@ -3,8 +3,6 @@
 Legend: T tokens, H_kv heads of the cache, D key width, V value width.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -45,8 +43,8 @@ def write_kv(
     """
     if impl is None and _WRITE_KV.direct(k, v, slot_mapping, k_cache, v_cache, k_scale, v_scale) is None:
         return
-    if not (0.0 < k_scale < math.inf and 0.0 < v_scale < math.inf):
-        name, given = ("v_scale", v_scale) if 0.0 < k_scale < math.inf else ("k_scale", k_scale)
+    if not (0.0 < k_scale <= contract.MOST_FLOAT and 0.0 < v_scale <= contract.MOST_FLOAT):
+        name, given = ("v_scale", v_scale) if 0.0 < k_scale <= contract.MOST_FLOAT else ("k_scale", k_scale)
         contract.fail("kv_cache.write_kv", name, "positive and finite", given)
     if not (
         k.dim() == v.dim() == 3
@@ -72,7 +70,7 @@ def write_kv(
     contract.disjoint("kv_cache.write_kv", "v_cache", v_cache, "k_cache", k_cache)
     if contract.debug():
         room = k_cache.shape[0] * k_cache.shape[1]
-        contract.in_range("kv_cache.write_kv", "slot_mapping", slot_mapping, -(2**62), room)
+        contract.below("kv_cache.write_kv", "slot_mapping", slot_mapping, room)
         contract.distinct("kv_cache.write_kv", "slot_mapping", slot_mapping)
     sizes = (*k.shape[1:], v.shape[2])
     kernel = _WRITE_KV.kernel(k.device, (k.dtype, k_cache.dtype), sizes, "dense", impl)

@@ -11,7 +11,7 @@ from .. import _register
 from .._arguments import BOOL, FLOATS, FP32, INT32, INT64, check
 from .._public import public
 from . import reference
-from .conv import check_spans, spans
+from .conv import rows_of
 
 _DECLARED: dict[str, Any] = {"dtypes": ("q", "a"), "dims": ("H", "G", "K", "V"), "limits": (multiple("G", "H"),)}
 _DELTA = Operation("linear_attention.gated_delta", **_DECLARED, summary="gated delta rule over several rows")
@@ -46,11 +46,11 @@ def gated_delta(
     from 0 to T: row r's tokens are [cu_q[r], cu_q[r+1]). fresh bool [R]: rows that start from zeros, whatever their
     slot holds. scale: K^-0.5 by default. Sums are in fp32. Raises ``ContractError``.
     """
-    rows = spans(_DELTA.name, cu_q)
+    rows = rows_of(_DELTA.name, cu_q)
     _check(_DELTA.name, q, k, v, a, b, a_log, dt_bias, states, slots, rows)
     check(_DELTA.name, q.device, optional=("fresh",), cu_q=(cu_q, (rows + 1,), INT32), fresh=(fresh, (rows,), BOOL))
     if contract.debug():
-        check_spans(_DELTA.name, cu_q, q.shape[0])
+        contract.spans(_DELTA.name, cu_q, q.shape[0])
     kernel = _DELTA.kernel(q.device, (q.dtype, a.dtype), (*k.shape[1:2], *states.shape[1:]), "dense", impl)
     result: Tensor = kernel(
         q, k, v, a, b, a_log, dt_bias, states, slots, cu_q, _scale(_DELTA.name, scale, k.shape[2]), fresh
@@ -127,7 +127,7 @@ def _check(
     )
     contract.contiguous(operation, "states", states)
     if contract.debug():
-        contract.in_range(operation, "slots", slots, -(2**62), states.shape[0])
+        contract.below(operation, "slots", slots, states.shape[0])
         contract.distinct(operation, "slots", slots)
 
 

@@ -67,8 +67,8 @@ def copy_states(
     contract.contiguous(operation, "source", source)
     contract.contiguous(operation, "target", target)
     if contract.debug():
-        contract.in_range(operation, "from_slots", from_slots, -(2**62), source.shape[0])
-        contract.in_range(operation, "to_slots", to_slots, -(2**62), target.shape[0])
+        contract.below(operation, "from_slots", from_slots, source.shape[0])
+        contract.below(operation, "to_slots", to_slots, target.shape[0])
         used = (from_slots >= 0) & (to_slots >= 0)
         contract.distinct(operation, "to_slots", to_slots[used])
         if source.data_ptr() == target.data_ptr():

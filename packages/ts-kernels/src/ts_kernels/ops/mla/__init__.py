@@ -262,8 +262,8 @@ def prefill(
         reject("mla.prefill", q, cache, weight, block_tables, seq_lens, cu_q=cu_q)
     check_scale("mla.prefill", cache, cache_scale)
     if contract.debug():
-        check_values("mla.prefill", cache, block_tables, seq_lens)
-        contract.in_range("mla.prefill", "cu_q", cu_q, 0, q.shape[0] + 1)
+        contract.spans("mla.prefill", cu_q, q.shape[0])
+        check_values("mla.prefill", cache, block_tables, seq_lens, cu_q.diff().tolist())
     kernel = _PREFILL.kernel(
         q.device, (q.dtype, cache.dtype, weight.dtype), _sizes(q, cache, weight), weight.format, impl
     )

@@ -73,12 +73,16 @@ def rows_of(operation: str, argument: str, tokens: Tensor, q_len: int) -> int:
     return tokens.shape[0] // q_len
 
 
-def check_values(operation: str, cache: Tensor, block_tables: Tensor, seq_lens: Tensor, q_len: int = 0) -> None:
+def check_values(
+    operation: str, cache: Tensor, block_tables: Tensor, seq_lens: Tensor, queries: int | list[int]
+) -> None:
     """Debug mode: lengths fit the tables and the queries, and every page that a row reads exists."""
     room = block_tables.shape[1] * cache.shape[1]
     contract.in_range(operation, "seq_lens", seq_lens, 0, room + 1)
     for row, length in enumerate(seq_lens.tolist()):
-        if 0 < length < q_len:
-            contract.fail(operation, f"seq_lens[{row}]", f"0 or at least q_len = {q_len}", length)
+        if isinstance(queries, list) and length < queries[row]:
+            contract.fail(operation, f"seq_lens[{row}]", f"at least {queries[row]}, the row's queries", length)
+        if isinstance(queries, int) and 0 < length < queries:
+            contract.fail(operation, f"seq_lens[{row}]", f"0 or at least q_len = {queries}", length)
         used = block_tables[row, : -(-length // cache.shape[1])]
         contract.in_range(operation, f"block_tables[{row}]", used, 0, cache.shape[0])

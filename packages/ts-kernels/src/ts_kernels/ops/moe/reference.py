@@ -84,7 +84,7 @@ def combine(values: Tensor, weights: Tensor, ids: Tensor, experts: int, base: Te
     """A sum in the order of the choices, in fp32, rounded once."""
     tokens, k, width = values.shape
     out = torch.zeros((tokens, width), dtype=torch.float32, device=values.device) if base is None else base.float()
-    inside = ((ids >= 0) & (ids < experts))[..., None]
+    inside = ((ids >= 0) & (ids.long() < experts))[..., None]
     for j in range(k):
         out = out + torch.where(inside[:, j], values[:, j].float() * weights[:, j, None], 0.0)
     return out.to(values.dtype)

@@ -1,7 +1,5 @@
 """Choice of experts. Legend: T tokens, E experts, k experts a token."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -47,7 +45,7 @@ def route_sigmoid(
     ``normalize``, times ``scale`` (loss-free balancing, arXiv 2408.15664, as in DeepSeek-V3, 2412.19437). NaN is chosen
     after all numbers, and a row with a logit of NaN has weights of NaN. Raises ``ContractError``.
     """
-    if not -math.inf < scale < math.inf:
+    if not -contract.MOST_FLOAT <= scale <= contract.MOST_FLOAT:
         contract.finite(_SIGMOID.name, "scale", scale)
     if impl is None:
         done = _SIGMOID.direct(logits, bias, top_k, n_group, topk_group, scale, normalize)

@@ -1,7 +1,5 @@
 """RMS norms and layer norm. Legend: T tokens, D width."""
 
-import math
-
 from torch import Tensor
 
 from ... import contract
@@ -28,7 +26,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, impl: str | None = None) 
     x [T, D] (rows may be spaced, as in a column slice), weight [D], each fp32 or bf16; eps finite and not negative;
     gives a new dense [T, D] of x's dtype, computed in fp32 (arXiv 1910.07467). Raises ``ContractError``.
     """
-    if not 0.0 <= eps < math.inf:
+    if not 0.0 <= eps <= contract.MOST_FLOAT:
         contract.finite("norm.rms_norm", "eps", eps, least=0.0)
     if impl is None:
         done = _RMS_NORM.direct(x, weight, eps)
@@ -51,7 +49,7 @@ def add_rms_norm(
     not negative; normed is a new dense [T, D] of x's dtype, residual the argument, which must not overlap x.
     Raises ``ContractError``.
     """
-    if not 0.0 <= eps < math.inf:
+    if not 0.0 <= eps <= contract.MOST_FLOAT:
         contract.finite("norm.add_rms_norm", "eps", eps, least=0.0)
     if impl is None:
         done = _ADD_RMS_NORM.direct(x, residual, weight, eps)

@@ -21,5 +21,6 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """``(x - mean) / sqrt(variance + eps) * weight + bias``, rounded once, at the end."""
     wide = x.float()
     centred = wide - wide.mean(-1, keepdim=True)
+    centred = centred - centred.mean(-1, keepdim=True)  # what the first mean was off by
     scaled = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps)
     return (scaled * weight.float() + bias.float()).to(x.dtype)

@@ -73,6 +73,7 @@ def layer_norm_kernel(x, weight, bias, out, x_stride, D, eps, BLOCK: tl.constexp
     inside = column < D
     values = tl.load(x + row * x_stride + column, mask=inside, other=0.0).to(tl.float32)
     centred = tl.where(inside, values - tl.sum(values, 0) / D, 0.0)
+    centred = tl.where(inside, centred - tl.sum(centred, 0) / D, 0.0)  # what the first mean was off by
     scale = tl.rsqrt(tl.sum(centred * centred, 0) / D + eps)
     gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     shift = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)

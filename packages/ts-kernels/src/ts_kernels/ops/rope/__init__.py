@@ -1,7 +1,5 @@
 """Rotary positions: tables and rotations. Legend: T tokens, H heads, D head width, R rotary width, P positions."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -96,10 +94,12 @@ def yarn_cos_sin(
         contract.fail(operation, "original_max_positions", "at least 1", original_max_positions)
     contract.finite(operation, "factor", factor, least=1)
     for name, beta in (("beta_fast", beta_fast), ("beta_slow", beta_slow)):
-        if not 0 < beta < math.inf:
+        if not 0 < beta <= contract.MOST_FLOAT:
             contract.fail(operation, name, "positive and finite", beta)
     contract.finite(operation, "mscale", mscale)
     contract.finite(operation, "mscale_all_dim", mscale_all_dim)
+    if not abs(reference.magnitude(factor, mscale, mscale_all_dim)) <= contract.MOST_FLOAT:
+        contract.fail(operation, "mscale", "such that the table's magnitude is finite", mscale)
     return reference.yarn_cos_sin(
         dim, max_positions, theta, factor, original_max_positions, beta_fast, beta_slow, mscale, mscale_all_dim
     )
@@ -143,7 +143,7 @@ def _check_table(operation: str, dim: int, max_positions: int, theta: float) -> 
         contract.fail(operation, "max_positions", "at least 1", max_positions)
     for name, size in (("dim", dim), ("max_positions", max_positions)):
         contract.bounded(operation, name, size)
-    if not 1 < theta < math.inf:
+    if not 1 < theta <= contract.MOST_FLOAT:
         contract.fail(operation, "theta", "finite and above 1", theta)
 
 

@@ -17,6 +17,14 @@ def _magnitude(factor: float, mscale: float) -> float:
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
 
+def magnitude(factor: float, mscale: float, mscale_all_dim: float) -> float:
+    """What YaRN's cosines and sines are multiplied by; infinite where the second magnitude is 0."""
+    if not (mscale and mscale_all_dim):
+        return _magnitude(factor, 1.0)
+    below = _magnitude(factor, mscale_all_dim)
+    return _magnitude(factor, mscale) / below if below else math.inf
+
+
 def yarn_frequencies(
     dim: int, theta: float, factor: float, original_max_positions: int, beta_fast: float, beta_slow: float
 ) -> Tensor:
@@ -47,10 +55,7 @@ def yarn_cos_sin(
         torch.arange(max_positions, dtype=torch.float32),
         yarn_frequencies(dim, theta, factor, original_max_positions, beta_fast, beta_slow),
     )
-    if mscale and mscale_all_dim:
-        scale = _magnitude(factor, mscale) / _magnitude(factor, mscale_all_dim)
-    else:
-        scale = _magnitude(factor, 1.0)
+    scale = magnitude(factor, mscale, mscale_all_dim)
     return torch.cat((angles.cos() * scale, angles.sin() * scale), dim=-1)
 
 

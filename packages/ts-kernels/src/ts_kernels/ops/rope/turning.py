@@ -65,7 +65,8 @@ def apply_multimodal(
     _check(operation, x, cos_sin, positions, 3)
     if cos_sin.shape[1] > x.shape[2]:
         contract.fail(operation, "cos_sin", f"at most {x.shape[2]} columns, the width of a head", cos_sin)
-    if len(sections) != 3 or min(sections) < 0 or 2 * sum(sections) != cos_sin.shape[1]:
+    whole = len(sections) == 3 and all(isinstance(count, int) and count >= 0 for count in sections)
+    if not whole or 2 * sum(sections) != cos_sin.shape[1]:
         contract.fail(operation, "sections", f"3 counts with sum {cos_sin.shape[1] // 2}, half of R", sections)
     return _run(_MULTIMODAL, x, cos_sin, positions, multimodal(0, tuple(sections), interleaved), impl)
 

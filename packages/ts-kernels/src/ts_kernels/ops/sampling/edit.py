@@ -32,14 +32,15 @@ def count_tokens(counts: Tensor, slots: Tensor, tokens: Tensor, *, prompt: bool,
     """
     operation = "sampling.count_tokens"
     contract.shape(operation, "counts", counts, "S", "V")
-    rows = (slots.shape[0],) if slots.dim() else ()
+    contract.shape(operation, "slots", slots, "B")
+    rows = (slots.shape[0],)
     check(operation, counts.device, counts=(counts, counts.shape, INT16), slots=(slots, rows, INT64))
     check(operation, counts.device, tokens=(tokens, (*rows, "N"), INT32))
     contract.contiguous(operation, "counts", counts)
     if contract.debug():
-        contract.in_range(operation, "slots", slots, -(2**62), counts.shape[0])
+        contract.below(operation, "slots", slots, counts.shape[0])
         contract.distinct(operation, "slots", slots)
-        contract.in_range(operation, "tokens", tokens, -(2**31), counts.shape[1])
+        contract.below(operation, "tokens", tokens, counts.shape[1])
     kernel = _COUNT.kernel(counts.device, (counts.dtype,), (counts.shape[1],), "dense", impl)
     kernel(counts, slots, tokens, prompt)
 
@@ -76,7 +77,7 @@ def apply_penalties(
     )
     contract.contiguous(operation, "counts", counts)
     if contract.debug():
-        contract.in_range(operation, "slots", slots, -(2**62), counts.shape[0])
+        contract.below(operation, "slots", slots, counts.shape[0])
         check_penalties(operation, slots, repetition, presence, frequency)
     kernel = _PENALTIES.kernel(logits.device, (logits.dtype,), (vocab,), "dense", impl)
     kernel(logits, counts, slots, repetition, presence, frequency)
@@ -102,7 +103,7 @@ def apply_bias(logits: Tensor, rows: Tensor, tokens: Tensor, values: Tensor, *, 
     )
     if contract.debug():
         used = rows >= 0
-        contract.in_range(operation, "rows", rows, -(2**31), batch)
+        contract.below(operation, "rows", rows, batch)
         contract.in_range(operation, "tokens", tokens[used], 0, vocab)
         contract.distinct(operation, "rows * V + tokens", rows[used].long() * vocab + tokens[used])
     _BIAS.kernel(logits.device, (logits.dtype,), (vocab,), "dense", impl)(logits, rows, tokens, values)
@@ -128,7 +129,7 @@ def apply_mask(logits: Tensor, mask: Tensor, rows: Tensor | None = None, *, impl
     )
     contract.contiguous(operation, "mask", mask)
     if contract.debug() and rows is not None:
-        contract.in_range(operation, "rows", rows, -(2**62), mask.shape[0])
+        contract.below(operation, "rows", rows, mask.shape[0])
     _MASK.kernel(logits.device, (logits.dtype,), (vocab,), "dense", impl)(logits, mask, rows)
 
 

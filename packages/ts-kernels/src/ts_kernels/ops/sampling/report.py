@@ -65,7 +65,7 @@ def logprobs(logits: Tensor, tokens: Tensor, n: int, *, impl: str | None = None)
     if not 0 <= n <= vocab:
         contract.fail(operation, "n", f"from 0 to V = {vocab}", n)
     if contract.debug():
-        contract.in_range(operation, "tokens", tokens, -(2**31), vocab)
+        contract.below(operation, "tokens", tokens, vocab)
     kernel = _LOGPROBS.kernel(logits.device, (logits.dtype,), (vocab, n), "dense", impl)
     return Logprobs(*kernel(logits, tokens, n))
 

@@ -78,7 +78,7 @@ def verify(
         contract.contiguous(operation, "draft_probs", draft_probs)
     if contract.debug():
         contract.in_range(operation, "counts", counts, 0, places)
-        contract.in_range(operation, "drafts", drafts, -(2**31), vocab)
+        contract.below(operation, "drafts", drafts, vocab)
         check_draw(operation, temperature, top_p, min_p)
         if draft_probs is not None and not bool((draft_probs >= 0).all()):
             contract.fail(operation, "draft_probs", "at least 0", "values that are not")
