@@ -167,5 +167,5 @@ def test_debug_mode_reads_values(debug: None) -> None:
     attention.decode(q, k, v, tables, i32(1) + 33, 1.0, window=1)  # the first two pages are older than the window
     with pytest.raises(ContractError, match=r"seq_lens must be in \[0, 49\)"):
         attention.decode(q, k, v, tables, i32(1) + 49, 1.0)
-    with pytest.raises(ContractError, match=r"slot_mapping must be in .*80\)"):
+    with pytest.raises(ContractError, match="slot_mapping must be below 80, got 80"):
         kv_cache.write_kv(f32(1, 2, 8), f32(1, 2, 12), i64(1) + 80, k, v)
