@@ -165,27 +165,159 @@ def test_runs_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(ContractError, match=message):
             experts.put(*place)
+    with pytest.raises(ContractError, match="gate_up must be all of 64 rows, as they lie in turn, got 32"):
+        moe.ExpertsBuilder(2, 64, 32, interleaved=True).put("gate_up", 0, 0, weight(32, 64))
 
 
 @BOTH
 def test_rows_that_are_missing_at_the_end_are_told(keep: bool) -> None:
     linear, heads = gemm.LinearBuilder(100, keep_source=keep), mla.KvBBuilder(3, 8, 8, keep_source=keep)
     experts = moe.ExpertsBuilder(2, 64, 32, keep_source=keep)
-    for builder, rows in ((linear, 100), (heads, 48), (experts, 128)):
-        with pytest.raises(ContractError, match=f"must be {rows} rows before the end, got 0"):
-            builder.finish()
-    linear.put(0, weight(96, 32))
-    heads.put(1, weight(32, 32))
-    for expert in (0, 1):
-        experts.put("gate_up", expert, 0, weight(64, 64))
-    experts.put("down", 1, 0, weight(64, 32))
     for builder, message in (
-        (linear, "100 .* got 96"),
-        (heads, "48 .* got 32"),
-        (experts, "down must be 128 .* got 64"),
+        (linear, "rows must be 100 rows before the end, got none of 0 to 100"),
+        (heads, "kv_b must be 48 rows before the end, got none of 0 to 48"),
+        (experts, "gate_up must be 64 rows of expert 0 before the end, got none of 0 to 64"),
     ):
         with pytest.raises(ContractError, match=message):
             builder.finish()
+    for first in (64, 0):
+        linear.put(first, weight(32, 32))
+    heads.put(1, weight(16, 32))
+    for expert in (0, 1):
+        experts.put("gate_up", expert, 0, weight(64, 64))
+    experts.put("down", 0, 0, weight(64, 32))
+    experts.put("down", 1, 0, weight(48, 32))
+    for builder, message in (
+        (linear, "100 .* got none of 32 to 64"),
+        (heads, "48 .* got none of 0 to 16"),
+        (experts, "down must be 64 rows of expert 1 .* got none of 48 to 64"),
+    ):
+        with pytest.raises(ContractError, match=message):
+            builder.finish()
+    linear.put(32, weight(32, 32))
+    with pytest.raises(ContractError, match="got none of 96 to 100"):
+        linear.finish()
+
+
+@BOTH
+def test_rows_that_come_twice_are_refused(keep: bool) -> None:
+    linear, heads = gemm.LinearBuilder(100, keep_source=keep), mla.KvBBuilder(3, 8, 8, keep_source=keep)
+    experts, runs = moe.ExpertsBuilder(2, 64, 32, keep_source=keep), gemm.Runs()
+    linear.put(0, weight(48, 32), runs=runs)
+    heads.put(1, weight(16, 32))
+    experts.put("gate_up", 0, 0, weight(32, 64))
+    for put, message in (
+        (lambda: linear.put(0, weight(48, 32)), "rows must be rows that have not come yet, got 0 to 48"),
+        (lambda: linear.put(32, weight(32, 32)), "rows must be .* got 32 to 64"),
+        (lambda: heads.put(0, weight(32, 32)), "kv_b must be .* got 0 to 32"),
+        (lambda: experts.put("gate_up", 0, 16, weight(16, 64)), "gate_up must be .* of expert 0 .* got 16 to 32"),
+    ):
+        for _ in range(2):
+            with pytest.raises(ContractError, match=message):
+                put()
+    runs.pack()
+    linear.put(48, weight(52, 32))
+    assert torch.equal(linear.finish().dequantize(), torch.cat((weight(48, 32), weight(52, 32))))
+
+
+@BOTH
+def test_rows_that_are_refused_have_not_come(keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    linear = gemm.LinearBuilder(64, keep_source=keep)
+    linear.put(0, weight(32, 32))
+    with pytest.raises(ContractError, match="of one form"):
+        linear.put(32, weight(32, 32).bfloat16())
+    with monkeypatch.context() as patch:  # whatever else goes wrong
+        patch.setattr(_native, "pack_runs", lambda runs: 1 / 0)
+        patch.setattr("ts_kernels.ops.gemm.builder.put_run", lambda *run: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            linear.put(32, weight(32, 32))
+    with pytest.raises(ContractError, match="got none of 32 to 64"):
+        linear.finish()
+    linear.put(32, weight(32, 32))
+    assert torch.equal(linear.finish().dequantize(), weight(32, 32).repeat(2, 1))
+
+
+@BOTH
+def test_a_finished_weight_stays_as_it_is(keep: bool) -> None:
+    linear, heads = gemm.LinearBuilder(32, keep_source=keep), mla.KvBBuilder(3, 8, 8, keep_source=keep)
+    experts = moe.ExpertsBuilder(1, 64, 32, keep_source=keep)
+    puts: dict[Any, list[tuple[Any, ...]]] = {
+        linear: [(0, weight(32, 32))],
+        heads: [(0, weight(48, 32))],
+        experts: [("gate_up", 0, 0, weight(64, 64)), ("down", 0, 0, weight(64, 32))],
+    }
+    for builder, given in puts.items():
+        for arguments in given:
+            builder.put(*arguments)
+        if builder is linear:
+            with pytest.raises(ContractError, match="bias must be"):  # it is not finished by that
+                builder.finish(bias=weight(31))
+        builder.finish()
+        for arguments in given:
+            with pytest.raises(ContractError, match="put must be called before finish"):
+                builder.put(*arguments)
+        with pytest.raises(ContractError, match="finish must be called once"):
+            builder.finish()
+
+
+def test_rows_that_are_not_packed_yet_are_not_finished() -> None:
+    linear, experts, runs = gemm.LinearBuilder(64), moe.ExpertsBuilder(1, 64, 32), gemm.Runs()
+    linear.put(32, weight(32, 32))
+    linear.put(0, weight(32, 32), runs=runs)
+    experts.put("gate_up", 0, 0, weight(64, 64), runs=runs)
+    experts.put("down", 0, 0, weight(64, 32), runs=runs)
+    for builder, message in (
+        (linear, r"rows must be packed \(Runs.pack\) before the end, got 0 to 32 that are not"),
+        (experts, r"gate_up of expert 0 must be packed"),
+    ):
+        with pytest.raises(ContractError, match=message):
+            builder.finish()
+    runs.pack()
+    experts.finish()
+    assert torch.equal(linear.finish().dequantize(), weight(32, 32).repeat(2, 1))
+
+
+@pytest.mark.parametrize("wrong", [-1, 0, 1.5, "x", None, 2**31])
+def test_sizes_that_are_none_are_refused(wrong: Any) -> None:
+    for make, sizes in (
+        (gemm.LinearBuilder, {"n": 64}),
+        (mla.KvBBuilder, {"heads": 3, "nope": 8, "v": 8}),
+        (moe.ExpertsBuilder, {"experts": 2, "hidden": 64, "inter": 32}),
+    ):
+        for name in sizes:
+            with pytest.raises(ContractError, match=f": {name} must be"):
+                make(**{**sizes, name: wrong})
+
+
+def test_arguments_of_other_types_are_named() -> None:
+    linear, heads, experts = gemm.LinearBuilder(64), mla.KvBBuilder(3, 8, 8), moe.ExpertsBuilder(2, 64, 32)
+    rows: Any
+    for first in (None, 0.0, "a", [0]):
+        for put in (
+            lambda at: linear.put(at, weight(32, 32)),
+            lambda at: heads.put(at, weight(16, 32)),
+            lambda at: experts.put("down", 0, at, weight(64, 32)),
+        ):
+            with pytest.raises(ContractError, match="first must be a whole number"):
+                put(first)
+    for rows in (None, "a", 1.0, [[1.0]]):
+        for call, name in (
+            (lambda given: linear.put(0, given), "rows"),
+            (lambda given: heads.put(0, given), "kv_b"),
+            (lambda given: experts.put("down", 0, 0, given), "down"),
+        ):
+            with pytest.raises(ContractError, match=f": {name} must be a tensor"):
+                call(rows)
+    for expert in (None, 0.5, "a"):
+        with pytest.raises(ContractError, match="expert must be a whole number"):
+            experts.put("down", expert, 0, weight(64, 32))  # type: ignore[arg-type]
+    with pytest.raises(ContractError, match=r"runs must be gemm\.Runs or None"):
+        linear.put(0, weight(64, 32), runs=[])  # type: ignore[arg-type]
+    with pytest.raises(ContractError, match=r"runs must be gemm\.Runs or None"):
+        experts.put("down", 0, 0, weight(64, 32), runs=[])  # type: ignore[arg-type]
+    linear.put(0, weight(64, 32))
+    with pytest.raises(ContractError, match="bias must be a tensor"):
+        linear.finish(bias="a")  # type: ignore[arg-type]
 
 
 def test_codes_of_nan_are_refused_in_any_run() -> None:

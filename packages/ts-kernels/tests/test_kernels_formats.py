@@ -89,9 +89,9 @@ def test_int4_words_as_compressed_tensors_packs_them() -> None:
 
 
 def test_mxfp4_says_where_a_number_is_not_finite() -> None:
-    weight = torch.ones(3, 64)
-    weight[0, 3], weight[1, 40] = torch.nan, -torch.inf
-    blocks = quantize.quantize_mxfp4(weight).dequantize().view(3, 2, 32)
+    made = quantize.quantize_mxfp4(torch.ones(3, 64))
+    made.scales[0, 0] = made.scales[1, 1] = 255
+    blocks = made.dequantize().view(3, 2, 32)
     assert blocks.isnan().all(-1).tolist() == [[True, False], [False, True], [False, False]]
     assert blocks[2].eq(1).all()
 
@@ -254,6 +254,25 @@ def test_a_broadcast_weight_is_its_copy(native: None, form: str) -> None:
     torch.testing.assert_close(gemm.linear(x, gemm.prepare(weight), impl="native"), want)
 
 
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("form", ["rows", "columns", "overlapping"])
+def test_broadcast_experts_are_their_copy(native: None, form: str, interleaved: bool) -> None:
+    gate_up, down = {
+        "rows": (matrix(4, 1, 64).expand(4, 128, 64), matrix(64).expand(4, 64, 64)),
+        "columns": (matrix(4, 128, 1).expand(4, 128, 64), matrix(4, 64, 1).expand(4, 64, 64)),
+        "overlapping": (matrix(4 * 128 * 64).as_strided((4, 128, 64), (128 * 8, 8, 1)), matrix(4, 64, 64)),
+    }[form]
+    want = moe.prepare_experts(gate_up.clone(), down.clone(), interleaved=interleaved)
+    builder = moe.ExpertsBuilder(4, 64, 64, interleaved=interleaved)
+    for expert in range(4):
+        builder.put("gate_up", expert, 0, gate_up[expert])
+        builder.put("down", expert, 0, down[expert])
+    x, ids = torch.randn(3, 64), torch.tensor([[0, 1], [2, 3], [3, 0]], dtype=torch.int32)
+    for have in (moe.prepare_experts(gate_up, down, interleaved=interleaved), builder.finish()):
+        weights = torch.rand(3, 2)
+        assert torch.equal(moe.experts(x, weights, ids, have), moe.experts(x, weights, ids, want))
+
+
 @pytest.mark.parametrize("name", ["int4", "mxfp4", "fp8 block"])
 def test_mlp(isa: str, assert_close: Close, name: str) -> None:
     up, down = FORMATS[name](matrix(2 * 128, 64)), FORMATS[name](matrix(64, 128))
@@ -398,12 +417,26 @@ def test_scales_that_are_not_finite_are_refused(name: str, value: float, impl: s
 
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
-@pytest.mark.parametrize("name", [name for name in FORMATS if name != "mxfp4"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_numbers_that_are_not_finite_are_not_rounded(name: str, value: float) -> None:
     weight = matrix(2, 72, 256)
     weight[1, 70, 200] = value
     with pytest.raises(ContractError, match="weight must be finite"):
         FORMATS[name](weight)
+
+
+@pytest.mark.parametrize("shape", [(0, 128, 128), (2, 0, 128, 128), (0, 128), (128, 0)])
+@pytest.mark.parametrize("name", FORMATS)
+def test_nothing_is_not_rounded(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ContractError, match=r"quantize_\w+: weight must be \[..., N, K\] with no size 0"):
+        FORMATS[name](torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("columns", "group"), [(62, 62), (12, None), (36, 12), (4, 2)])
+@pytest.mark.parametrize("zero_point", [False, True])
+def test_words_of_int4_are_full(columns: int, group: int | None, zero_point: bool) -> None:
+    with pytest.raises(ContractError, match=r"weight must be \[..., N, K\] with K a multiple of 8, got"):
+        quantize.quantize_int4(matrix(8, columns), group, zero_point=zero_point)
 
 
 def test_scales_must_fit_their_dtype() -> None:

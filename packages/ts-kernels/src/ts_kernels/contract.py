@@ -29,6 +29,8 @@ def debug() -> bool:
 
 def shape(operation: str, argument: str, tensor: Tensor, *sizes: int | str) -> None:
     """``tensor`` has this rank and these sizes; a text stands for any size and names it in the message."""
+    if not hasattr(tensor, "__torch_function__"):  # what traces a call has it too
+        raise ContractError(operation, argument, "a tensor", repr(tensor))
     good = tensor.dim() == len(sizes) and all(
         isinstance(want, str) or have == want for have, want in zip(tensor.shape, sizes, strict=True)
     )
@@ -165,16 +167,16 @@ def finite(operation: str, argument: str, number: float, *, least: float = -math
         raise ContractError(operation, argument, bound, number)
 
 
-def complete(operation: str, argument: str, have: int, wanted: int) -> None:
-    """All ``wanted`` rows have come; raises ``ContractError`` where some are missing."""
-    if have < wanted:
-        fail(operation, argument, f"{wanted} rows before the end", f"{have}")
-
-
 def count(operation: str, argument: str, number: int) -> None:
     """``number`` is a whole one from 1."""
     if not isinstance(number, int) or number < 1:
         raise ContractError(operation, argument, "a whole number from 1", repr(number))
+
+
+def whole(operation: str, argument: str, number: int) -> None:
+    """``number`` is a whole one."""
+    if not isinstance(number, int):
+        raise ContractError(operation, argument, "a whole number", repr(number))
 
 
 def bounded(operation: str, argument: str, size: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ... import contract, settings
+from .._arrivals import CAME, MISSING, Arrivals, Coming, unfinished
 from ..quantize.formats import QuantizedWeight
 from ..quantize.runs import put_run, room_for
 from .weights import DENSE, LinearWeight, Source, checked_bias, checked_source
@@ -24,40 +25,60 @@ RUN = 16
 
 def check_run(operation: str, argument: str, first: int, count: int, total: int) -> None:
     """A run of ``count`` rows of ``total`` begins and ends where it may; raises ``ContractError``."""
+    contract.whole(operation, "first", first)
     end = first + count
     if first % RUN or (end % RUN and end != total) or not 0 <= first < end <= total:
         contract.fail(operation, argument, f"from a multiple of {RUN} to one, or to {total}", f"{first} to {end}")
+
+
+def check_runs(operation: str, runs: object) -> None:
+    """``runs`` are some, or None; raises ``ContractError``."""
+    if runs is not None and not isinstance(runs, Runs):
+        contract.fail(operation, "runs", "gemm.Runs or None", repr(runs))
 
 
 class Runs:
     """Runs of rows that builders have taken and not packed yet: ``pack`` does it, on the calling thread.
 
     The Python of many small runs comes first and the packing in one go after it, so that threads seldom wait for the
-    interpreter. What the rows lie in must last until then.
+    interpreter. What the rows lie in must last until then, and weights can be finished after it.
     """
 
     def __init__(self) -> None:
-        self._runs: list[Run] = []
-        self._lent: list[tuple[Tensor, ...]] = []
+        self._lock = Lock()
+        self._waiting: list[tuple[Run, tuple[Tensor, ...], Coming]] = []
 
     def add(
-        self, rows: Source, first: int, total: int, into: "PackedLinear | None", *, in_turn: bool = False
+        self,
+        rows: Source,
+        first: int,
+        total: int,
+        into: "PackedLinear | None",
+        coming: Coming,
+        *,
+        in_turn: bool = False,
     ) -> "PackedLinear":
-        """Rows of a weight of ``total``, from ``first`` on; returns what they will be packed ``into``."""
+        """Rows of a weight of ``total``, from ``first`` on; returns what they will be packed ``into``.
+
+        ``coming`` is marked when they are.
+        """
         from . import cpu
 
         run, lent = cpu.run_of(rows, first, total, into, in_turn=in_turn)
-        self._runs.append(run)
-        self._lent.append(lent)
+        with self._lock:
+            self._waiting.append((run, lent, coming))
         return run.into
 
     def pack(self) -> None:
         """Pack what has been added."""
-        if self._runs:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        if waiting:
             from ..._native import pack_runs
 
-            pack_runs(self._runs)
-        self._runs, self._lent = [], []
+            pack_runs([run for run, _, _ in waiting])
+            for _, _, coming in waiting:
+                coming.mark(CAME)
 
 
 class LinearBuilder:
@@ -69,11 +90,14 @@ class LinearBuilder:
     """
 
     def __init__(self, n: int, *, keep_source: bool = False) -> None:
+        contract.count(_NAME, "n", n)
+        contract.bounded(_NAME, "n", n)
         self.n = n
         self._keep = keep_source or settings.current().keep_source
         self._lock = Lock()
         self._first: tuple[str, torch.dtype, torch.device, int] | None = None
-        self._came = 0
+        self._arrivals = Arrivals(_NAME, "rows", n, RUN)
+        self._finished = False
         self._packs = False
         self._packed: PackedLinear | None = None
         self._whole: Source | None = None
@@ -82,8 +106,9 @@ class LinearBuilder:
         """Rows from ``first`` (a multiple of 16) on, [.., K], of one form and type in all calls.
 
         A run ends at a multiple of 16, or at the last row. With ``runs``, packing is left to them. Raises
-        ``ContractError``.
+        ``ContractError``, also for rows that came before.
         """
+        check_runs(_NAME, runs)
         rows = checked_source(_NAME, "rows", rows)
         count, k = rows.shape
         check_run(_NAME, "rows", first, count, self.n)
@@ -91,25 +116,39 @@ class LinearBuilder:
         form = kind, dtype, rows.device, k
         own = Runs() if runs is None else runs
         with self._lock:
+            unfinished(_NAME, "put", "before finish", self._finished)
             if self._first is None:
                 self._begin(form, rows)
             if form != self._first:
                 contract.fail(_NAME, "rows", f"of one form, {self._first}", f"{form}")
-            self._came += count
+            coming = self._arrivals.expect(first, count)
+        try:
             if self._packs:
-                self._packed = own.add(rows, first, self.n, self._packed)
-        if not self._packs:
-            assert self._whole is not None
-            put_run(self._whole, rows, first)
-        if runs is None:
-            own.pack()
+                with self._lock:
+                    self._packed = own.add(rows, first, self.n, self._packed, coming)
+                if runs is None:
+                    own.pack()
+            else:
+                assert self._whole is not None
+                put_run(self._whole, rows, first)
+                coming.mark(CAME)
+        except BaseException:
+            coming.mark(MISSING)
+            raise
 
     def finish(self, *, bias: Tensor | None = None) -> LinearWeight:
         """The weight, all of whose rows have come and are packed; ``bias`` as in ``gemm.prepare``.
 
-        Raises ``ContractError``, also for FP8 codes of NaN and scales that are not finite.
+        Only once. Raises ``ContractError``, also for FP8 codes of NaN and scales that are not finite.
         """
-        contract.complete(_NAME, "rows", self._came, self.n)
+        with self._lock:
+            unfinished(_NAME, "finish", "once", self._finished)
+            self._arrivals.complete()
+            weight = self._weight(bias)
+            self._finished, self._packed, self._whole = True, None, None
+        return weight
+
+    def _weight(self, bias: Tensor | None) -> LinearWeight:
         assert self._first is not None
         if not self._packs:
             from . import prepare

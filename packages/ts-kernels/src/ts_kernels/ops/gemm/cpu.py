@@ -24,7 +24,7 @@ def pack_matrix(operation: str, argument: str, weight: Source, *, in_turn: bool 
     Raises ``ContractError`` as ``check_codes`` does.
     """
     if not isinstance(weight, QuantizedWeight):
-        weight = rows(weight)
+        weight = matrix(weight)
         n, k = weight.shape
         return _native.PackedLinear(weight.data_ptr(), weight.stride(0), CODE[weight.dtype], n, k, in_turn)
     told, lent = packing.native_source(weight, in_turn=in_turn)
@@ -43,7 +43,7 @@ def run_of(
     if isinstance(rows_, QuantizedWeight):
         told, lent = packing.native_source(rows_, in_turn=in_turn)
         return _native.Run.of_quantized(**told, first=first, total=total, into=into), lent
-    plain = rows(rows_)
+    plain = matrix(rows_)
     run = _native.Run.of_rows(
         weight=plain.data_ptr(),
         weight_stride=plain.stride(0),

@@ -109,6 +109,13 @@ def check_rank(name: str, argument: str, tensor: Tensor, least: int, expected: s
         contract.fail(name, argument, f"{expected} with N and K of 1 or more", tensor)
 
 
+def check_numbers(name: str, weight: Tensor) -> None:
+    """``weight`` [..., N, K] is one to round: real numbers, and some."""
+    if 0 in weight.shape:
+        contract.fail(name, "weight", "[..., N, K] with no size 0", weight)
+    check_rank(name, "weight", weight, 2, "[..., N, K]")
+
+
 def split(x: Tensor, size: int) -> Tensor:
     """[..., C] as [..., C/size, size]."""
     return x.reshape(*x.shape[:-1], -1, size)

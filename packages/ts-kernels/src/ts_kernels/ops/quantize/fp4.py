@@ -11,7 +11,7 @@ from torch import Tensor
 from ... import contract
 from ...contract import E4M3_MAX
 from .._public import public
-from .base import E8M0_NAN, QuantizedWeight, check_rank, check_scale, finite_scales, representable, split
+from .base import E8M0_NAN, QuantizedWeight, check_numbers, check_rank, check_scale, finite_scales, representable, split
 from .fp8 import E4M3, to_e4m3
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -96,15 +96,13 @@ class Nvfp4Weight(QuantizedWeight):
 
 @public
 def quantize_mxfp4(weight: Tensor) -> Mxfp4Weight:
-    """Round [..., N, K] to MXFP4; the scale is 2^(exponent of the block's largest - 2), as OCP MX v1.0 section 6.3.
-
-    A block with a number that is not finite has the scale of NaN, all the format can say of it; ``gemm.prepare`` and
-    ``moe.prepare_experts`` refuse it.
+    """Round [..., N, K], all finite, to MXFP4; the scale is 2^(exponent of the block's largest - 2), as OCP MX v1.0
+    section 6.3.
     """
     blocks = _blocks("quantize.quantize_mxfp4", weight, MXFP4_BLOCK)
     largest = blocks.abs().amax(-1).clamp_min(2.0**-125)
+    representable("quantize.quantize_mxfp4", largest)
     scales = (torch.frexp(largest).exponent - 1 - 2 + 127).clamp(0, 254).to(torch.uint8)
-    scales = torch.where(largest.isfinite(), scales, E8M0_NAN)
     return Mxfp4Weight(pack_e2m1(blocks / e8m0(scales)[..., None]), scales)
 
 
@@ -147,7 +145,7 @@ def e8m0(codes: Tensor) -> Tensor:
 
 def _blocks(name: str, weight: Tensor, size: int) -> Tensor:
     """fp32 [..., N, K/size, size]."""
-    check_rank(name, "weight", weight, 2, "[..., N, K]")
+    check_numbers(name, weight)
     if weight.shape[-1] % size:
         contract.fail(name, "weight", f"[..., N, K] with K a multiple of {size}", weight)
     return split(weight.float(), size)

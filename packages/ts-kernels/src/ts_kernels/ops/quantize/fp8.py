@@ -8,7 +8,7 @@ from torch import Tensor
 from ... import contract
 from ...contract import E4M3_MAX
 from .._public import public
-from .base import QuantizedWeight, check_rank, check_scale, representable
+from .base import QuantizedWeight, check_numbers, check_rank, check_scale, representable
 
 BLOCK = 128
 E4M3 = torch.float8_e4m3fn
@@ -80,7 +80,7 @@ class Fp8ChannelWeight(QuantizedWeight):
 @public
 def quantize_fp8_block(weight: Tensor) -> Fp8BlockWeight:
     """Round [..., N, K], all finite, to e4m3, each 128x128 block's largest magnitude being 448."""
-    check_rank("quantize.quantize_fp8_block", "weight", weight, 2, "[..., N, K]")
+    check_numbers("quantize.quantize_fp8_block", weight)
     rows, columns = weight.shape[-2:]
     padded = torch.nn.functional.pad(weight.float(), (0, -columns % BLOCK, 0, -rows % BLOCK))
     blocks = padded.reshape(*weight.shape[:-2], -1, BLOCK, padded.shape[-1] // BLOCK, BLOCK)
@@ -93,7 +93,7 @@ def quantize_fp8_block(weight: Tensor) -> Fp8BlockWeight:
 @public
 def quantize_fp8_channel(weight: Tensor) -> Fp8ChannelWeight:
     """Round [..., N, K], all finite, to e4m3, each row's largest magnitude being 448."""
-    check_rank("quantize.quantize_fp8_channel", "weight", weight, 2, "[..., N, K]")
+    check_numbers("quantize.quantize_fp8_channel", weight)
     scale = (weight.float().abs().amax(-1, keepdim=True) / E4M3_MAX).clamp_min(1e-12)
     representable("quantize.quantize_fp8_channel", scale)
     return Fp8ChannelWeight(to_e4m3(weight.float() / scale), scale)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ... import contract
 from .._public import public
-from .base import QuantizedWeight, check_rank, check_scale, representable, split
+from .base import QuantizedWeight, check_numbers, check_rank, check_scale, representable, split
 
 GROUPS = (32, 64, 128)
 
@@ -109,10 +109,12 @@ class Int8Weight(QuantizedWeight):
 def quantize_int4(
     weight: Tensor, group: int | None = 32, *, zero_point: bool = False, scale_dtype: torch.dtype = torch.bfloat16
 ) -> Int4Weight:
-    """Round [..., N, K], all finite, to INT4; ``group`` None is a whole row. Symmetric: the largest magnitude is 7
-    steps. Raises ``ContractError``.
+    """Round [..., N, K], all finite, K a multiple of 8, to INT4; ``group`` None is a whole row. Symmetric: the largest
+    magnitude is 7 steps. Raises ``ContractError``.
     """
     groups = _grouped("quantize.quantize_int4", weight, group)
+    if weight.shape[-1] % 8:
+        contract.fail("quantize.quantize_int4", "weight", "[..., N, K] with K a multiple of 8", weight)
     if zero_point:
         low, high = groups.amin(-1).clamp_max(0), groups.amax(-1).clamp_min(0)
         scale = _nonzero("quantize.quantize_int4", ((high - low) / 15).to(scale_dtype))
@@ -165,9 +167,7 @@ def _pack_rows(zeros: Tensor) -> Tensor:
 
 def _grouped(name: str, weight: Tensor, group: int | None) -> Tensor:
     """fp32 [..., N, G, group]."""
-    check_rank(name, "weight", weight, 2, "[..., N, K]")
-    if 0 in weight.shape:
-        contract.fail(name, "weight", "[..., N, K] with no size 0", weight)
+    check_numbers(name, weight)
     size = weight.shape[-1] if group is None else group
     if size < 1 or weight.shape[-1] % size:
         contract.fail(name, "group", f"a divisor of K = {weight.shape[-1]}", group)
