@@ -223,14 +223,21 @@ def test_rows_that_come_twice_are_refused(keep: bool) -> None:
 @BOTH
 def test_rows_that_are_refused_have_not_come(keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     linear = gemm.LinearBuilder(64, keep_source=keep)
+
+    def bring(runs: gemm.Runs | None) -> None:
+        linear.put(32, weight(32, 32), runs=runs)
+        if runs is not None:
+            runs.pack()
+
     linear.put(0, weight(32, 32))
     with pytest.raises(ContractError, match="of one form"):
         linear.put(32, weight(32, 32).bfloat16())
     with monkeypatch.context() as patch:  # whatever else goes wrong
         patch.setattr(_native, "pack_runs", lambda runs: 1 / 0)
         patch.setattr("ts_kernels.ops.gemm.builder.put_run", lambda *run: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            linear.put(32, weight(32, 32))
+        for runs in (None, gemm.Runs()):
+            with pytest.raises(ZeroDivisionError):
+                bring(runs)
     with pytest.raises(ContractError, match="got none of 32 to 64"):
         linear.finish()
     linear.put(32, weight(32, 32))

@@ -70,15 +70,19 @@ class Runs:
         return run.into
 
     def pack(self) -> None:
-        """Pack what has been added."""
+        """Pack what has been added; where that fails, none of it came."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
         if waiting:
             from ..._native import pack_runs
 
-            pack_runs([run for run, _, _ in waiting])
-            for _, _, coming in waiting:
-                coming.mark(CAME)
+            state = MISSING
+            try:
+                pack_runs([run for run, _, _ in waiting])
+                state = CAME
+            finally:
+                for _, _, coming in waiting:
+                    coming.mark(state)
 
 
 class LinearBuilder:
@@ -126,8 +130,6 @@ class LinearBuilder:
             if self._packs:
                 with self._lock:
                     self._packed = own.add(rows, first, self.n, self._packed, coming)
-                if runs is None:
-                    own.pack()
             else:
                 assert self._whole is not None
                 put_run(self._whole, rows, first)
@@ -135,6 +137,8 @@ class LinearBuilder:
         except BaseException:
             coming.mark(MISSING)
             raise
+        if runs is None:
+            own.pack()
 
     def finish(self, *, bias: Tensor | None = None) -> LinearWeight:
         """The weight, all of whose rows have come and are packed; ``bias`` as in ``gemm.prepare``.

@@ -96,14 +96,14 @@ class ExpertsBuilder:
                     into = self._packed[matrix][expert]
                     packed = own.add(rows, first, self._rows[matrix], into, coming, in_turn=turn)
                     self._packed[matrix][expert] = packed
-                if runs is None:
-                    own.pack()
             else:
                 put_run(self._whole[matrix], rows, first, expert)
                 coming.mark(CAME)
         except BaseException:
             coming.mark(MISSING)
             raise
+        if runs is None:
+            own.pack()
 
     def finish(self, *, gate_up_bias: Tensor | None = None, down_bias: Tensor | None = None) -> ExpertWeights:
         """The layer, all of whose rows have come and are packed; biases as in ``prepare_experts``.
