@@ -69,6 +69,20 @@ def test_a_linear_weight_of_runs_is_that_of_all_rows(name: str, keep: bool) -> N
     assert torch.equal(gemm.linear(x, made), gemm.linear(x, whole))
 
 
+def test_kept_runs_share_no_block_of_scales() -> None:
+    """A packed run has the scales of its own rows; one that is kept beside others would take theirs."""
+    parts = [quantize.quantize_fp8_block(factor * weight(64, 128)) for factor in (1.0, 30.0)]
+    builder = gemm.LinearBuilder(128)
+    for first, part in zip((0, 64), parts, strict=True):
+        builder.put(first, part)
+    assert torch.equal(builder.finish().dequantize(), torch.cat([part.dequantize() for part in parts]))
+    linear, experts = gemm.LinearBuilder(128, keep_source=True), moe.ExpertsBuilder(1, 128, 128, keep_source=True)
+    with pytest.raises(ContractError, match="rows must be from a multiple of 128 to one, or to 128, got 0 to 64"):
+        linear.put(0, parts[0])
+    with pytest.raises(ContractError, match="down must be from a multiple of 128 to one, or to 128, got 64 to 128"):
+        experts.put("down", 0, 64, parts[0])
+
+
 @BOTH
 def test_runs_may_have_factors_of_their_own(keep: bool) -> None:
     """As two NVFP4 matrices that are joined have, each with one for all of its rows."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from ... import contract, settings
 from .._arrivals import CAME, MISSING, Arrivals, Coming, unfinished
 from ..quantize.formats import QuantizedWeight
-from ..quantize.runs import put_run, room_for
+from ..quantize.runs import put_run, room_for, shared_rows
 from .weights import DENSE, LinearWeight, Source, checked_bias, checked_source
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ RUN = 16
 """Rows that a run begins at a multiple of, and ends at one unless it is the last: the native form has panels of 16."""
 
 
-def check_run(operation: str, argument: str, first: int, count: int, total: int) -> None:
+def check_run(operation: str, argument: str, first: int, count: int, total: int, step: int = RUN) -> None:
     """A run of ``count`` rows of ``total`` begins and ends where it may; raises ``ContractError``."""
     contract.whole(operation, "first", first)
     end = first + count
-    if first % RUN or (end % RUN and end != total) or not 0 <= first < end <= total:
-        contract.fail(operation, argument, f"from a multiple of {RUN} to one, or to {total}", f"{first} to {end}")
+    if first % step or (end % step and end != total) or not 0 <= first < end <= total:
+        contract.fail(operation, argument, f"from a multiple of {step} to one, or to {total}", f"{first} to {end}")
 
 
 def check_runs(operation: str, runs: object) -> None:
@@ -109,8 +109,8 @@ class LinearBuilder:
     def put(self, first: int, rows: Source, *, runs: Runs | None = None) -> None:
         """Rows from ``first`` (a multiple of 16) on, [.., K], of one form and type in all calls.
 
-        A run ends at a multiple of 16, or at the last row. With ``runs``, packing is left to them. Raises
-        ``ContractError``, also for rows that came before.
+        A run ends at a multiple of 16, or at the last row; where FP8 blocks are kept, it is 128 instead of 16. With
+        ``runs``, packing is left to them. Raises ``ContractError``, also for rows that came before.
         """
         check_runs(_NAME, runs)
         rows = checked_source(_NAME, "rows", rows)
@@ -132,6 +132,7 @@ class LinearBuilder:
                     self._packed = own.add(rows, first, self.n, self._packed, coming)
             else:
                 assert self._whole is not None
+                check_run(_NAME, "rows", first, count, self.n, shared_rows(rows))
                 put_run(self._whole, rows, first)
                 coming.mark(CAME)
         except BaseException:

@@ -12,7 +12,7 @@ from ..activation.gates import Gated
 from ..gemm.builder import RUN, Runs, check_run, check_runs
 from ..gemm.weights import DENSE, checked_source
 from ..quantize.formats import QuantizedWeight
-from ..quantize.runs import put_run, room_for
+from ..quantize.runs import put_run, room_for, shared_rows
 from .weights import ExpertSource, ExpertWeights, checked_bias
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class ExpertsBuilder:
                     packed = own.add(rows, first, self._rows[matrix], into, coming, in_turn=turn)
                     self._packed[matrix][expert] = packed
             else:
+                check_run(_NAME, matrix, first, count, self._rows[matrix], shared_rows(rows))
                 put_run(self._whole[matrix], rows, first, expert)
                 coming.mark(CAME)
         except BaseException:

@@ -14,6 +14,11 @@ ROWS: Final[Mapping[str, int]] = {"scale_inv": BLOCK, "zero_point": 8}
 Source = Tensor | QuantizedWeight
 
 
+def shared_rows(run: Source) -> int:
+    """Rows of a weight that share an entry of some tensor."""
+    return 1 if isinstance(run, Tensor) else max(ROWS.get(name, 1) for name in run.tensors())
+
+
 def room_for(run: Source, rows: int, *lead: int) -> Source:
     """Memory for [*lead, rows, K] in the form of ``run`` [n, K]; what it holds is unspecified."""
     if isinstance(run, Tensor):
