@@ -8,6 +8,8 @@ import torch.utils.deterministic
 from hypothesis import HealthCheck, settings
 from torch import Tensor
 from ts_kernels import checking, platform
+from ts_kernels import settings as kernel_settings
+from ts_kernels.selection import OPERATIONS
 
 settings.register_profile(
     "kernels",
@@ -26,6 +28,17 @@ def poisoned() -> Iterator[None]:
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def debug(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """TS_KERNELS_DEBUG=1."""
+    monkeypatch.setattr(kernel_settings, "_current", [kernel_settings.Settings(debug=True)])
+    for operation in OPERATIONS.values():
+        operation.forget()
+    yield
+    for operation in OPERATIONS.values():
+        operation.forget()
 
 
 def _levels() -> list[str]:

@@ -1,13 +1,12 @@
 """Wrong arguments: each error names the argument, what was expected and what was given. Empty batches are fine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from ts_kernels import ContractError, activation, gemm, kv_cache, mla, moe, norm, quantize, rope, sampling, settings
-from ts_kernels.selection import OPERATIONS
+from ts_kernels import ContractError, activation, gemm, kv_cache, mla, moe, norm, quantize, rope, sampling
 
 
 def f32(*shape: int) -> Tensor:
@@ -220,17 +219,6 @@ def test_empty_batches(impl: str, request: pytest.FixtureRequest) -> None:
     assert mla.prefill(f32(0, 4, 48), f32(5, 16, 80), kv_b, cu_q, i32(0, 3), i32(0), 1.0, impl=impl).shape == (0, 128)
     kv_cache.write_latent(f32(0, 80), f32(64), 1e-5, f32(9, 16), i64(0), i64(0), f32(3, 4, 80), impl=impl)
     assert sampling.sample(f32(0, 8), f32(0), i32(0), f32(0), i64(0), i64(0), impl=impl).shape == (0,)
-
-
-@pytest.fixture
-def debug(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """TS_KERNELS_DEBUG=1."""
-    monkeypatch.setattr(settings, "_current", [settings.Settings(debug=True)])
-    for operation in OPERATIONS.values():
-        operation.forget()
-    yield
-    for operation in OPERATIONS.values():
-        operation.forget()
 
 
 def test_debug_mode_reads_values(debug: None) -> None:

@@ -33,9 +33,7 @@ from ts_kernels import (
     quantize,
     rope,
     sampling,
-    settings,
 )
-from ts_kernels.selection import OPERATIONS
 
 FAMILIES = (activation, attention, gemm, kv_cache, linear_attention, mla, moe, norm, quantize, rope, sampling)
 SIZES = replace(
@@ -197,20 +195,6 @@ def refused_or(call: Call, impl: str | None, name: str, value: object) -> list[T
         return call(impl, **{name: value})
     except KernelError:
         return None
-
-
-@pytest.fixture
-def debug(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """TS_KERNELS_DEBUG=1."""
-    monkeypatch.setattr(settings, "_current", [settings.Settings(debug=True)])
-    _forget()
-    yield
-    _forget()
-
-
-def _forget() -> None:
-    for operation in OPERATIONS.values():
-        operation.forget()
 
 
 @contextmanager

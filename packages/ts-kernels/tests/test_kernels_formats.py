@@ -1,14 +1,14 @@
 """Weight formats: what they stand for, held to others' implementations; and linear layers of them, every kernel."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 from transformers.integrations.mxfp4 import FP4_VALUES, convert_moe_packed_tensors
-from ts_kernels import ContractError, gemm, moe, override, platform, quantize, settings
+from ts_kernels import ContractError, gemm, moe, override, platform, quantize
 from ts_kernels.ops.quantize.fp4 import e8m0, pack_e2m1, unpack_e2m1
 
 IMPLS = ["reference", *(["native"] if platform.native_error() is None else [])]
@@ -281,14 +281,6 @@ def test_mlp(isa: str, assert_close: Close, name: str) -> None:
     )
     x = torch.randn(9, 64)
     assert_close(gemm.mlp(x, mlp, impl="native"), gemm.mlp(x, mlp, impl="reference"))
-
-
-@pytest.fixture
-def debug() -> Iterator[None]:
-    before = settings._current[:]
-    settings._current[:] = [settings.Settings(debug=True)]
-    yield
-    settings._current[:] = before
 
 
 def test_wrong_weights_are_refused(native: None) -> None:

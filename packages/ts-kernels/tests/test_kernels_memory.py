@@ -3,7 +3,7 @@ cannot read at all.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,9 +20,7 @@ from ts_kernels import (
     platform,
     rope,
     sampling,
-    settings,
 )
-from ts_kernels.selection import OPERATIONS
 
 BUFFER = torch.zeros(64)
 
@@ -131,17 +129,6 @@ def test_one_place_is_not_written_as_several(call: Callable[..., object], argume
     for _ in range(2):
         with pytest.raises(ContractError, match="of elements with memory of their own, as they are written to"):
             call(*arguments)
-
-
-@pytest.fixture
-def debug(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """TS_KERNELS_DEBUG=1."""
-    monkeypatch.setattr(settings, "_current", [settings.Settings(debug=True)])
-    for operation in OPERATIONS.values():
-        operation.forget()
-    yield
-    for operation in OPERATIONS.values():
-        operation.forget()
 
 
 def i32(*values: int) -> Tensor:

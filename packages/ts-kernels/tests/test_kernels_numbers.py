@@ -1,6 +1,6 @@
 """Numbers beside the tensors: scales and epsilons that are not finite, sizes of nothing, lengths told twice."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import inf, nan
 
 import pytest
@@ -18,9 +18,7 @@ from ts_kernels import (
     norm,
     quantize,
     rope,
-    settings,
 )
-from ts_kernels.selection import OPERATIONS
 
 X, W = torch.ones(2, 8), torch.ones(8)
 NONE = torch.zeros(2, dtype=torch.int64)
@@ -103,17 +101,6 @@ def test_sizes_of_nothing(call: Callable[[], object], message: str) -> None:
     for _ in range(2):
         with pytest.raises(ContractError, match=message):
             call()
-
-
-@pytest.fixture
-def debug(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """TS_KERNELS_DEBUG=1."""
-    monkeypatch.setattr(settings, "_current", [settings.Settings(debug=True)])
-    for operation in OPERATIONS.values():
-        operation.forget()
-    yield
-    for operation in OPERATIONS.values():
-        operation.forget()
 
 
 def test_lengths_told_twice_agree(debug: None) -> None:

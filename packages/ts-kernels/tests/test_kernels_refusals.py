@@ -1,7 +1,7 @@
 """Wrong arguments of sampling and linear attention: each error names the argument and what was expected of it."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +18,6 @@ from ts_kernels import (
     platform,
     rope,
     sampling,
-    settings,
 )
 from ts_kernels.selection import OPERATIONS
 
@@ -186,17 +185,6 @@ def test_wrong_argument(call: Callable[..., object], good: list[Any], place: int
     bad[place] = value
     with pytest.raises(ContractError, match=message):
         call(*bad)
-
-
-@pytest.fixture
-def debug(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """TS_KERNELS_DEBUG=1."""
-    monkeypatch.setattr(settings, "_current", [settings.Settings(debug=True)])
-    for operation in OPERATIONS.values():
-        operation.forget()
-    yield
-    for operation in OPERATIONS.values():
-        operation.forget()
 
 
 def paged(*cu_q: int) -> list[Any]:

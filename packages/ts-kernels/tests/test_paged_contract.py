@@ -1,13 +1,12 @@
 """Wrong arguments of paged attention and its cache writes; empty batches; what debug mode reads."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from ts_kernels import ContractError, attention, kv_cache, settings
-from ts_kernels.selection import OPERATIONS
+from ts_kernels import ContractError, attention, kv_cache
 
 
 def f32(*shape: int) -> Tensor:
@@ -144,17 +143,6 @@ def test_native_kernels_refuse_what_they_would_follow(native: None) -> None:
         attention.prefill(q, k, v, torch.tensor([0, 2, 1]).int(), i32(2, 2), i32(2), 1.0, impl="native")
     with pytest.raises(ContractError, match=r"kv_cache\.write_kv: slot_mapping must be below 80, got 80$"):
         kv_cache.write_kv(f32(1, 2, 8), f32(1, 2, 12), i64(1) + 80, k, v, impl="native")
-
-
-@pytest.fixture
-def debug(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """TS_KERNELS_DEBUG=1."""
-    monkeypatch.setattr(settings, "_current", [settings.Settings(debug=True)])
-    for operation in OPERATIONS.values():
-        operation.forget()
-    yield
-    for operation in OPERATIONS.values():
-        operation.forget()
 
 
 def test_debug_mode_reads_values(debug: None) -> None:
