@@ -165,11 +165,14 @@ TS_INLINE void decode_row(const u8* from, i64 width, float* to) {
 }
 #endif
 
+template <class T>
+constexpr i64 kBlock = Widened<T>::N * W;
+
 // Whole blocks of a row's columns: even and odd apart, and back in order.
 template <class T>
 TS_INLINE void split_pairs(float* row, i64 width) {
   float even_odd[2 * W];
-  for (const float* end = row + width / (Widened<T>::N * W) * (Widened<T>::N * W); row < end; row += 2 * W) {
+  for (const float* end = row + width / kBlock<T> * kBlock<T>; row < end; row += 2 * W) {
     for (i64 i = 0; i < 2 * W; ++i) even_odd[i % 2 * W + i / 2] = row[i];
     std::memcpy(row, even_odd, sizeof even_odd);
   }
@@ -485,7 +488,8 @@ void attend_split_of(const PagedArgs& a, const Sizes& s, const Row& row, i64 spl
 template <class X>
 void attend_split_by(const PagedArgs& a, const Sizes& s, const Row& row, i64 split, float* state) {
   if (a.cache_dtype == DType::bf16) return attend_split_of<X, u16, u16>(a, s, row, split, state);
-  if (row.queries * s.group > kBlockRows) return attend_split_of<X, Decoded, u8>(a, s, row, split, state);
+  const bool whole = a.d % kBlock<u8> == 0 && a.v % kBlock<u8> == 0;  // what is left of a block is dear to decode
+  if (!whole || row.queries * s.group > kBlockRows) return attend_split_of<X, Decoded, u8>(a, s, row, split, state);
   attend_split_of<X, u8, u8>(a, s, row, split, state);
 }
 
