@@ -135,25 +135,29 @@ def i32(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.int32)
 
 
-def conv(slots: Tensor) -> None:
-    linear_attention.causal_conv_step(torch.ones(2, 8), torch.ones(8, 4), torch.zeros(4, 3, 8), slots)
+def conv(slots: Tensor) -> Tensor:
+    pool = torch.zeros(4, 3, 8)
+    linear_attention.causal_conv_step(torch.ones(2, 8), torch.ones(8, 4), pool, slots)
+    return pool
 
 
-def delta(slots: Tensor) -> None:
+def delta(slots: Tensor) -> Tensor:
     q, v, gate = torch.ones(2, 1, 4), torch.ones(2, 1, 4), torch.zeros(2, 1)
-    states = torch.zeros(4, 1, 4, 4)
-    linear_attention.gated_delta_step(q, q, v, gate, gate, torch.zeros(1), torch.zeros(1), states, slots)
+    pool = torch.zeros(4, 1, 4, 4)
+    linear_attention.gated_delta_step(q, q, v, gate, gate, torch.zeros(1), torch.zeros(1), pool, slots)
+    return pool
 
 
-def latent(slots: Tensor) -> None:
+def latent(slots: Tensor) -> Tensor:
     gain, table, cache = torch.ones(4), torch.ones(3, 2), torch.zeros(3, 2, 6)
     kv_cache.write_latent(torch.ones(2, 6), gain, 1e-5, table, torch.tensor([0, 1]), slots, cache)
+    return cache
 
 
-def count(slots: Tensor) -> None:
-    sampling.count_tokens(
-        torch.zeros(4, 8, dtype=torch.int16), slots, torch.zeros(2, 3, dtype=torch.int32), prompt=True
-    )
+def count(slots: Tensor) -> Tensor:
+    counts = torch.zeros(4, 8, dtype=torch.int16)
+    sampling.count_tokens(counts, slots, torch.zeros(2, 3, dtype=torch.int32), prompt=True)
+    return counts
 
 
 def copy(target: Tensor) -> None:
@@ -179,7 +183,7 @@ def states_of_one(target: Tensor) -> None:
 
 
 @pytest.mark.parametrize("call", [conv, delta, latent, count, copy, bias, states, pages_of_one, states_of_one, write])
-def test_debug_mode_finds_a_place_that_is_written_twice(debug: None, call: Callable[..., None]) -> None:
+def test_debug_mode_finds_a_place_that_is_written_twice(debug: None, call: Callable[..., object]) -> None:
     def run(slots: Tensor) -> None:
         if call is write:
             write(torch.zeros(2, 2, 1, 4), torch.zeros(2, 2, 1, 4), slots)
@@ -192,8 +196,10 @@ def test_debug_mode_finds_a_place_that_is_written_twice(debug: None, call: Calla
 
 
 @pytest.mark.parametrize("call", [conv, delta, latent, count])
-def test_padding_may_come_often(debug: None, call: Callable[..., None]) -> None:
-    call(torch.tensor([-1, -1]))
+def test_padding_may_come_often(debug: None, call: Callable[..., Tensor]) -> None:
+    """And writes nowhere, where a slot would."""
+    assert call(torch.tensor([-1, 2])).any()
+    assert not call(torch.tensor([-1, -1])).any()
 
 
 @pytest.mark.parametrize("call", [pages_of_one, states_of_one])

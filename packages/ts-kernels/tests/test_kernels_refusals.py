@@ -218,8 +218,9 @@ def test_debug_mode_holds_lengths_to_the_queries(debug: None) -> None:
 
 
 def test_padding_may_be_any_negative_number(debug: None) -> None:
-    least = torch.tensor([torch.iinfo(torch.int64).min])
-    sampling.count_tokens(i16(3, 8), least, i32(1, 2), prompt=False, impl="reference")
+    slots, counts = torch.tensor([torch.iinfo(torch.int64).min, 1]), i16(3, 8)
+    sampling.count_tokens(counts, slots, i32(2, 2), prompt=False, impl="reference")
+    assert counts[1, 0] == counts.sum() == 2
 
 
 HUGE = 10**400
